@@ -1,0 +1,89 @@
+/* base/paths.c - finds the files that belong to the program.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/paths.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/utf8.h"
+
+#ifndef PATHS_PREFIX
+#define PATHS_PREFIX "/usr/local"
+#endif
+
+enum { PATH_BYTES = 4096 };
+
+static bool fits(int printed, size_t n)
+{
+    return printed >= 0 && (size_t)printed < n;
+}
+
+static bool readable_file(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISDIR(info.st_mode) && access(path, R_OK) == 0;
+}
+
+int paths_exe_dir(char *buf, size_t n)
+{
+    char exe[PATH_BYTES];
+    ssize_t len = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    if (len <= 0 || len >= (ssize_t)sizeof exe - 1) return ST_IO;
+    exe[len] = 0;
+    char *slash = strrchr(exe, '/');
+    if (!slash) return ST_IO;
+    slash[slash == exe ? 1 : 0] = 0;
+    return fits(snprintf(buf, n, "%s", exe), n) ? ST_OK : ST_IO;
+}
+
+int paths_find(const char *relative, char *buf, size_t n, struct err *e)
+{
+    char exe[PATH_BYTES], shown[64], tried[512] = "";
+    const char *home = getenv("ORRERY_HOME");
+    const char *places[4] = { home && *home ? home : NULL,
+                              paths_exe_dir(exe, sizeof exe) == ST_OK ? exe : NULL,
+                              PATHS_PREFIX "/share/orrery", "." };
+    utf8_quote(relative, shown, sizeof shown);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        if (!places[i] || *relative == '/') continue;
+        bool here = strcmp(places[i], ".") == 0;
+        if (fits(snprintf(buf, n, "%s%s%s", here ? "" : places[i], here ? "" : "/", relative), n) &&
+            access(buf, R_OK) == 0)
+            return ST_OK;
+        size_t at = strlen(tried);
+        snprintf(tried + at, sizeof tried - at, "%s%s", at ? ", " : "",
+                 here ? "the current directory" : places[i]);
+    }
+    if (*relative == '/') {
+        if (fits(snprintf(buf, n, "%s", relative), n) && access(buf, R_OK) == 0) return ST_OK;
+        return err_set(e, ST_IO, "cannot read '%s'", shown);
+    }
+    return err_set(e, ST_IO, "cannot find '%s'; looked in %s", shown, tried);
+}
+
+int paths_resolve(const char *name, const char *beside, const char *under, const char *suffix,
+                  char *buf, size_t n, struct err *e)
+{
+    char relative[PATH_BYTES];
+    const char *slash = beside && *name != '/' ? strrchr(beside, '/') : NULL;
+    if (*name && fits(snprintf(buf, n, "%s", name), n) && readable_file(buf)) return ST_OK;
+    if (slash && *name &&
+        fits(snprintf(buf, n, "%.*s/%s", (int)(slash - beside), beside, name), n) &&
+        readable_file(buf))
+        return ST_OK;
+    if (!*name) return err_set(e, ST_IO, "an empty name where one from %s is expected", under);
+    if (*name == '/') return paths_find(name, buf, n, e);
+    if (!fits(snprintf(relative, sizeof relative, "%s/%s%s", under, name, suffix), sizeof relative))
+        return err_set(e, ST_IO, "a name of %zu bytes is too long for a path", strlen(name));
+    return paths_find(relative, buf, n, e);
+}
+
+const char *paths_data(void)
+{
+    const char *data = getenv("ORRERY_DATA");
+    return data && *data ? data : "../shared/data";
+}

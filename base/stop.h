@@ -1,0 +1,12 @@
+/* base/stop.h - Ctrl-C as a flag that long loops look at.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BASE_STOP_H
+#define BASE_STOP_H
+
+#include <stdbool.h>
+
+void stop_install(void);     /* SIGINT and SIGTERM set the flag; a second one kills the process */
+bool stop_asked(void);       /* cheap: one relaxed atomic load */
+void stop_reset(void);       /* for tests */
+
+#endif

@@ -1,0 +1,247 @@
+/* traces/run.c - writes a run file: tables appear with their first row, the file with run_commit.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "traces/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+
+enum { TABLE_REQUESTS, TABLE_STEPS, TABLE_SERIES, TABLE_STAGES, TABLE_SWEEP, N_TABLE };
+
+struct run {
+    h5 *h5;
+    h5table *table[N_TABLE];
+    bool has_summary;
+};
+
+#define COL(member) offsetof(struct run_request, member)
+/* clang-format off */
+const struct h5col run_request_cols[] = {
+    { "t_due", H5COL_I64, COL(t_due_ns), "ns", "due by the arrival plan, from run start", NULL },
+    { "t_start", H5COL_I64, COL(t_start_ns), "ns",
+      "submitted to the scheduler, from run start; -1: never", NULL },
+    { "t_first", H5COL_I64, COL(t_first_ns), "ns",
+      "first output token, from run start; -1: never", NULL },
+    { "t_last", H5COL_I64, COL(t_last_ns), "ns", "last output token, from run start; -1: never",
+      NULL },
+    { "n_in", H5COL_I32, COL(n_in), "1", "prompt tokens", NULL },
+    { "n_out", H5COL_I32, COL(n_out), "1", "output tokens made", NULL },
+    { "cached_in", H5COL_I32, COL(cached_in), "1",
+      "prompt tokens from the prefix cache at first admission", NULL },
+    { "preempted", H5COL_I32, COL(preempted), "1", "times it lost its place in the batch", NULL },
+    { "replica", H5COL_I32, COL(replica), "1", "replica that served it, from 0; -1: none", NULL },
+    { "session", H5COL_I64, COL(session), "1", "session it is a turn of; -1: none", NULL },
+    { "turn", H5COL_I32, COL(turn), "1", "turn of its session, from 0", NULL },
+    { "status", H5COL_U8, COL(status), "1", "how it ended", RUN_STATUS_WORDS },
+    { "class", H5COL_U8, COL(klass), "1", "class of the request, from 0", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+#define COL(member) offsetof(struct run_step, member)
+/* clang-format off */
+const struct h5col run_step_cols[] = {
+    { "t0", H5COL_I64, COL(t0_ns), "ns", "start of the step, from run start", NULL },
+    { "t1", H5COL_I64, COL(t1_ns), "ns", "end of the step, from run start", NULL },
+    { "replica", H5COL_I32, COL(replica), "1", "replica that ran it, from 0", NULL },
+    { "n_step", H5COL_I32, COL(n_step), "1", "engine steps that this row stands for", NULL },
+    { "n_prefill", H5COL_I32, COL(n_prefill_tok), "1", "prompt tokens computed", NULL },
+    { "n_decode", H5COL_I32, COL(n_decode), "1", "requests decoding", NULL },
+    { "queue", H5COL_I32, COL(queue), "1", "requests waiting", NULL },
+    { "kv_used", H5COL_I64, COL(kv_used_blocks), "1", "KV blocks in use", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+#define COL(member) offsetof(struct run_bin, member)
+/* clang-format off */
+const struct h5col run_bin_cols[] = {
+    { "t", H5COL_I64, COL(t_ns), "ns", "start of the bin, from run start", NULL },
+    { "running", H5COL_F64, COL(running), "1", "requests running, average over the bin", NULL },
+    { "queue", H5COL_F64, COL(queue), "1", "requests waiting, average over the bin", NULL },
+    { "kv_used", H5COL_F64, COL(kv_used_ratio), "1",
+      "share of KV blocks in use, average over the bin", NULL },
+    { "in_rate", H5COL_F64, COL(in_tok_per_s), "token s-1", "prompt tokens computed", NULL },
+    { "out_rate", H5COL_F64, COL(out_tok_per_s), "token s-1", "output tokens made", NULL },
+    { "arrivals", H5COL_F64, COL(arrivals_per_s), "request s-1", "requests due", NULL },
+    { "done", H5COL_F64, COL(done_per_s), "request s-1", "requests finished", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+#define COL(member) offsetof(struct run_span, member)
+/* clang-format off */
+const struct h5col run_span_cols[] = {
+    { "t0", H5COL_I64, COL(t0_ns), "ns", "start, from run start", NULL },
+    { "t1", H5COL_I64, COL(t1_ns), "ns", "end, from run start", NULL },
+    { "replica", H5COL_I32, COL(replica), "1", "replica, from 0", NULL },
+    { "stage", H5COL_I32, COL(stage), "1", "pipeline stage, from 0", NULL },
+    { "batch", H5COL_I32, COL(batch), "1", "number of the batch", NULL },
+    { "n_prefill", H5COL_I32, COL(n_prefill_tok), "1", "prompt tokens in the batch", NULL },
+    { "n_decode", H5COL_I32, COL(n_decode), "1", "requests decoding in the batch", NULL },
+    { "kind", H5COL_U8, COL(kind), "1", "what the batch holds", RUN_SPAN_WORDS },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+#define COL(member) offsetof(struct run_sweep, member)
+#define TTFT        "time to first token from due, "
+#define TPOT        "time per output token after the first, "
+#define E2E         "end to end latency from due, "
+/* clang-format off */
+const struct h5col run_sweep_cols[] = {
+    { "value", H5COL_F64, COL(value), "1", "of the swept option, in its base unit", NULL },
+    { "rate", H5COL_F64, COL(rate_per_s), "request s-1", "offered load", NULL },
+    { "requests", H5COL_F64, COL(requests_per_s), "request s-1", "requests finished", NULL },
+    { "output", H5COL_F64, COL(output_tok_per_s), "token s-1", "output tokens made", NULL },
+    { "goodput", H5COL_F64, COL(goodput_per_s), "request s-1", "attainment times offered load",
+      NULL },
+    { "attain", H5COL_F64, COL(attain_ratio), "1", "share of due requests that met all limits",
+      NULL },
+    { "attain_lo", H5COL_F64, COL(attain_lo), "1", "lower bound of attain", NULL },
+    { "attain_hi", H5COL_F64, COL(attain_hi), "1", "upper bound of attain", NULL },
+    { "ttft_mean", H5COL_F64, COL(ttft_mean_s), "s", TTFT "mean", NULL },
+    { "ttft_p50", H5COL_F64, COL(ttft_p50_s), "s", TTFT "p50", NULL },
+    { "ttft_p90", H5COL_F64, COL(ttft_p90_s), "s", TTFT "p90", NULL },
+    { "ttft_p99", H5COL_F64, COL(ttft_p99_s), "s", TTFT "p99", NULL },
+    { "tpot_mean", H5COL_F64, COL(tpot_mean_s), "s", TPOT "mean", NULL },
+    { "tpot_p50", H5COL_F64, COL(tpot_p50_s), "s", TPOT "p50", NULL },
+    { "tpot_p90", H5COL_F64, COL(tpot_p90_s), "s", TPOT "p90", NULL },
+    { "tpot_p99", H5COL_F64, COL(tpot_p99_s), "s", TPOT "p99", NULL },
+    { "e2e_mean", H5COL_F64, COL(e2e_mean_s), "s", E2E "mean", NULL },
+    { "e2e_p50", H5COL_F64, COL(e2e_p50_s), "s", E2E "p50", NULL },
+    { "e2e_p90", H5COL_F64, COL(e2e_p90_s), "s", E2E "p90", NULL },
+    { "e2e_p99", H5COL_F64, COL(e2e_p99_s), "s", E2E "p99", NULL },
+    { "ttft_p99_lo", H5COL_F64, COL(ttft_p99_lo_s), "s", "lower bound of ttft_p99", NULL },
+    { "ttft_p99_hi", H5COL_F64, COL(ttft_p99_hi_s), "s", "upper bound of ttft_p99", NULL },
+    { "tpot_p99_lo", H5COL_F64, COL(tpot_p99_lo_s), "s", "lower bound of tpot_p99", NULL },
+    { "tpot_p99_hi", H5COL_F64, COL(tpot_p99_hi_s), "s", "upper bound of tpot_p99", NULL },
+    { "output_lo", H5COL_F64, COL(out_lo), "token s-1", "lower bound of output", NULL },
+    { "output_hi", H5COL_F64, COL(out_hi), "token s-1", "upper bound of output", NULL },
+    { "gpus", H5COL_F64, COL(gpus), "1", "GPUs used", NULL },
+    { "tp", H5COL_F64, COL(tp), "1", "tensor parallel degree", NULL },
+    { "pp", H5COL_F64, COL(pp), "1", "pipeline stages", NULL },
+    { "dp", H5COL_F64, COL(dp), "1", "replicas", NULL },
+    { "overloaded", H5COL_U8, COL(overloaded), "1", "whether the queue grew without bound",
+      "no yes" },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+
+/* Table of each row type: group, name of its index, columns, description. */
+/* clang-format off */
+static const struct {
+    const char *group, *index, *description;
+    const struct h5col *cols;
+} layout[N_TABLE] = {
+    [TABLE_REQUESTS] = { "/requests", "request", "one row per request", run_request_cols},
+    [TABLE_STEPS] = { "/steps", "step", "engine steps", run_step_cols },
+    [TABLE_SERIES] = { "/series", "bin", "what happened in each interval of time", run_bin_cols },
+    [TABLE_STAGES] = { "/stages", "span", "what each pipeline stage did when", run_span_cols },
+    [TABLE_SWEEP] = { "/sweep", "point", "one row per point of a sweep", run_sweep_cols },
+};
+/* clang-format on */
+
+run *run_create(const char *path, struct err *e)
+{
+    h5 *file = h5_create(path, e);
+    if (!file) return NULL;
+    run *r = mem_zalloc(1, sizeof *r);
+    r->h5 = file;
+    return r;
+}
+
+static int put(run *r, int which, const void *row, size_t row_bytes, struct err *e)
+{
+    if (!r->table[which]) {
+        r->table[which] = h5_table(r->h5, layout[which].group, layout[which].index,
+                                   layout[which].cols, layout[which].description, e);
+        if (!r->table[which]) return e && e->status ? e->status : ST_IO;
+    }
+    return h5_table_put(r->table[which], row, 1, row_bytes, e);
+}
+
+int run_put_request(run *r, const struct run_request *row, struct err *e)
+{
+    return put(r, TABLE_REQUESTS, row, sizeof *row, e);
+}
+
+int run_put_step(run *r, const struct run_step *row, struct err *e)
+{
+    return put(r, TABLE_STEPS, row, sizeof *row, e);
+}
+
+int run_put_bin(run *r, const struct run_bin *row, struct err *e)
+{
+    return put(r, TABLE_SERIES, row, sizeof *row, e);
+}
+
+int run_put_span(run *r, const struct run_span *row, struct err *e)
+{
+    return put(r, TABLE_STAGES, row, sizeof *row, e);
+}
+
+int run_put_sweep(run *r, const struct run_sweep *row, struct err *e)
+{
+    return put(r, TABLE_SWEEP, row, sizeof *row, e);
+}
+
+h5 *run_h5(run *r)
+{
+    return r->h5;
+}
+
+/* The two dimensions carry numbers only: scales of text do not survive all readers, so their names
+ * are attributes. The scales are named after the metric, as metrics may have other statistics. */
+int run_put_summary(run *r, const char *name, const struct ci *stat, int n_stat, const char *stats,
+                    const char *units, const char *method, struct err *e)
+{
+    char path[256], dim[256];
+    size_t n[2] = { (size_t)n_stat, 3 };
+    if (snprintf(path, sizeof path, "/summary/%s", name) >= (int)sizeof path ||
+        snprintf(dim, sizeof dim, "%s_stat", name) >= (int)sizeof dim)
+        return err_set(e, ST_USAGE, "the name of a summary is longer than 240 bytes");
+    if (!r->has_summary) {
+        int st = h5_group(r->h5, "/summary", "estimates with their intervals", e);
+        if (st != ST_OK) return st;
+        r->has_summary = true;
+    }
+    double *data = mem_zalloc(3 * n[0] + 1, sizeof *data),
+           *index = mem_zalloc(n[0] + 1, sizeof *index);
+    for (size_t i = 0; i < n[0]; i++) {
+        data[3 * i] = stat[i].lo;
+        data[3 * i + 1] = stat[i].mid;
+        data[3 * i + 2] = stat[i].hi;
+        index[i] = (double)i;
+    }
+    const char *const dims[2] = { dim, "bound" };
+    const double bound[3] = { 0, 1, 2 };
+    const double *const scale[2] = { index, bound };
+    const char *const scale_units[2] = { "1", "1" };
+    int st = h5_array(
+        r->h5, path, 2, n, dims, scale, scale_units, data, units,
+        "rows: the statistics named in the attribute stats; columns: lower, estimate, upper", e);
+    if (st == ST_OK) st = h5_attr_text(r->h5, path, "stats", stats, e);
+    if (st == ST_OK) st = h5_attr_text(r->h5, path, "bounds", "lower estimate upper", e);
+    if (st == ST_OK) st = h5_attr_text(r->h5, path, "method", method, e);
+    free(data);
+    free(index);
+    return st;
+}
+
+int run_commit(run *r, struct err *e)
+{
+    int st = h5_commit(r->h5, e);
+    free(r);
+    return st;
+}
+
+void run_abort(run *r)
+{
+    if (!r) return;
+    h5_abort(r->h5);
+    free(r);
+}
