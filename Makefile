@@ -1,44 +1,123 @@
-# make                 ./orrery, optimised            make demo     install what is missing, simulate, report
-# make test            set up, then all tests         make check    layering, format, clang build, static analysis
-# make san             tests under ASan and UBSan     make golden   rewrite tests/golden (read the diff!)
-# make bench           speed and instruction counts   make fuzz     short fuzz run of every reader
-# make accuracy        rewrite tests/accuracy.md      make install  PREFIX=/usr/local [DESTDIR=]
-# make help            this text                      make clean
-CC      ?= gcc
-SAN     ?= 0
-PREFIX  ?= /usr/local
-,       := ,
-TAG     := $(if $(filter 1,$(SAN)),san,opt)$(if $(findstring clang,$(CC)),-clang)
-B       := build/$(TAG)
+# make             ./orrery, optimised           make demo       install what is missing, simulate, report
+# make test        set up, build, all tests      make tests      the same without setting up
+# make check       layers, format, clang, lint   make san        the tests under ASan and UBSan
+# make golden      rewrite tests/golden          make fuzz       every reader, FUZZ_S=10 seconds each
+# make bench       speed, instruction counts     make accuracy   rewrite tests/accuracy.md
+# make deps        install missing packages      make install    PREFIX=/usr/local [DESTDIR=]
+# make uninstall   the reverse of install        make clean      make help: this text
+# CC=clang, SAN=1, CFLAGS=... make other builds, B=dir says where, V=1 prints commands.
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
+SAN      ?= 0
+PREFIX   ?= /usr/local
+FUZZ_S   ?= 10
+TAG_0    := opt
+TAG_1    := san
+TAG_fuzz := fuzz
+B        := build/$(TAG_$(SAN))$(if $(findstring clang,$(CC)),-clang)
 # by name: with both Debian packages installed, plain `hdf5` may be the MPI build
-PKG     := hdf5-serial gsl yaml-0.1 jansson libmd
-WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
-           -Wmissing-prototypes -Wvla -Wundef -Wwrite-strings -Wformat=2 -Werror
-OPT     := $(if $(filter 1,$(SAN)),-O1 -fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O2) -g
-CSTD    := -std=c17 -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700 -ffp-contract=off -I. \
-           $(shell pkg-config --cflags $(PKG) 2>/dev/null)
-LIBS    := $(shell pkg-config --libs $(PKG) 2>/dev/null) -lhdf5_hl -lm -lpthread
-SRC     := $(wildcard base/*.c model/*.c traces/*.c engine/*.c sim/*.c bench/*.c plots/*.c)
-OBJ     := $(SRC:%.c=$B/%.o)
-PURE    := $(patsubst %.c,$B/%.o,$(filter-out sim/cmd_%,$(wildcard sim/*.c engine/sched*.c engine/kvpool.c)))
-TEST    := $(patsubst %.c,$B/%.o,$(wildcard tests/*.c))
-REV     := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+PKG      := hdf5-serial gsl yaml-0.1 jansson libmd
+WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
+            -Wmissing-prototypes -Wvla -Wundef -Wwrite-strings -Wformat=2 -Werror
+CHECKED  := -O1 -fno-sanitize-recover=undefined -fno-omit-frame-pointer -fsanitize=address,undefined
+OPT_0    := -O2
+OPT_1    := $(CHECKED)
+OPT_fuzz := $(CHECKED) -fsanitize=fuzzer-no-link
+OPT      := $(OPT_$(SAN)) -g
+CSTD     := -std=c17 -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700 -ffp-contract=off -I. \
+            $(shell pkg-config --cflags $(PKG) 2>/dev/null)
+LIBS     := $(shell pkg-config --libs $(PKG) 2>/dev/null) -lhdf5_hl -lm -lpthread
+SRC      := $(wildcard base/*.c model/*.c traces/*.c engine/*.c sim/*.c bench/*.c plots/*.c)
+OBJ      := $(SRC:%.c=$B/%.o)
+PURE     := $(patsubst %.c,$B/%.o,$(filter-out sim/cmd_%,$(wildcard sim/*.c engine/sched*.c engine/kvpool.c)))
+ACC      := $(patsubst %.c,$B/%.o,$(wildcard tests/accuracy*.c))
+TEST     := $(filter-out $(ACC),$(patsubst %.c,$B/%.o,$(wildcard tests/*.c)))
+FUZZ     := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+REV      := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+Q        := $(if $V,,@)
+# sub-makes see packages that were just installed; -j unless the caller chose; B=x becomes x-san, x-clang
+SUB       = $(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+BESIDE    = $(if $(findstring command,$(origin B)),B=$B-$1)
+export ORRERY_BIN := $B/orrery
 
 orrery: $B/orrery
 	@cp -f $< $@
 $B/orrery: $(OBJ) $B/main.o
-	$(CC) $(OPT) -o $@ $^ $(LIBS)
+	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
 $B/tests/run: $(OBJ) $(TEST)
-	$(CC) $(OPT) -o $@ $^ $(LIBS)
+	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
+$B/tests/accuracy: $(OBJ) $(ACC)
+	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
+$(FUZZ:%=$B/fuzz/%): $B/fuzz/%: $(filter $B/base/% $B/model/% $B/traces/%,$(OBJ)) $B/tests/fuzz/fuzz_%.o
+	@mkdir -p $(@D)
+	$Qecho '  link $@'; $(CC) $(OPT) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 $B/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CSTD) $(WARN) $(OPT) $(CFLAGS) -MMD -MP -c -o $@ $<
-$(PURE): CSTD += -include base/banned.h
-$B/base/prov.o: CSTD += -DPROV_REVISION='"$(REV)"' -DPROV_FLAGS='"$(OPT)"'
-$B/base/prov.o: $B/revision
-$B/base/paths.o: CSTD += -DPATHS_PREFIX='"$(PREFIX)"'
-$B/revision: FORCE
-	@mkdir -p $(@D); echo '$(REV)' | cmp -s - $@ || echo '$(REV)' > $@
+	$Qecho '  $(CC) $<'; $(CC) $(CSTD) $(WARN) $(OPT) $(CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(OBJ:.o=.d) $(TEST:.o=.d) $B/main.d
-.PHONY: orrery FORCE
+# what a build was made with: objects follow when it changes
+stamp     = @mkdir -p $(@D); echo '$1' | cmp -s - $@ || echo '$1' > $@
+$(PURE): CSTD += -include base/banned.h
+$B/base/prov.o: CSTD += -DPROV_REVISION='"$(REV)"' -DPROV_FLAGS='"$(strip $(OPT) $(CFLAGS))"'
+$B/base/paths.o: CSTD += -DPATHS_PREFIX='"$(PREFIX)"'
+$B/base/prov.o: $B/revision
+$B/base/paths.o: $B/prefix
+$(OBJ) $(TEST) $(ACC) $(FUZZ:%=$B/tests/fuzz/fuzz_%.o) $B/main.o: $B/flags $(if $(shell pkg-config --exists $(PKG) 2>/dev/null || echo no),absent)
+$B/revision: FORCE ; $(call stamp,$(REV))
+$B/prefix: FORCE   ; $(call stamp,$(PREFIX))
+$B/flags: FORCE    ; $(call stamp,$(shell $(CC) -dumpfullversion -dumpversion 2>/dev/null) $(CC) $(CSTD) $(WARN) $(OPT) $(CFLAGS))
+absent:
+	@echo 'A compiler, pkg-config or one of $(PKG) is not installed: run "make deps"' >&2; exit 1
+
+deps:
+	@sh .ci/setup.sh test
+demo:
+	@sh .ci/setup.sh demo
+	@$(SUB) orrery
+	@mkdir -p demo
+	./orrery simulate scenarios/llama3-70b-tp2pp4.yaml --out=demo/run.h5
+	./orrery report demo/run.h5 --out=demo/report.html
+	@echo 'The run is demo/run.h5 (HDF5), the report demo/report.html'
+test:
+	@sh .ci/setup.sh test
+	@$(SUB) tests
+tests: $B/tests/run $B/orrery
+	@./$B/tests/run
+golden: $B/tests/run $B/orrery
+	./$B/tests/run --write-golden
+san:
+	@$(SUB) SAN=1 $(call BESIDE,san) tests
+fuzz:
+	@$(SUB) SAN=fuzz CC=clang $(call BESIDE,fuzz) fuzz-run
+fuzz-run: $(FUZZ:%=$B/fuzz/%)
+	@sh tests/fuzz/run.sh $B $(FUZZ_S) $(FUZZ)
+bench: orrery
+	sh tests/bench.sh
+accuracy: $B/tests/accuracy
+	./$< > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
+check:
+	@sh tests/check.sh $(CSTD)
+	@$(SUB) CC=clang $(call BESIDE,clang) objects
+objects: $(OBJ) $(TEST) $(ACC) $B/main.o
+
+SHARE    := $(DESTDIR)$(PREFIX)/share
+install: orrery
+	install -D -m 755 orrery $(DESTDIR)$(PREFIX)/bin/orrery
+	find scenarios plots -type f ! -name '*.[ch]' -exec install -D -m 644 {} $(SHARE)/orrery/{} \;
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
+	./orrery man > $(SHARE)/man/man1/orrery.1
+	./orrery completion bash > $(SHARE)/bash-completion/completions/orrery
+	./orrery completion zsh > $(SHARE)/zsh/site-functions/_orrery
+uninstall:
+	rm -rf $(SHARE)/orrery
+	rm -f $(DESTDIR)$(PREFIX)/bin/orrery $(SHARE)/man/man1/orrery.1 \
+	  $(SHARE)/bash-completion/completions/orrery $(SHARE)/zsh/site-functions/_orrery
+help:
+	@sed -n '/^[^#]/q; s/^# \{0,1\}//p' Makefile
+clean:
+	rm -rf build orrery demo
+
+-include $(OBJ:.o=.d) $(TEST:.o=.d) $(ACC:.o=.d) $B/main.d $(FUZZ:%=$B/tests/fuzz/fuzz_%.d)
+.PHONY: orrery absent deps demo test tests golden san fuzz fuzz-run bench accuracy check objects install \
+        uninstall help clean FORCE

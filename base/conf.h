@@ -95,6 +95,20 @@ void conf_echo_yaml(const struct conf_set *s, FILE *f);
 /* Options grouped by table title, with type, default, allowed words and help; 100 columns. */
 void conf_help(const struct conf_set *s, FILE *f);
 
+/* A command line taken apart: files, and options in order. A switch (CONF_BOOL) stands alone and means "yes"; another
+ * option takes its value after '=' or as the next argument. '-' in a key is read as '_'. -h is --help; keys that are no
+ * row of the set need '='. Errors ST_USAGE. Texts live in the set's arena. */
+enum { CONF_MAX_FILES = 64 };
+struct conf_args {
+    const char *file[CONF_MAX_FILES];
+    int n_file, n_option;
+    struct conf_option { const char *key, *text, *where; } *option;   /* where: "--key" as typed */
+    bool help;
+};
+int conf_args(struct conf_set *s, int argc, char *const *argv, struct conf_args *out, struct err *e);
+/* Applies the options, in order. */
+int conf_apply_args(struct conf_set *s, const struct conf_args *a, struct err *e);
+
 /* Nearest of `words` (blank-separated) within two edits of `text`, or NULL; result in buf. */
 const char *conf_nearest(const char *text, const char *words, char *buf, size_t n);
 

@@ -179,6 +179,16 @@ static hid_t open_dataset(h5 *f, const char *path, size_t *n, struct err *e)
     return -1;
 }
 
+/* Whether so many bytes can come from what the file stores of d. Deflate packs 1032 to 1 at best; rows
+ * that were never written are read as zeros, and few of them are allowed for. */
+static bool could_hold(const h5 *f, hid_t d, size_t bytes)
+{
+    enum { MOST_RATIO = 1040, MOST_UNWRITTEN = 1 << 16 };
+    hsize_t stored = H5Dget_storage_size(d);
+    if (stored > f->file_bytes) stored = f->file_bytes; /* what the file claims is not believed */
+    return bytes <= MOST_UNWRITTEN || bytes / MOST_RATIO <= stored;
+}
+
 /* Chunks must be no larger than 1 GiB each: the library allocates one before it looks into it. */
 static bool chunks_fit(hid_t d, size_t elt_bytes)
 {
@@ -211,8 +221,7 @@ static int read_numbers(h5 *f, const char *path, hid_t mem_type, struct arena *a
     size_t size = type < 0 ? 0 : H5Tget_size(type);
     if ((class != H5T_INTEGER && class != H5T_FLOAT) || size == 0 || size > 16)
         st = h5_fail(f, ST_USAGE, e, "%s holds no numbers", path);
-    /* deflate packs 1032 to 1 at best; with twice that, a small file cannot ask for much memory */
-    else if (count * size / 2048 > f->file_bytes + 4096 || !chunks_fit(d, size))
+    else if (!could_hold(f, d, count * size) || !chunks_fit(d, size))
         st = h5_fail(f, ST_USAGE, e, "%s claims %zu values, more than the file can hold", path,
                      count);
     if (st == ST_OK) {

@@ -6,7 +6,7 @@
 
 #include "base/rng.h"
 
-enum { NONE = -1, MIN_ENTRY_LOG2 = 2 };
+enum { NONE = -1, MIN_ENTRY_LOG2 = 2, MIN_NODE = 64, MAX_NODE = INT32_MAX / 4 };
 
 static uint32_t slot(const struct kvpool *p, uint64_t key)
 {
@@ -23,35 +23,52 @@ void kvpool_init(struct kvpool *p, int64_t n_block, int block_tok, bool share, s
     p->arena = a;
     p->free_node = p->lru_head = p->lru_tail = NONE;
     p->spare = arena_array(a, 32, sizeof *p->spare);
-    if (!share) return;
-    /* A node holds at least a block or is referred to by a chain; chains run out of nodes only if there are more
-     * live segments than blocks, and then simply do not share (node_new returns NONE). */
-    int64_t want = n_block + n_block / 4 + 64;
-    if (want > INT32_MAX / 4) want = INT32_MAX / 4;
-    p->cap_node = (int32_t)want;
-    p->node = arena_array(a, (size_t)want, sizeof *p->node);
-    uint32_t n = 64;
-    while (n < (uint64_t)want) n *= 2;
-    p->mask = n - 1;
-    p->bucket = arena_array(a, n, sizeof *p->bucket);
-    memset(p->bucket, 0xff, n * sizeof *p->bucket);
 }
 
 /* ---- nodes */
 
 static int32_t node_find(const struct kvpool *p, uint64_t key)
 {
+    if (p->cap_node == 0) return NONE;
     for (int32_t i = p->bucket[slot(p, key)]; i != NONE; i = p->node[i].hash_next)
         if (p->node[i].key == key) return i;
     return NONE;
 }
 
-static int32_t node_new(struct kvpool *p, uint64_t key)
+/* Twice the nodes and buckets. A node holds a block or is referred to by a live chain, so their number
+ * is at most blocks and live segments together. */
+static bool more_nodes(struct kvpool *p)
+{
+    if (p->cap_node >= MAX_NODE) return false;
+    int32_t cap = p->cap_node ? 2 * p->cap_node : MIN_NODE;
+    struct kvnode *node = arena_array(p->arena, (size_t)cap, sizeof *node);
+    if (p->top_node) memcpy(node, p->node, (size_t)p->top_node * sizeof *node);
+    p->node = node;
+    p->cap_node = cap;
+    p->mask = (uint32_t)cap - 1;
+    p->bucket = arena_array(p->arena, (size_t)cap, sizeof *p->bucket);
+    memset(p->bucket, 0xff, (size_t)cap * sizeof *p->bucket);
+    for (int32_t i = 0; i < p->top_node; i++) {   /* none is free, or there were no need for more */
+        if (!node[i].hashed) continue;
+        uint32_t s = slot(p, node[i].key);
+        node[i].hash_next = p->bucket[s];
+        p->bucket[s] = i;
+    }
+    return true;
+}
+
+static int32_t node_alloc(struct kvpool *p)
 {
     int32_t i = p->free_node;
     if (i != NONE) p->free_node = p->node[i].next;
-    else if (p->top_node < p->cap_node) i = p->top_node++;
-    else return NONE;
+    else if (p->top_node < p->cap_node || more_nodes(p)) i = p->top_node++;
+    return i;
+}
+
+static int32_t node_new(struct kvpool *p, uint64_t key)
+{
+    int32_t i = node_alloc(p);
+    if (i == NONE) return NONE;
     uint32_t s = slot(p, key);
     p->node[i] = (struct kvnode){ .key = key, .ref = 1, .hash_next = p->bucket[s], .prev = NONE,
                                   .next = NONE, .written = true, .hashed = true };
@@ -156,9 +173,29 @@ static uint64_t private_key(const struct trace_req *r)
     return mix_pair(0x70726976617465u, (uint64_t)r->id);
 }
 
-static void node_claim(struct kvpool *p, int32_t i)
+/* Refers to node i. An idle one keeps only its first `keep` blocks: those after them would be second copies of
+ * what the chain is about to compute. */
+static void node_claim(struct kvpool *p, int32_t i, int64_t keep)
 {
-    if (p->node[i].ref++ == 0) lru_remove(p, i);
+    struct kvnode *n = &p->node[i];
+    if (n->ref++ > 0) return;
+    lru_remove(p, i);
+    if (n->cached <= keep) return;
+    p->n_plain += n->cached - keep;
+    p->evicted_blocks += n->cached - keep;
+    n->cached = keep;
+}
+
+/* One past the last block that a chain which still computes token max_tok finds in node i, whose segment has the
+ * blocks [start, end). Only whole blocks of the first max_tok tokens are hits; if token max_tok fills one
+ * more and nobody uses it, it is taken along, to be computed again in place. */
+static int64_t found_end(const struct kvpool *p, int32_t i, int64_t start, int64_t end, int64_t max_tok)
+{
+    if (i == NONE) return start;
+    const struct kvnode *n = &p->node[i];
+    int64_t most = (n->ref == 0 ? max_tok + 1 : max_tok) / p->block_tok;
+    if (most < end) end = most;
+    return start + n->cached < end ? start + n->cached : end;
 }
 
 int64_t kvpool_open(struct kvpool *p, struct kvchain *c, const struct trace_req *r, int64_t max_tok)
@@ -169,71 +206,66 @@ int64_t kvpool_open(struct kvpool *p, struct kvchain *c, const struct trace_req 
     c->private_key = private_key(r);
     p->asked_tok += max_tok;
     if (!p->share) return 0;
-    int64_t most = max_tok / p->block_tok, start = 0;
-    for (int j = 0; j <= c->n_seg && c->full < most; j++) {
-        int64_t end = seg_end(p, c, j), span = end - start;
-        if (span == 0) { entry_push(p, c, NONE); continue; }
+    int64_t start = 0, most = max_tok / p->block_tok;
+    for (int j = 0; j <= c->n_seg; j++) {
+        int64_t end = seg_end(p, c, j);
+        if (end == start) {
+            entry_push(p, c, NONE);
+            continue;
+        }
         int32_t i = node_find(p, seg_key(c, j));
-        if (i == NONE || p->node[i].cached == 0) break;
-        int64_t hit = p->node[i].cached < span ? p->node[i].cached : span;
-        if (hit > most - c->full) hit = most - c->full;
-        node_claim(p, i);
+        int64_t top = found_end(p, i, start, end, max_tok);
+        if (top <= start) break;
+        node_claim(p, i, top - start);
         entry_push(p, c, i << 1);
-        c->full += hit;
-        if (c->full < end) break;
+        c->blocks = top;
+        if (top < end) break;
         start = end;
     }
-    c->blocks = c->full;
+    c->full = c->blocks < most ? c->blocks : most;
     p->hit_tok += c->full * p->block_tok;
     return c->full * p->block_tok;
 }
 
-/* The entry that full block number c->full belongs to, resolved on first use. */
-static int entry_at(struct kvpool *p, struct kvchain *c, int j, int64_t start)
+/* The node of segment j if this chain writes it or may begin to, else NONE. Nobody else may be writing it; content
+ * of a node that nobody uses gives way to the chain's own. */
+static int32_t node_to_write(struct kvpool *p, struct kvchain *c, int j)
 {
-    while (seg_end(p, c, j) <= c->full) j++;
-    while (c->n_entry < j) entry_push(p, c, NONE);   /* segments too short to own a block */
-    if (c->n_entry > j) {
-        int32_t v = c->entry[j];
-        if (v == NONE || (v & 1)) return j;
-        struct kvnode *n = &p->node[v >> 1];         /* hit at open; extend it if nobody else does */
-        if (!n->written && n->cached == c->full - start) {
-            n->written = true;
-            c->entry[j] = v | 1;
-        }
-        return j;
-    }
-    int32_t i = node_find(p, seg_key(c, j));
+    while (c->n_entry <= j) entry_push(p, c, NONE);
+    int32_t v = c->entry[j];
+    if (v != NONE && (v & 1)) return v >> 1;
+    int32_t i = v == NONE ? node_find(p, seg_key(c, j)) : v >> 1;
     if (i == NONE) {
-        i = c->full == start ? node_new(p, seg_key(c, j)) : NONE;
-        entry_push(p, c, i == NONE ? NONE : i << 1 | 1);
-    } else if (!p->node[i].written && p->node[i].cached == c->full - start) {
-        node_claim(p, i);
-        p->node[i].written = true;
-        entry_push(p, c, i << 1 | 1);
-    } else {
-        entry_push(p, c, NONE);                      /* a second copy of content that exists */
+        i = node_new(p, seg_key(c, j));
+        if (i == NONE) return NONE;
+    } else if (v == NONE) {
+        if (p->node[i].ref > 0) return NONE;
+        node_claim(p, i, 0);
+    } else if (p->node[i].written) {
+        return NONE;
     }
-    return j;
+    p->node[i].written = true;
+    c->entry[j] = i << 1 | 1;
+    return i;
 }
 
 /* Assigns the full blocks of the first `tok` tokens to segments. */
 static void assign(struct kvpool *p, struct kvchain *c, int64_t tok)
 {
     int64_t want = tok / p->block_tok;
-    if (!p->share) { c->full = want; return; }
+    if (!p->share) c->full = want > c->full ? want : c->full;
     while (c->full < want) {
         int j = c->n_entry > 0 ? c->n_entry - 1 : 0;
+        while (j > 0 && seg_end(p, c, j - 1) > c->full) j--;
         while (seg_end(p, c, j) <= c->full) j++;
-        int64_t start = j > 0 ? seg_end(p, c, j - 1) : 0;
-        j = entry_at(p, c, j, start);
-        int64_t end = seg_end(p, c, j), k = (end < want ? end : want) - c->full;
-        int32_t v = c->entry[j];
-        if (v != NONE && (v & 1) && p->node[v >> 1].cached == c->full - start) {
-            p->node[v >> 1].cached += k;
-            c->in_nodes += k;
-        }
-        c->full += k;
+        int64_t start = j > 0 ? seg_end(p, c, j - 1) : 0, end = seg_end(p, c, j);
+        c->full = end < want ? end : want;
+        int32_t i = node_to_write(p, c, j);
+        if (i == NONE) continue;                     /* a second copy of content that is in use */
+        int64_t more = c->full - start - p->node[i].cached;
+        if (more <= 0) continue;
+        p->node[i].cached += more;
+        c->in_nodes += more;
     }
 }
 
@@ -247,14 +279,19 @@ bool kvpool_take(struct kvpool *p, int64_t n)
     return true;
 }
 
-bool kvpool_grow(struct kvpool *p, struct kvchain *c, int64_t tok)
+bool kvpool_reserve(struct kvpool *p, struct kvchain *c, int64_t tok)
 {
     int64_t need = kvpool_blocks_for(p, tok) - c->blocks;
-    if (need > 0) {
-        if (!kvpool_take(p, need)) return false;
-        c->blocks += need;
-        c->own += need;
-    }
+    if (need <= 0) return true;
+    if (!kvpool_take(p, need)) return false;
+    c->blocks += need;
+    c->own += need;
+    return true;
+}
+
+bool kvpool_grow(struct kvpool *p, struct kvchain *c, int64_t tok)
+{
+    if (!kvpool_reserve(p, c, tok)) return false;
     assign(p, c, tok);
     return true;
 }
@@ -269,26 +306,38 @@ void kvpool_settle(struct kvpool *p, struct kvchain *c, int64_t tok)
     assign(p, c, tok);
 }
 
-/* The last reference to node i went away. */
-static void node_idle(struct kvpool *p, int32_t i, bool anonymous)
+/* n freed blocks that nobody can find: they wait for their turn to be taken as cached ones do. */
+static void append_dead(struct kvpool *p, int64_t n)
 {
-    struct kvnode *n = &p->node[i];
-    if (n->cached == 0) { node_drop(p, i); return; }
-    if (!anonymous) { lru_append(p, i); return; }
-    node_unhash(p, i);
-    int32_t t = p->lru_tail;
-    if (t != NONE && !p->node[t].hashed) {           /* runs of dead blocks are one node */
-        p->node[t].cached += n->cached;
-        p->n_cached += n->cached;
-        node_drop(p, i);
+    int32_t i = p->lru_tail;
+    if (n <= 0) return;
+    if (i != NONE && !p->node[i].hashed) {           /* runs of dead blocks are one node */
+        p->node[i].cached += n;
+        p->n_cached += n;
+    } else if ((i = node_alloc(p)) != NONE) {
+        p->node[i] = (struct kvnode){ .cached = n, .hash_next = NONE };
+        lru_append(p, i);
+    } else {
+        p->n_plain += n;
+    }
+}
+
+/* The last reference to node i went away. */
+static void node_idle(struct kvpool *p, int32_t i, bool dead)
+{
+    int64_t n = p->node[i].cached;
+    if (n > 0 && !dead) {
+        lru_append(p, i);
         return;
     }
-    lru_append(p, i);
+    node_drop(p, i);
+    append_dead(p, n);
 }
 
 void kvpool_close(struct kvpool *p, struct kvchain *c, bool dead)
 {
-    p->n_plain += c->own - c->in_nodes;
+    if (p->share) append_dead(p, c->own - c->in_nodes);   /* the partial last block, and second copies */
+    else p->n_plain += c->own;
     for (int j = c->n_entry - 1; j >= 0; j--) {
         int32_t v = c->entry[j];
         if (v == NONE) continue;
@@ -302,21 +351,19 @@ void kvpool_close(struct kvpool *p, struct kvchain *c, bool dead)
 
 int64_t kvpool_peek(const struct kvpool *p, const struct trace_req *r, int64_t max_tok, int64_t *evictable)
 {
-    struct kvchain c = { .seg = r->seg, .n_seg = r->n_seg };
-    int64_t most = max_tok / p->block_tok, start = 0, full = 0;
-    c.private_key = private_key(r);
+    struct kvchain c = { .seg = r->seg, .n_seg = r->n_seg, .private_key = private_key(r) };
+    int64_t start = 0, full = 0, most = max_tok / p->block_tok;
     *evictable = 0;
     if (!p->share) return 0;
     for (int j = 0; j <= c.n_seg && full < most; j++) {
-        int64_t end = seg_end(p, &c, j), span = end - start;
-        if (span == 0) continue;
+        int64_t end = seg_end(p, &c, j);
+        if (end == start) continue;
         int32_t i = node_find(p, seg_key(&c, j));
-        if (i == NONE || p->node[i].cached == 0) break;
-        int64_t hit = p->node[i].cached < span ? p->node[i].cached : span;
-        if (hit > most - full) hit = most - full;
-        if (p->node[i].ref == 0) *evictable += p->node[i].cached;
-        full += hit;
-        if (full < end) break;
+        int64_t top = found_end(p, i, start, end, max_tok);
+        if (top <= start) break;
+        full = top < most ? top : most;
+        if (p->node[i].ref == 0) *evictable += full - start;
+        if (top < end) break;
         start = end;
     }
     return full * p->block_tok;
@@ -329,7 +376,7 @@ bool kvpool_consistent(const struct kvpool *p, int64_t loose)
         if (p->node[i].ref != 0 || p->node[i].cached <= 0 || ++n_lru > p->cap_node) return false;
         cached += p->node[i].cached;
     }
-    for (int64_t b = 0; p->share && b <= (int64_t)p->mask; b++)
+    for (int64_t b = 0; b < p->cap_node; b++)
         for (int32_t i = p->bucket[b]; i != NONE; i = p->node[i].hash_next)
             if (p->node[i].ref > 0) in_use += p->node[i].cached;
     return cached == p->n_cached && p->n_plain >= 0 && kvpool_used(p) == in_use + loose;

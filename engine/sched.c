@@ -171,12 +171,16 @@ void sched_next(struct sched *s, struct batch *b, int64_t now_ns)
     b->n_chunk = 0;
     b->n_regular = b->blocks = 0;
     memset(&b->shape, 0, sizeof b->shape);
-    s->blocked = SCHED_FREE;
-    s->ops->fill(s, b, now_ns);
+    int64_t before;
+    do {   /* again if all that could run was preempted: now somebody can be admitted */
+        before = s->n_preempt;
+        s->blocked = SCHED_FREE;
+        s->ops->fill(s, b, now_ns);
+    } while (batch_empty(b) && s->n_preempt > before);
     struct cohort *c = b->cohort;
     if (!c) return;
     c->in_flight = true;
-    b->n_regular = c->n - c->n_irregular;
+    b->n_regular = c->n_live - c->n_irregular;
     b->shape.n_decode = c->n;
     b->shape.sum_ctx = c->sum_ctx;
     b->shape.skew = c->n * (c->max_off + c->steps) - c->sum_ctx;
@@ -314,6 +318,11 @@ int64_t sched_horizon(const struct sched *s, const struct batch *b)
     return lo;
 }
 
+int64_t sched_ahead_blocks(const struct sched *s, const struct batch *b, int64_t k)
+{
+    return sched_cohort_need_upto(s, b->cohort, k);
+}
+
 void sched_extend(struct sched *s, struct batch *b, int64_t k)
 {
     int64_t need = sched_cohort_need_upto(s, b->cohort, k);
@@ -332,6 +341,7 @@ bool sched_repeat(struct sched *s, struct batch *b, int64_t now_ns)
     c->steps++;
     c->sum_ctx += c->n;
     c->t_emit_ns = now_ns;
+    b->blocks = need;
     b->shape.sum_ctx = c->sum_ctx;
     return true;
 }

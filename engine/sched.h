@@ -57,7 +57,8 @@ enum sched_blocked {
     SCHED_BY_SEQS,         /* max_seqs running */
     SCHED_BY_BUDGET,       /* the step's token budget is used up */
     SCHED_BY_GROUP,        /* this micro-batch has its share */
-    SCHED_BY_PREEMPTION    /* nobody is admitted in a step that preempted */
+    SCHED_BY_PREEMPTION,   /* nobody is admitted in a step that preempted */
+    SCHED_N_BLOCKED
 };
 
 struct sched;
@@ -113,6 +114,8 @@ void sched_complete(struct sched *s, struct batch *b, int64_t steps, int64_t now
 /* How many steps in a row this pure decode batch would be chosen again unchanged if nothing arrives: until its first
  * member ends or KV runs out. 1 if anything else could change. Counts this one. */
 int64_t sched_horizon(const struct sched *s, const struct batch *b);
+/* KV blocks of steps 2..k of this decode batch. */
+int64_t sched_ahead_blocks(const struct sched *s, const struct batch *b, int64_t k);
 /* Takes the KV blocks of steps 2..k of the batch; k at most sched_horizon. */
 void sched_extend(struct sched *s, struct batch *b, int64_t k);
 /* Completes one step of a decode batch and launches it again in one go, exactly as sched_complete and sched_next

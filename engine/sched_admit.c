@@ -41,11 +41,13 @@ static void preempt(struct sched *s, struct sreq *r, int64_t now_ns)
     s->sink->preempt(s->sink->ctx, r, now_ns);
 }
 
-/* The latest admitted request that is not in a launched batch. */
-static struct sreq *victim(const struct sched *s)
+/* The latest admitted request that is not in a launched batch; none that was admitted before `oldest`. */
+static struct sreq *victim(const struct sched *s, const struct sreq *oldest)
 {
-    for (struct sreq *r = s->run_last; r; r = r->prev)
+    for (struct sreq *r = s->run_last; r; r = r->prev) {
         if (r->in_flight == 0 && !(r->cohort && r->cohort->in_flight)) return r;
+        if (r == oldest) return NULL;
+    }
     return NULL;
 }
 
@@ -73,26 +75,35 @@ static void merge(struct sched *s, struct cohort *into, struct cohort *from)
     sched_cohort_free(s, from);
 }
 
-bool sched_take_decodes(struct sched *s, struct batch *b, int64_t now_ns)
+/* KV blocks for c's next step, preempting until they fit; false if that left nobody in c. */
+static bool take_blocks(struct sched *s, struct batch *b, struct cohort *c, int64_t now_ns, bool *preempted)
 {
-    struct cohort *c = sched_cohort_pop_idle(s), *other;
-    bool preempted = false;
-    if (!c) return false;
-    while (!s->balanced && !s->hold && (other = sched_cohort_pop_idle(s))) merge(s, c, other);
-    for (;;) {
+    while (c->n > 0) {
         int64_t need = sched_cohort_need(s, c, 0);
         if (need == 0 || kvpool_take(&s->pool, need)) {
             b->blocks = need;
-            break;
+            return true;
         }
-        struct sreq *r = victim(s);
+        struct sreq *r = victim(s, NULL);
         assert(r);   /* c itself is not in flight */
         preempt(s, r, now_ns);
-        preempted = true;
-        if (c->n == 0) break;
+        *preempted = true;
     }
-    if (c->n) b->cohort = c;
-    else sched_cohort_free(s, c);
+    return false;
+}
+
+bool sched_take_decodes(struct sched *s, struct batch *b, int64_t now_ns)
+{
+    struct cohort *c, *other;
+    bool preempted = false;
+    while ((c = sched_cohort_pop_idle(s))) {
+        while (!s->balanced && !s->hold && (other = sched_cohort_pop_idle(s))) merge(s, c, other);
+        if (take_blocks(s, b, c, now_ns, &preempted)) {
+            b->cohort = c;
+            break;
+        }
+        sched_cohort_free(s, c);   /* preempted to the last: now, or while another group was launched */
+    }
     return preempted;
 }
 
@@ -145,8 +156,8 @@ bool sched_continue_prompts(struct sched *s, struct batch *b, int64_t *budget, i
         if (tok > *budget) tok = *budget;
         next = r->c_next;
         while (!kvpool_grow(&s->pool, &r->kv, r->computed + tok)) {
-            struct sreq *v = victim(s);
-            /* Members of this very batch may go too, as long as they are not prompts already in it. */
+            struct sreq *v = victim(s, r);
+            /* Decodes of this very batch may go too, if they were admitted later. */
             if (!v) return preempted;
             if (v == next) next = v->c_next;
             preempt_from(s, b, v, now_ns);
@@ -189,7 +200,7 @@ static void start(struct sched *s, struct sreq *r, enum sched_need need, int64_t
         int64_t tok = hit + chunk;
         if (need == SCHED_TAKE_PROMPT) tok = r->target;
         if (need == SCHED_TAKE_ALL) tok = sched_reserve_tok(s, &r->t);
-        bool ok = kvpool_grow(&s->pool, &r->kv, tok);
+        bool ok = kvpool_reserve(&s->pool, &r->kv, tok) && kvpool_grow(&s->pool, &r->kv, hit + chunk);
         assert(ok);
         (void)ok;
     }

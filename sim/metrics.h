@@ -7,8 +7,8 @@
  *     attainment   requests due in the window that met every SLO clause / requests due in the window; failed
  *                  and rejected ones count against; TPOT is vacuously met by n_out = 1
  *     goodput      requests that met every clause, per second of the window
- * Window: from the due time of the first request kept (after warm-up) to the last completion, for a trace of given
- * length (terminating); to the last arrival for steady state. Histograms are log-bucketed (0.025 %).
+ * Window: from the due time of the first request kept (after warm-up) to the last completion (a trace replayed to its
+ * end) or to the last arrival (steady state). Histograms are log-bucketed (0.025 %).
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_METRICS_H
 #define SIM_METRICS_H
@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #include "base/hist.h"
-#include "engine/batch.h"
+#include "engine/sched.h"
 #include "model/step.h"
 #include "traces/run.h"
 
@@ -26,29 +26,34 @@ struct slo { int64_t ttft_ns, tpot_ns, e2e_ns; double attain_ratio; };   /* 0 ns
 enum metric { METRIC_TTFT, METRIC_TPOT, METRIC_ITL, METRIC_E2E, METRIC_N };
 const char *metric_name(enum metric m);      /* "ttft" ... */
 
-struct metrics_stage { double busy_ns, active_ns; };
+struct metrics_stage { double busy_ns; };        /* summed over replicas */
 
 struct metrics {
     struct hist h[METRIC_N];
-    int64_t due, finished, failed, rejected;          /* all requests */
+    int64_t due, finished, failed, rejected;          /* all requests; the last three add up to the first */
     int64_t kept, kept_ok, kept_ttft, kept_tpot, kept_e2e;   /* due in the window; met all; met each clause */
-    int64_t in_tok, out_tok, cached_tok;              /* of kept, finished requests */
-    int64_t done_in_window, out_in_window, in_in_window;     /* completions inside the window, and their tokens */
-    int64_t preempted, recomputed_tok;
+    int64_t kept_done, in_tok, out_tok, cached_tok;   /* kept and finished, and their tokens */
+    int64_t done, done_in_tok, done_out_tok;          /* completions inside the window, and their tokens */
+    int64_t preempted, recomputed_tok;                /* whole run */
+    int64_t hit_tok, asked_tok;                       /* prefix cache, whole run */
     int64_t t_begin_ns, t_end_ns;                     /* window */
-    int64_t t_stop_ns;                                /* last event */
+    int64_t t_last_due_ns, t_stop_ns;                 /* last arrival, last event */
+    int64_t n_replica, n_stage;
     int64_t kv_blocks, kv_peak;                       /* per replica; largest use of any replica */
-    double  kv_mean_ratio;                            /* time average over replicas */
-    double  queue_mean, running_mean, in_system_area_ns, sojourn_sum_ns;   /* Little: area against sum */
+    /* Integrals over the window, summed over replicas. */
+    double  queue_area_ns, running_area_ns, kv_area_ns, active_ns;
+    double  blocked_ns[SCHED_N_BLOCKED];              /* by reason, while requests waited */
     double  class_ns[STEP_N_CLASS];                   /* time by operator class, summed over stages */
-    struct metrics_stage stage[STRATEGY_MAX_PP];      /* summed over replicas */
-    double  bubble_ns;
-    double  blocked_ns[8];                            /* by enum sched_blocked, while requests waited */
-    int64_t n_step, n_event, n_batch_tok, n_decode_sum;
+    struct metrics_stage stage[STRATEGY_MAX_PP];
+    int64_t n_step, n_batch_tok, n_decode_sum;
+    /* Whole run. */
+    double  in_system_area_ns;                        /* integral of the number in the system ... */
+    double  sojourn_sum_ns;                           /* ... against the sum of times in it (Little's law) */
+    double  half[2];                                  /* mean in the system over the halves of the arrivals */
+    int64_t n_event;
     struct step_extent extent;
-    int64_t hit_tok, asked_tok;                       /* prefix cache */
     uint64_t digest;                                  /* of every event: kind, request, time; order-free sum */
-    double  queue_first_half, queue_second_half;      /* mean requests in system over halves of the window */
+    int64_t n_run;                                    /* pooled runs */
     bool    stopped;                                  /* Ctrl-C */
 };
 
@@ -63,9 +68,14 @@ double metrics_out_tok_per_s(const struct metrics *m);
 double metrics_goodput_per_s(const struct metrics *m);
 /* ns; stat: 0 mean, 1 p50, 2 p90, 3 p99 */
 double metrics_latency_ns(const struct metrics *m, enum metric k, int stat);
-/* |L - lambda W| / L over the whole run. */
+/* Mean time a request waits and runs, by the bookkeeping of numbers and by that of times: |L - lambda W| / L. */
 double metrics_little_error(const struct metrics *m);
-/* Arrivals outpace service: in-system count grows over the window, or less than 98 % of arrivals complete in it. */
+double metrics_utilisation(const struct metrics *m, int stage);   /* busy / (window * replicas) */
+double metrics_bubble(const struct metrics *m, int stage);        /* idle share while the replica has work */
+double metrics_class_share(const struct metrics *m, enum step_class c);
+double metrics_kv_mean(const struct metrics *m);                  /* share of all blocks, time average */
+/* Arrivals outpace service: twice as many in the system in the second half of the arrivals as in the first, and more
+ * than one per replica and slot of the batch. */
 bool metrics_overloaded(const struct metrics *m);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/h5.h"
 
 #include <glob.h>
+#include <hdf5.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -265,4 +266,52 @@ TEST(h5_damaged_files_never_crash)
         n_bad++;
     }
     CHECK_INT(n_bad, 0);
+}
+
+/* n bytes under `name`: written, in deflated chunks, or only promised. */
+static void put_bytes(hid_t f, const char *name, hsize_t n, const void *bytes, hsize_t chunk)
+{
+    hid_t space = H5Screate_simple(1, &n, NULL), dcpl = H5Pcreate(H5P_DATASET_CREATE);
+    if (chunk) {
+        H5Pset_chunk(dcpl, 1, &chunk);
+        H5Pset_deflate(dcpl, 9);
+    }
+    hid_t d = H5Dcreate2(f, name, H5T_STD_U8LE, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    if (bytes) CHECK(H5Dwrite(d, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) >= 0);
+    H5Dclose(d);
+    H5Pclose(dcpl);
+    H5Sclose(space);
+}
+
+/* Rows that were promised and never written cost a file nothing, but their reader memory. */
+TEST(h5_small_files_cannot_ask_for_much_memory)
+{
+    enum { N = 1 << 22 };
+    struct arena a;
+    struct err e = { 0 };
+    double *x;
+    size_t n;
+    unsigned char *zeros = calloc(N, 1);
+    hid_t f = H5Fcreate(test_path("big.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    put_bytes(f, "ballast", 1 << 16, zeros, 0); /* a file of some size makes no promise better */
+    put_bytes(f, "promised", 1 << 26, NULL, 0);
+    put_bytes(f, "promised_chunks", 1 << 26, NULL, 1 << 16);
+    put_bytes(f, "few", 100, NULL, 0);
+    put_bytes(f, "dense", N, zeros, 1 << 16);
+    H5Fclose(f);
+    free(zeros);
+    arena_init(&a);
+    h5 *h = h5_open(test_path("big.h5"), &e);
+    if (!CHECK(h != NULL)) return;
+    CHECK_INT(h5_read_f64(h, "/promised", &a, &x, &n, &e), ST_USAGE);
+    CHECK_HAS(e.text, "claims 67108864 values, more than the file can hold");
+    CHECK_INT(h5_read_f64(h, "/promised_chunks", &a, &x, &n, NULL), ST_USAGE);
+    CHECK(a.total_bytes < 1 << 16);
+    err_clear(&e);
+    CHECK_OK(h5_read_f64(h, "/few", &a, &x, &n, &e), &e);
+    CHECK(n == 100 && x[99] == 0);
+    CHECK_OK(h5_read_f64(h, "/dense", &a, &x, &n, &e), &e); /* as dense as deflate gets */
+    CHECK(n == N && x[N - 1] == 0);
+    h5_close(h);
+    arena_release(&a);
 }

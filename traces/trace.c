@@ -16,7 +16,7 @@ struct trace {
     const char *describe;
     int n_class;
     const char **class_name;
-    bool random, timed_by_rows;
+    bool random, timed_by_rows, answers, steady;
     double time_scale;          /* of the rows' times: 1 / how much faster */
     int64_t limit, duration_ns; /* INT64_MAX: none */
     int64_t handed, first,
@@ -252,6 +252,8 @@ static int open_arrivals(struct trace *t, const struct trace_opts *o, const char
     } else {
         arrive_init(&t->arrive, &p, path ? p.rate_per_s : p.rate_per_s / (double)p.turns, seed);
     }
+    t->answers = p.arrivals == ARRIVE_CLOSED || (!path && p.turns > 1);
+    t->steady = p.arrivals != ARRIVE_BURST && p.arrivals != ARRIVE_TRACE;
     describe(t, &p, p.arrivals);
     return ST_OK;
 }
@@ -348,6 +350,16 @@ const char *trace_class_name(const struct trace *t, int klass)
 {
     assert(klass >= 0 && klass < t->n_class);
     return t->class_name[klass];
+}
+
+bool trace_answers(const struct trace *t)
+{
+    return t->answers;
+}
+
+bool trace_is_steady(const struct trace *t)
+{
+    return t->steady;
 }
 
 bool trace_is_random(const struct trace *t)

@@ -1,0 +1,279 @@
+/* main.c - the table of subcommands, and what the shell asks of a program: help, version,
+ * completion, a manual page, exit codes. The only file that exits. SPDX-License-Identifier:
+ * Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <gsl/gsl_errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/conf.h"
+#include "base/err.h"
+#include "base/prov.h"
+#include "base/stop.h"
+#include "base/utf8.h"
+#include "sim/cmd_simulate.h"
+#include "traces/cmd_trace.h"
+
+static int cmd_help(int argc, char **argv);
+static int cmd_completion(int argc, char **argv);
+static int cmd_man(int argc, char **argv);
+static int cmd_version(int argc, char **argv);
+
+/* clang-format off */
+static const struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv);   /* argv[0] is the name; returns the exit status */
+    const char *help;                    /* one line, no full stop */
+} verbs[] = {
+    { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO" },
+    { "trace",      cmd_trace,      "describe, convert or synthesise a request trace" },
+    { "help",       cmd_help,       "this list, or the help of one verb" },
+    { "completion", cmd_completion, "print a completion script for bash or zsh" },
+    { "man",        cmd_man,        "print the manual page (roff)" },
+    { "version",    cmd_version,    "version, revision and compiler" },
+};
+/* clang-format on */
+enum { N_VERB = sizeof verbs / sizeof *verbs, WORDS_BYTES = 512 };
+
+static const char about[] =
+    "A calibrated simulator of LLM serving clusters: it predicts throughput, latency and cost of "
+    "a\n"
+    "model on given hardware, tensor and pipeline parallelism, policy and load, with error bars.\n";
+static const char exits[] =
+    "  0    fine\n"
+    "  1    ran, but a check failed (SLO missed, regression, claim refuted)\n"
+    "  2    wrong command line, scenario, trace or import file\n"
+    "  3    inconclusive\n"
+    "  4    invalid measurement\n"
+    "  5    reading, writing or a device failed\n"
+    "  130  interrupted; a result file is whole or not there\n";
+
+static int complain(const struct err *e)
+{
+    fprintf(stderr, "orrery: %s\n", e->text);
+    return 2;
+}
+
+static const char *verb_words(char *buf)
+{
+    size_t at = 0;
+    for (int i = 0; i < N_VERB; i++)
+        at += (size_t)snprintf(buf + at, WORDS_BYTES - at, "%s%s", i ? " " : "", verbs[i].name);
+    return buf;
+}
+
+/* The verb of that name, or NULL with a sentence that names the nearest one. */
+static const struct verb *verb_find(const char *name, struct err *e)
+{
+    char words[WORDS_BYTES], near[WORDS_BYTES], shown[64];
+    for (int i = 0; i < N_VERB; i++)
+        if (strcmp(verbs[i].name, name) == 0) return &verbs[i];
+    utf8_quote(name, shown, sizeof shown);
+    const char *nearest = conf_nearest(name, verb_words(words), near, sizeof near);
+    if (nearest)
+        err_set(e, ST_USAGE, "no verb '%s'; did you mean '%s'?", shown, nearest);
+    else
+        err_set(e, ST_USAGE, "no verb '%s'; there are: %s", shown, words);
+    return NULL;
+}
+
+static void print_help(FILE *f)
+{
+    fprintf(f, "orrery VERB [FILE...] [--key=value...]\n\n%s\nVerbs:\n", about);
+    for (int i = 0; i < N_VERB; i++) fprintf(f, "  %-12s%s\n", verbs[i].name, verbs[i].help);
+    fprintf(f,
+            "\n`orrery help VERB` lists a verb's options. Results go to standard output, messages "
+            "to\nstandard error. Exit status:\n%s",
+            exits);
+}
+
+static int cmd_help(int argc, char **argv)
+{
+    char flag[] = "--help";
+    struct err e = { 0 };
+    if (argc > 2) {
+        err_set(&e, ST_USAGE, "help takes one verb");
+        return complain(&e);
+    }
+    const struct verb *v = argc == 2 && argv[1][0] != '-' ? verb_find(argv[1], &e) : NULL;
+    if (e.status != ST_OK) return complain(&e);
+    if (v && v->run != cmd_help) {
+        char *args[] = { argv[1], flag, NULL };
+        return v->run(2, args);
+    }
+    print_help(stdout);
+    return 0;
+}
+
+static int cmd_version(int argc, char **argv)
+{
+    struct prov p;
+    prov_collect(&p, argc, argv);
+    printf("orrery %s, revision %s, %s (%s)\n", p.version, p.revision, p.compiler, p.flags);
+    prov_release(&p);
+    return 0;
+}
+
+/* ---- for the shell: options are asked of the program itself, so a script never lags behind it */
+
+#define KEYS "sed -n 's/^  \\(--[a-z0-9_.]*=\\).*/\\1/p'"
+
+static void print_bash(void)
+{
+    char words[WORDS_BYTES];
+    verb_words(words);
+    printf(
+        "# bash completion of orrery, made by `orrery completion bash`\n"
+        "_orrery() {\n"
+        "    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n"
+        "    if [ \"$COMP_CWORD\" -eq 1 ] || { [ \"$verb\" = help ] && [ \"$COMP_CWORD\" -eq 2 ]; "
+        "}; "
+        "then\n"
+        "        COMPREPLY=($(compgen -W '%s' -- \"$cur\"))\n"
+        "    elif [ \"$verb\" = completion ]; then\n"
+        "        COMPREPLY=($(compgen -W 'bash zsh' -- \"$cur\"))\n"
+        "    elif [ \"${cur#-}\" != \"$cur\" ]; then\n"
+        "        COMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" \"$verb\" --help 2>/dev/null |\n"
+        "            " KEYS ")\" -- \"$cur\"))\n"
+        "        compopt -o nospace\n"
+        "    fi\n"
+        "}\n"
+        "complete -o default -F _orrery orrery\n",
+        words);
+}
+
+static void print_zsh(void)
+{
+    puts("#compdef orrery\n"
+         "# zsh completion of orrery, made by `orrery completion zsh`\n"
+         "_orrery() {\n"
+         "    local -a verbs keys\n"
+         "    verbs=(");
+    for (int i = 0; i < N_VERB; i++) printf("        \"%s:%s\"\n", verbs[i].name, verbs[i].help);
+    puts("    )\n"
+         "    if (( CURRENT == 2 )) || [[ $words[2] == help ]]; then\n"
+         "        _describe verb verbs\n"
+         "    elif [[ $words[2] == completion ]]; then\n"
+         "        compadd bash zsh\n"
+         "    elif [[ $words[CURRENT] == -* ]]; then\n"
+         "        keys=(${(f)\"$($words[1] $words[2] --help 2>/dev/null | " KEYS ")\"})\n"
+         "        compadd -S '' -- $keys\n"
+         "    else\n"
+         "        _files\n"
+         "    fi\n"
+         "}\n"
+         "if [[ $funcstack[1] == _orrery ]]; then _orrery \"$@\"; else compdef _orrery orrery; fi");
+}
+
+static int cmd_completion(int argc, char **argv)
+{
+    struct err e = { 0 };
+    const char *shell = argc == 2 ? argv[1] : "";
+    bool help = strcmp(shell, "--help") == 0 || strcmp(shell, "-h") == 0;
+    if (strcmp(shell, "bash") == 0)
+        print_bash();
+    else if (strcmp(shell, "zsh") == 0)
+        print_zsh();
+    else if (help)
+        puts("orrery completion bash|zsh: a completion script on standard output\n\n"
+             "Examples\n"
+             "  eval \"$(orrery completion bash)\"                 in ~/.bashrc\n"
+             "  orrery completion zsh > ~/.zfunc/_orrery         a directory in $fpath");
+    else
+        err_set(&e, ST_USAGE, "completion takes one word, bash or zsh");
+    return e.status == ST_OK ? 0 : complain(&e);
+}
+
+/* Text for troff: minus signs are minus signs, a line may not open a request. */
+static void roff(const char *text)
+{
+    for (const char *p = text; *p; p++) {
+        if ((p == text || p[-1] == '\n') && (*p == '.' || *p == '\'')) fputs("\\&", stdout);
+        if (*p == '-' || *p == '\\')
+            printf(*p == '-' ? "\\-" : "\\e");
+        else
+            putchar(*p);
+    }
+}
+
+static int cmd_man(int argc, char **argv)
+{
+    (void)argv;
+    if (argc > 1) {
+        puts(
+            "orrery man: the manual page on standard output; read it with `orrery man | man -l -`");
+        return 0;
+    }
+    printf(".TH ORRERY 1 \"\" \"orrery %s\"\n.SH NAME\norrery \\- ", prov_version());
+    puts("a calibrated simulator of LLM serving clusters\n.SH SYNOPSIS\n"
+         ".B orrery\n.I VERB\n.RI [ FILE ...]\n.RI [ \\-\\-key=value ...]\n.SH DESCRIPTION");
+    roff(about);
+    puts("Results go to standard output, messages to standard error.\n.SH VERBS");
+    for (int i = 0; i < N_VERB; i++) {
+        printf(".TP\n.B %s\n", verbs[i].name);
+        roff(verbs[i].help);
+        puts(".");
+    }
+    puts(".PP\nThe options of a verb, with their defaults and limits:\n"
+         ".BI \"orrery help \" VERB\n.SH EXIT STATUS\n.nf");
+    roff(exits);
+    puts(".fi\n.SH ENVIRONMENT\n"
+         ".TP\n.B ORRERY_HOME\nwhere scenarios and figure scripts are looked for first\n"
+         ".TP\n.B ORRERY_DATA\nrecorded traces and measurements that tests and examples use");
+    return 0;
+}
+
+/* ---- the process */
+
+/* A closed standard stream would be reopened by the next file, and messages end up in results. The
+ * wrong direction makes its use fail, as it should. */
+static void hold_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
+            _exit(5);
+}
+
+/* Whether all of standard output went out; a reader that left early (`| head`) had what it wanted.
+ */
+static int finish(int rc)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return rc;
+    const char *why = errno ? strerror(errno) : "an earlier write failed";
+    struct pollfd out = { .fd = STDOUT_FILENO };
+    if (errno == EPIPE || (poll(&out, 1, 0) == 1 && out.revents & POLLERR)) return rc;
+    if (rc == 0 || rc == 1 || rc == 3 || rc == 4) /* else the verb has said what is wrong */
+        fprintf(stderr, "orrery: cannot write to standard output: %s\n", why);
+    return rc == 130 ? rc : 5;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *flag;
+        int (*run)(int, char **);
+    } flags[] = { { "--help", cmd_help },
+                  { "-h", cmd_help },
+                  { "--version", cmd_version },
+                  { "-V", cmd_version } };
+    struct err e = { 0 };
+    hold_streams();
+    signal(SIGPIPE, SIG_IGN); /* a gone reader is a failed write: files are still finished */
+    stop_install();
+    gsl_set_error_handler_off();
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if (strcmp(argv[1], flags[i].flag) == 0) return finish(flags[i].run(argc - 1, argv + 1));
+    const struct verb *v = verb_find(argv[1], &e);
+    return finish(v ? v->run(argc - 1, argv + 1) : complain(&e));
+}

@@ -1,0 +1,40 @@
+/* sim/bottleneck.c - see bottleneck.h. SPDX-License-Identifier: Apache-2.0 */
+#include "sim/bottleneck.h"
+
+static const double WAITING = 0.05, BUSY = 0.5;
+
+static enum step_class dominant(const struct metrics *m)
+{
+    enum step_class best = STEP_GEMM;
+    for (int c = 1; c < STEP_N_CLASS; c++)
+        if (m->class_ns[c] > m->class_ns[best]) best = (enum step_class)c;
+    return best;
+}
+
+const char *bottleneck(const struct metrics *m, struct arena *a)
+{
+    static const char *const reason[SCHED_N_BLOCKED] = {
+        [SCHED_BY_KV] = "KV memory: waiting requests do not get blocks",
+        [SCHED_BY_SEQS] = "policy.max_seqs: all places for running requests are taken",
+        [SCHED_BY_BUDGET] = "the token budget of a step: prompts wait for policy.max_batch_tokens",
+        [SCHED_BY_PREEMPTION] = "KV memory: running requests are preempted"
+    };
+    int stage = 0, worst = 0;
+    double blocked = 0, waiting = m->queue_area_ns / (m->queue_area_ns + m->running_area_ns);
+    for (int p = 1; p < m->n_stage; p++)
+        if (m->stage[p].busy_ns > m->stage[stage].busy_ns) stage = p;
+    for (int i = 0; i < SCHED_N_BLOCKED; i++) {
+        blocked += m->blocked_ns[i];
+        if (m->blocked_ns[i] > m->blocked_ns[worst]) worst = i;
+    }
+    double busy = metrics_utilisation(m, stage);
+    enum step_class c = dominant(m);
+    if (waiting >= WAITING && reason[worst])
+        return arena_printf(a, "%s (%.0f %% of the time anybody waits; waiting is %.0f %% of the time in the system)",
+                            reason[worst], 100 * m->blocked_ns[worst] / blocked, 100 * waiting);
+    if (busy >= BUSY)
+        return arena_printf(a, "stage %d, busy %.0f %% of the time; most of a step is %s (%.0f %%)", stage, 100 * busy,
+                            step_class_name(c), 100 * metrics_class_share(m, c));
+    return arena_printf(a, "none: the busiest stage (%d) is busy %.0f %% of the time; most of a step is %s (%.0f %%)", stage,
+                        100 * busy, step_class_name(c), 100 * metrics_class_share(m, c));
+}

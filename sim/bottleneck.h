@@ -1,0 +1,13 @@
+/* sim/bottleneck.h - what limits a run, in one sentence, from what was counted.
+ *
+ * In order: requests that wait most of their blocked time for KV blocks, for a place among max_seqs, or for the token
+ * budget, while at least 5 % of the time in the system is waiting; else the busiest stage when it is busy 50 % of the
+ * time or more, and the operator class that takes most of it; else nothing. SPDX-License-Identifier: Apache-2.0 */
+#ifndef SIM_BOTTLENECK_H
+#define SIM_BOTTLENECK_H
+
+#include "sim/metrics.h"
+
+const char *bottleneck(const struct metrics *m, struct arena *a);
+
+#endif

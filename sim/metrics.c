@@ -1,0 +1,135 @@
+/* sim/metrics.c - see metrics.h. SPDX-License-Identifier: Apache-2.0 */
+#include "sim/metrics.h"
+
+#include <math.h>
+#include <string.h>
+
+const char *metric_name(enum metric m)
+{
+    static const char *const name[] = { "ttft", "tpot", "itl", "e2e" };
+    return name[m];
+}
+
+void metrics_init(struct metrics *m)
+{
+    memset(m, 0, sizeof *m);
+    for (int i = 0; i < METRIC_N; i++) hist_init(&m->h[i]);
+}
+
+void metrics_release(struct metrics *m)
+{
+    for (int i = 0; i < METRIC_N; i++) hist_release(&m->h[i]);
+}
+
+static void most(int64_t *into, int64_t v)
+{
+    if (v > *into) *into = v;
+}
+
+static void merge_extent(struct step_extent *into, const struct step_extent *from)
+{
+    most(&into->max_tok, from->max_tok);
+    most(&into->max_seqs, from->max_seqs);
+    most(&into->max_ctx_sum, from->max_ctx_sum);
+    most(&into->max_ctx, from->max_ctx);
+    most(&into->max_prefill, from->max_prefill);
+}
+
+void metrics_merge(struct metrics *into, const struct metrics *from)
+{
+#define SUM(member) into->member += from->member
+    for (int i = 0; i < METRIC_N; i++) hist_merge(&into->h[i], &from->h[i]);
+    SUM(due); SUM(finished); SUM(failed); SUM(rejected);
+    SUM(kept); SUM(kept_ok); SUM(kept_ttft); SUM(kept_tpot); SUM(kept_e2e);
+    SUM(kept_done); SUM(in_tok); SUM(out_tok); SUM(cached_tok);
+    SUM(done); SUM(done_in_tok); SUM(done_out_tok);
+    SUM(preempted); SUM(recomputed_tok); SUM(hit_tok); SUM(asked_tok);
+    SUM(t_begin_ns); SUM(t_end_ns); SUM(t_last_due_ns); SUM(t_stop_ns);   /* lengths of windows add up */
+    SUM(queue_area_ns); SUM(running_area_ns); SUM(kv_area_ns); SUM(active_ns);
+    SUM(in_system_area_ns); SUM(sojourn_sum_ns);
+    SUM(half[0]); SUM(half[1]);
+    SUM(n_step); SUM(n_batch_tok); SUM(n_decode_sum); SUM(n_event); SUM(n_run); SUM(digest);
+#undef SUM
+    for (int i = 0; i < SCHED_N_BLOCKED; i++) into->blocked_ns[i] += from->blocked_ns[i];
+    for (int i = 0; i < STEP_N_CLASS; i++) into->class_ns[i] += from->class_ns[i];
+    for (int i = 0; i < STRATEGY_MAX_PP; i++) into->stage[i].busy_ns += from->stage[i].busy_ns;
+    most(&into->kv_peak, from->kv_peak);
+    merge_extent(&into->extent, &from->extent);
+    into->kv_blocks = from->kv_blocks;
+    into->n_replica = from->n_replica;
+    into->n_stage = from->n_stage;
+    into->stopped = into->stopped || from->stopped;
+}
+
+static double ratio(double a, double b)
+{
+    return b > 0 ? a / b : NAN;
+}
+
+double metrics_attain(const struct metrics *m)
+{
+    return ratio((double)m->kept_ok, (double)m->kept);
+}
+
+double metrics_window_s(const struct metrics *m)
+{
+    return 1e-9 * (double)(m->t_end_ns - m->t_begin_ns);
+}
+
+double metrics_requests_per_s(const struct metrics *m)
+{
+    return ratio((double)m->done, metrics_window_s(m));
+}
+
+double metrics_out_tok_per_s(const struct metrics *m)
+{
+    return ratio((double)m->done_out_tok, metrics_window_s(m));
+}
+
+double metrics_goodput_per_s(const struct metrics *m)
+{
+    return ratio((double)m->kept_ok, metrics_window_s(m));
+}
+
+double metrics_latency_ns(const struct metrics *m, enum metric k, int stat)
+{
+    static const double q[] = { NAN, .5, .9, .99 };
+    if (m->h[k].n == 0) return NAN;
+    return stat == 0 ? hist_mean(&m->h[k]) : hist_quantile(&m->h[k], q[stat]);
+}
+
+double metrics_little_error(const struct metrics *m)
+{
+    if (m->in_system_area_ns <= 0) return m->sojourn_sum_ns > 0 ? 1 : 0;
+    return fabs(m->in_system_area_ns - m->sojourn_sum_ns) / m->in_system_area_ns;
+}
+
+double metrics_utilisation(const struct metrics *m, int stage)
+{
+    return ratio(m->stage[stage].busy_ns, 1e9 * metrics_window_s(m) * (double)m->n_replica);
+}
+
+double metrics_bubble(const struct metrics *m, int stage)
+{
+    double idle = 1 - ratio(m->stage[stage].busy_ns, m->active_ns);
+    return idle < 0 ? 0 : idle;   /* a batch that straddles the window's end is counted whole */
+}
+
+double metrics_class_share(const struct metrics *m, enum step_class c)
+{
+    double sum = 0;
+    for (int i = 0; i < STEP_N_CLASS; i++) sum += m->class_ns[i];
+    return ratio(m->class_ns[c], sum);
+}
+
+double metrics_kv_mean(const struct metrics *m)
+{
+    return ratio(m->kv_area_ns, 1e9 * metrics_window_s(m) * (double)m->n_replica * (double)m->kv_blocks);
+}
+
+bool metrics_overloaded(const struct metrics *m)
+{
+    double grown = (m->half[1] - m->half[0]) / (double)(m->n_run ? m->n_run : 1);
+    return m->half[1] > 1.5 * m->half[0] && grown > 4 * (double)m->n_replica &&
+           m->queue_area_ns > .1 * m->running_area_ns;
+}

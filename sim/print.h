@@ -1,0 +1,29 @@
+/* sim/print.h - the result of a simulation as text for people and as one JSON object.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SIM_PRINT_H
+#define SIM_PRINT_H
+
+#include <jansson.h>
+
+#include "sim/evaluate.h"
+
+struct print_in {
+    const struct scenario *s;
+    const struct deploy *d;
+    const struct outcome *o;
+    double wall_s;          /* of all runs */
+    const char *out_path;   /* run file, or NULL */
+};
+
+void print_text(const struct print_in *in, FILE *f);          /* under 40 lines */
+json_t *print_json(const struct print_in *in);                /* the caller's */
+
+/* Whether the attainment asked for is reached (no SLO: true). */
+bool print_slo_held(const struct scenario *s, const struct outcome *o);
+bool print_has_slo(const struct slo *slo);
+
+/* Sweeps: a heading and a row per point. */
+void print_sweep_head(const struct scenario *s, FILE *f);
+void print_sweep_row(const struct print_in *in, const char *value, FILE *f);
+
+#endif
