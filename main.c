@@ -17,6 +17,7 @@
 #include "base/stop.h"
 #include "base/utf8.h"
 #include "sim/cmd_simulate.h"
+#include "sim/cmd_simulate.h"
 #include "traces/cmd_trace.h"
 
 static int cmd_help(int argc, char **argv);
@@ -31,6 +32,7 @@ static const struct verb {
     const char *help;                    /* one line, no full stop */
 } verbs[] = {
     { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO" },
+    { "simulate",   cmd_simulate,   "predict a run of a scenario, with intervals" },
     { "trace",      cmd_trace,      "describe, convert or synthesise a request trace" },
     { "help",       cmd_help,       "this list, or the help of one verb" },
     { "completion", cmd_completion, "print a completion script for bash or zsh" },

@@ -35,8 +35,8 @@ static int32_t node_find(const struct kvpool *p, uint64_t key)
     return NONE;
 }
 
-/* Twice the nodes and buckets. A node holds a block or is referred to by a live chain, so their number
- * is at most blocks and live segments together. */
+/* Twice the nodes and buckets. A node holds a block or is referred to by a live chain, so their
+ * number is at most blocks and live segments together. */
 static bool more_nodes(struct kvpool *p)
 {
     if (p->cap_node >= MAX_NODE) return false;
@@ -48,7 +48,7 @@ static bool more_nodes(struct kvpool *p)
     p->mask = (uint32_t)cap - 1;
     p->bucket = arena_array(p->arena, (size_t)cap, sizeof *p->bucket);
     memset(p->bucket, 0xff, (size_t)cap * sizeof *p->bucket);
-    for (int32_t i = 0; i < p->top_node; i++) {   /* none is free, or there were no need for more */
+    for (int32_t i = 0; i < p->top_node; i++) { /* none is free, or there were no need for more */
         if (!node[i].hashed) continue;
         uint32_t s = slot(p, node[i].key);
         node[i].hash_next = p->bucket[s];
@@ -60,8 +60,10 @@ static bool more_nodes(struct kvpool *p)
 static int32_t node_alloc(struct kvpool *p)
 {
     int32_t i = p->free_node;
-    if (i != NONE) p->free_node = p->node[i].next;
-    else if (p->top_node < p->cap_node || more_nodes(p)) i = p->top_node++;
+    if (i != NONE)
+        p->free_node = p->node[i].next;
+    else if (p->top_node < p->cap_node || more_nodes(p))
+        i = p->top_node++;
     return i;
 }
 
@@ -70,8 +72,13 @@ static int32_t node_new(struct kvpool *p, uint64_t key)
     int32_t i = node_alloc(p);
     if (i == NONE) return NONE;
     uint32_t s = slot(p, key);
-    p->node[i] = (struct kvnode){ .key = key, .ref = 1, .hash_next = p->bucket[s], .prev = NONE,
-                                  .next = NONE, .written = true, .hashed = true };
+    p->node[i] = (struct kvnode){ .key = key,
+                                  .ref = 1,
+                                  .hash_next = p->bucket[s],
+                                  .prev = NONE,
+                                  .next = NONE,
+                                  .written = true,
+                                  .hashed = true };
     p->bucket[s] = i;
     return i;
 }
@@ -95,8 +102,10 @@ static void lru_append(struct kvpool *p, int32_t i)
 {
     p->node[i].prev = p->lru_tail;
     p->node[i].next = NONE;
-    if (p->lru_tail != NONE) p->node[p->lru_tail].next = i;
-    else p->lru_head = i;
+    if (p->lru_tail != NONE)
+        p->node[p->lru_tail].next = i;
+    else
+        p->lru_head = i;
     p->lru_tail = i;
     p->n_cached += p->node[i].cached;
 }
@@ -104,10 +113,14 @@ static void lru_append(struct kvpool *p, int32_t i)
 static void lru_remove(struct kvpool *p, int32_t i)
 {
     struct kvnode *n = &p->node[i];
-    if (n->prev != NONE) p->node[n->prev].next = n->next;
-    else p->lru_head = n->next;
-    if (n->next != NONE) p->node[n->next].prev = n->prev;
-    else p->lru_tail = n->prev;
+    if (n->prev != NONE)
+        p->node[n->prev].next = n->next;
+    else
+        p->lru_head = n->next;
+    if (n->next != NONE)
+        p->node[n->next].prev = n->prev;
+    else
+        p->lru_tail = n->prev;
     p->n_cached -= n->cached;
 }
 
@@ -131,17 +144,29 @@ static void evict(struct kvpool *p, int64_t n)
 
 /* ---- chains */
 
+/* A spare array holds the link to the next one of its size. */
+static void *spare_take(struct kvpool *p, int log2)
+{
+    void *room = p->spare[log2];
+    if (room) memcpy(&p->spare[log2], room, sizeof(int32_t *));
+    else room = arena_array(p->arena, (size_t)1 << log2, sizeof(int32_t));
+    return room;
+}
+
+static void spare_give(struct kvpool *p, void *room, int log2)
+{
+    memcpy(room, &p->spare[log2], sizeof(int32_t *));
+    p->spare[log2] = room;
+}
+
 static void entry_push(struct kvpool *p, struct kvchain *c, int32_t value)
 {
     if (!c->entry || c->n_entry == 1 << c->cap_log2) {
         int want = c->entry ? c->cap_log2 + 1 : MIN_ENTRY_LOG2;
-        int32_t *room = p->spare[want];
-        if (room) memcpy(&p->spare[want], room, sizeof room);   /* the link stands in the array itself */
-        else room = arena_array(p->arena, (size_t)1 << want, sizeof *room);
+        int32_t *room = spare_take(p, want);
         if (c->entry) {
             memcpy(room, c->entry, (size_t)c->n_entry * sizeof *room);
-            memcpy(c->entry, &p->spare[c->cap_log2], sizeof(int32_t *));
-            p->spare[c->cap_log2] = c->entry;
+            spare_give(p, c->entry, c->cap_log2);
         }
         c->entry = room;
         c->cap_log2 = want;
@@ -151,9 +176,7 @@ static void entry_push(struct kvpool *p, struct kvchain *c, int32_t value)
 
 static void entry_release(struct kvpool *p, struct kvchain *c)
 {
-    if (!c->entry) return;
-    memcpy(c->entry, &p->spare[c->cap_log2], sizeof(int32_t *));
-    p->spare[c->cap_log2] = c->entry;
+    if (c->entry) spare_give(p, c->entry, c->cap_log2);
     c->entry = NULL;
 }
 
@@ -173,8 +196,8 @@ static uint64_t private_key(const struct trace_req *r)
     return mix_pair(0x70726976617465u, (uint64_t)r->id);
 }
 
-/* Refers to node i. An idle one keeps only its first `keep` blocks: those after them would be second copies of
- * what the chain is about to compute. */
+/* Refers to node i. An idle one keeps only its first `keep` blocks: those after them would be
+ * second copies of what the chain is about to compute. */
 static void node_claim(struct kvpool *p, int32_t i, int64_t keep)
 {
     struct kvnode *n = &p->node[i];
@@ -186,10 +209,12 @@ static void node_claim(struct kvpool *p, int32_t i, int64_t keep)
     n->cached = keep;
 }
 
-/* One past the last block that a chain which still computes token max_tok finds in node i, whose segment has the
- * blocks [start, end). Only whole blocks of the first max_tok tokens are hits; if token max_tok fills one
- * more and nobody uses it, it is taken along, to be computed again in place. */
-static int64_t found_end(const struct kvpool *p, int32_t i, int64_t start, int64_t end, int64_t max_tok)
+/* One past the last block that a chain which still computes token max_tok finds in node i, whose
+ * segment has the blocks [start, end). Only whole blocks of the first max_tok tokens are hits; if
+ * token max_tok fills one more and nobody uses it, it is taken along, to be computed again in
+ * place. */
+static int64_t found_end(const struct kvpool *p, int32_t i, int64_t start, int64_t end,
+                         int64_t max_tok)
 {
     if (i == NONE) return start;
     const struct kvnode *n = &p->node[i];
@@ -227,8 +252,8 @@ int64_t kvpool_open(struct kvpool *p, struct kvchain *c, const struct trace_req 
     return c->full * p->block_tok;
 }
 
-/* The node of segment j if this chain writes it or may begin to, else NONE. Nobody else may be writing it; content
- * of a node that nobody uses gives way to the chain's own. */
+/* The node of segment j if this chain writes it or may begin to, else NONE. Nobody else may be
+ * writing it; content of a node that nobody uses gives way to the chain's own. */
 static int32_t node_to_write(struct kvpool *p, struct kvchain *c, int j)
 {
     while (c->n_entry <= j) entry_push(p, c, NONE);
@@ -261,7 +286,7 @@ static void assign(struct kvpool *p, struct kvchain *c, int64_t tok)
         int64_t start = j > 0 ? seg_end(p, c, j - 1) : 0, end = seg_end(p, c, j);
         c->full = end < want ? end : want;
         int32_t i = node_to_write(p, c, j);
-        if (i == NONE) continue;                     /* a second copy of content that is in use */
+        if (i == NONE) continue; /* a second copy of content that is in use */
         int64_t more = c->full - start - p->node[i].cached;
         if (more <= 0) continue;
         p->node[i].cached += more;
@@ -311,7 +336,7 @@ static void append_dead(struct kvpool *p, int64_t n)
 {
     int32_t i = p->lru_tail;
     if (n <= 0) return;
-    if (i != NONE && !p->node[i].hashed) {           /* runs of dead blocks are one node */
+    if (i != NONE && !p->node[i].hashed) { /* runs of dead blocks are one node */
         p->node[i].cached += n;
         p->n_cached += n;
     } else if ((i = node_alloc(p)) != NONE) {
@@ -336,8 +361,10 @@ static void node_idle(struct kvpool *p, int32_t i, bool dead)
 
 void kvpool_close(struct kvpool *p, struct kvchain *c, bool dead)
 {
-    if (p->share) append_dead(p, c->own - c->in_nodes);   /* the partial last block, and second copies */
-    else p->n_plain += c->own;
+    if (p->share)
+        append_dead(p, c->own - c->in_nodes); /* the partial last block, and second copies */
+    else
+        p->n_plain += c->own;
     for (int j = c->n_entry - 1; j >= 0; j--) {
         int32_t v = c->entry[j];
         if (v == NONE) continue;
@@ -349,7 +376,8 @@ void kvpool_close(struct kvpool *p, struct kvchain *c, bool dead)
     memset(c, 0, sizeof *c);
 }
 
-int64_t kvpool_peek(const struct kvpool *p, const struct trace_req *r, int64_t max_tok, int64_t *evictable)
+int64_t kvpool_peek(const struct kvpool *p, const struct trace_req *r, int64_t max_tok,
+                    int64_t *evictable)
 {
     struct kvchain c = { .seg = r->seg, .n_seg = r->n_seg, .private_key = private_key(r) };
     int64_t start = 0, full = 0, most = max_tok / p->block_tok;

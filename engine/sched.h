@@ -118,6 +118,9 @@ int64_t sched_horizon(const struct sched *s, const struct batch *b);
 int64_t sched_ahead_blocks(const struct sched *s, const struct batch *b, int64_t k);
 /* Takes the KV blocks of steps 2..k of the batch; k at most sched_horizon. */
 void sched_extend(struct sched *s, struct batch *b, int64_t k);
+/* The first k of the steps of a batch launched for more (k < its horizon then) are done; the next is in flight. Requests may
+ * have been submitted since: they see nothing of it. */
+void sched_advance(struct sched *s, struct batch *b, int64_t k, int64_t now_ns);
 /* Completes one step of a decode batch and launches it again in one go, exactly as sched_complete and sched_next
  * would; false, and nothing changed, if there is anything to decide. */
 bool sched_repeat(struct sched *s, struct batch *b, int64_t now_ns);

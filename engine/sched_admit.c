@@ -41,13 +41,11 @@ static void preempt(struct sched *s, struct sreq *r, int64_t now_ns)
     s->sink->preempt(s->sink->ctx, r, now_ns);
 }
 
-/* The latest admitted request that is not in a launched batch; none that was admitted before `oldest`. */
-static struct sreq *victim(const struct sched *s, const struct sreq *oldest)
+/* The latest admitted request that is not in a launched batch. */
+static struct sreq *victim(const struct sched *s)
 {
-    for (struct sreq *r = s->run_last; r; r = r->prev) {
+    for (struct sreq *r = s->run_last; r; r = r->prev)
         if (r->in_flight == 0 && !(r->cohort && r->cohort->in_flight)) return r;
-        if (r == oldest) return NULL;
-    }
     return NULL;
 }
 
@@ -56,7 +54,7 @@ static struct sreq *victim(const struct sched *s, const struct sreq *oldest)
 static void merge(struct sched *s, struct cohort *into, struct cohort *from)
 {
     if (from->n > into->n) {
-        struct cohort t = *into;   /* fewer members move; phase and heap arrays travel along */
+        struct cohort t = *into; /* fewer members move; phase and heap arrays travel along */
         *into = *from;
         *from = t;
         for (struct sreq *r = into->first; r; r = r->c_next) r->cohort = into;
@@ -76,7 +74,8 @@ static void merge(struct sched *s, struct cohort *into, struct cohort *from)
 }
 
 /* KV blocks for c's next step, preempting until they fit; false if that left nobody in c. */
-static bool take_blocks(struct sched *s, struct batch *b, struct cohort *c, int64_t now_ns, bool *preempted)
+static bool take_blocks(struct sched *s, struct batch *b, struct cohort *c, int64_t now_ns,
+                        bool *preempted)
 {
     while (c->n > 0) {
         int64_t need = sched_cohort_need(s, c, 0);
@@ -84,8 +83,8 @@ static bool take_blocks(struct sched *s, struct batch *b, struct cohort *c, int6
             b->blocks = need;
             return true;
         }
-        struct sreq *r = victim(s, NULL);
-        assert(r);   /* c itself is not in flight */
+        struct sreq *r = victim(s);
+        assert(r); /* c itself is not in flight */
         preempt(s, r, now_ns);
         *preempted = true;
     }
@@ -102,7 +101,8 @@ bool sched_take_decodes(struct sched *s, struct batch *b, int64_t now_ns)
             b->cohort = c;
             break;
         }
-        sched_cohort_free(s, c);   /* preempted to the last: now, or while another group was launched */
+        sched_cohort_free(s,
+                          c); /* preempted to the last: now, or while another group was launched */
     }
     return preempted;
 }
@@ -119,7 +119,8 @@ static void add_chunk(struct sched *s, struct batch *b, struct sreq *r, int64_t 
         b->cap_chunk = cap;
     }
     bool last = r->computed + tok == r->target;
-    b->chunk[b->n_chunk++] = (struct chunk){ .r = r, .tok = tok, .past = r->computed, .last = last };
+    b->chunk[b->n_chunk++] =
+        (struct chunk){ .r = r, .tok = tok, .past = r->computed, .last = last };
     b->shape.n_prefill++;
     b->shape.prefill_tok += tok;
     b->shape.prefill_past += r->computed;
@@ -130,45 +131,24 @@ static void add_chunk(struct sched *s, struct batch *b, struct sreq *r, int64_t 
     if (r->t_start_ns < 0) r->t_start_ns = now_ns;
 }
 
-/* Preempts v, which may be a decode of b whose block for this step has been taken already. */
-static void preempt_from(struct sched *s, struct batch *b, struct sreq *v, int64_t now_ns)
-{
-    struct cohort *c = v->cohort;
-    if (!c || c != b->cohort) {
-        preempt(s, v, now_ns);
-        return;
-    }
-    preempt(s, v, now_ns);
-    int64_t need = sched_cohort_need(s, c, 0);
-    s->pool.n_plain += b->blocks - need;
-    b->blocks = need;
-    if (c->n == 0) {
-        b->cohort = NULL;
-        sched_cohort_free(s, c);
-    }
-}
-
 bool sched_continue_prompts(struct sched *s, struct batch *b, int64_t *budget, int64_t now_ns)
 {
-    bool preempted = false;
-    for (struct sreq *r = s->part_first, *next; r && *budget > 0 && b->n_chunk < BATCH_MAX_CHUNKS; r = next) {
+    struct sreq *r = s->part_first, *next;
+    for (; r && *budget > 0 && b->n_chunk < BATCH_MAX_CHUNKS; r = next) {
         int64_t tok = r->target - r->computed;
         if (tok > *budget) tok = *budget;
         next = r->c_next;
-        while (!kvpool_grow(&s->pool, &r->kv, r->computed + tok)) {
-            struct sreq *v = victim(s, r);
-            /* Decodes of this very batch may go too, if they were admitted later. */
-            if (!v) return preempted;
-            if (v == next) next = v->c_next;
-            preempt_from(s, b, v, now_ns);
-            preempted = true;
-            if (v == r) return true;
+        if (!kvpool_grow(&s->pool, &r->kv, r->computed + tok)) {
+            /* A prompt under way takes all of the budget, so nobody was admitted after it: it is the
+             * latest itself. If its chunk before is in flight, it waits for that. */
+            if (r->in_flight == 0) preempt(s, r, now_ns);
+            return true;
         }
         if (r->computed + tok == r->target) sched_part_remove(s, r);
         add_chunk(s, b, r, tok, now_ns);
         *budget -= tok;
     }
-    return preempted;
+    return false;
 }
 
 /* ---- admission */
@@ -181,8 +161,8 @@ static bool group_full(const struct sched *s, const struct batch *b)
     return in_group >= (total + s->depth - 1) / s->depth;
 }
 
-static bool fits(struct sched *s, const struct sreq *r, enum sched_need need, int64_t hit, int64_t chunk,
-                 int64_t evictable)
+static bool fits(struct sched *s, const struct sreq *r, enum sched_need need, int64_t hit,
+                 int64_t chunk, int64_t evictable)
 {
     int64_t tok = hit + chunk;
     if (!s->paged) return true;
@@ -200,7 +180,8 @@ static void start(struct sched *s, struct sreq *r, enum sched_need need, int64_t
         int64_t tok = hit + chunk;
         if (need == SCHED_TAKE_PROMPT) tok = r->target;
         if (need == SCHED_TAKE_ALL) tok = sched_reserve_tok(s, &r->t);
-        bool ok = kvpool_reserve(&s->pool, &r->kv, tok) && kvpool_grow(&s->pool, &r->kv, hit + chunk);
+        bool ok =
+            kvpool_reserve(&s->pool, &r->kv, tok) && kvpool_grow(&s->pool, &r->kv, hit + chunk);
         assert(ok);
         (void)ok;
     }
@@ -211,23 +192,38 @@ static void start(struct sched *s, struct sreq *r, enum sched_need need, int64_t
     sched_run_append(s, r);
 }
 
-void sched_admit(struct sched *s, struct batch *b, int64_t *budget, enum sched_need need, bool whole,
-                 int64_t now_ns)
+void sched_admit(struct sched *s, struct batch *b, int64_t *budget, enum sched_need need,
+                 bool whole, int64_t now_ns)
 {
     while (s->wait_first) {
         struct sreq *r = s->wait_first;
         int64_t evictable = 0, hit = 0;
-        if (s->n_run >= s->o.max_seqs) { s->blocked = SCHED_BY_SEQS; return; }
-        if (group_full(s, b)) { s->blocked = SCHED_BY_GROUP; return; }
-        if (*budget <= 0 || b->n_chunk >= BATCH_MAX_CHUNKS) { s->blocked = SCHED_BY_BUDGET; return; }
+        if (s->n_run >= s->o.max_seqs) {
+            s->blocked = SCHED_BY_SEQS;
+            return;
+        }
+        if (group_full(s, b)) {
+            s->blocked = SCHED_BY_GROUP;
+            return;
+        }
+        if (*budget <= 0 || b->n_chunk >= BATCH_MAX_CHUNKS) {
+            s->blocked = SCHED_BY_BUDGET;
+            return;
+        }
         r->target = r->t.n_in + r->made;
         if (s->paged) hit = kvpool_peek(&s->pool, &r->t, r->target - 1, &evictable);
         int64_t chunk = r->target - hit;
         if (chunk > *budget) {
-            if (whole) { s->blocked = SCHED_BY_BUDGET; return; }
+            if (whole) {
+                s->blocked = SCHED_BY_BUDGET;
+                return;
+            }
             chunk = *budget;
         }
-        if (!fits(s, r, need, hit, chunk, evictable)) { s->blocked = SCHED_BY_KV; return; }
+        if (!fits(s, r, need, hit, chunk, evictable)) {
+            s->blocked = SCHED_BY_KV;
+            return;
+        }
         sched_wait_pop(s);
         start(s, r, need, chunk);
         if (hit + chunk < r->target) sched_part_append(s, r);

@@ -1,7 +1,7 @@
 /* engine/sched_cohort.c - groups of sequences that decode in lock step, with their sums.
  *
- * A member's context at the next step is its context on joining plus the steps since, so nothing per member
- * changes while the group decodes. SPDX-License-Identifier: Apache-2.0 */
+ * A member's context at the next step is its context on joining plus the steps since, so nothing
+ * per member changes while the group decodes. SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
 #include <string.h>
 
@@ -40,8 +40,10 @@ void sched_cohort_free(struct sched *s, struct cohort *c)
 void sched_cohort_idle(struct sched *s, struct cohort *c)
 {
     c->next = NULL;
-    if (s->idle_last) s->idle_last->next = c;
-    else s->idle_first = c;
+    if (s->idle_last)
+        s->idle_last->next = c;
+    else
+        s->idle_first = c;
     s->idle_last = c;
 }
 
@@ -177,8 +179,10 @@ void sched_cohort_remove(struct sched *s, struct cohort *c, struct sreq *r)
     c->n--;
     c->sum_ctx -= off + c->steps;
     if (r->irregular) c->n_irregular--;
-    if (r->c_prev) r->c_prev->c_next = r->c_next;
-    else c->first = r->c_next;
+    if (r->c_prev)
+        r->c_prev->c_next = r->c_next;
+    else
+        c->first = r->c_next;
     if (r->c_next) r->c_next->c_prev = r->c_prev;
     r->c_prev = r->c_next = NULL;
     r->cohort = NULL;

@@ -12,7 +12,8 @@
  * blocks, preempting the latest admitted requests until they fit. Returns whether anyone was preempted. */
 bool sched_take_decodes(struct sched *s, struct batch *b, int64_t now_ns);
 
-/* Next chunks of prompts under way, at most *budget tokens; as above. */
+/* Next chunks of prompts under way, at most *budget tokens. Returns whether KV ran out: then the prompt was preempted
+ * (or waits for its chunk in flight), and nobody may be admitted. */
 bool sched_continue_prompts(struct sched *s, struct batch *b, int64_t *budget, int64_t now_ns);
 
 /* How much KV an admission asks for. */

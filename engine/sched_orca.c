@@ -1,9 +1,9 @@
-/* engine/sched_orca.c - iteration-level batching of whole prompts, KV reserved for the longest output.
- * SPDX-License-Identifier: Apache-2.0 */
+/* engine/sched_orca.c - iteration-level batching of whole prompts, KV reserved for the longest
+ * output. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/sched_core.h"
 
-/* Source: Yu et al., "Orca", OSDI 2022, algorithm 1: selection by arrival, KV slots for the longest output reserved
- * at admission, so nobody is ever preempted. */
+/* Source: Yu et al., "Orca", OSDI 2022, algorithm 1: selection by arrival, KV slots for the longest
+ * output reserved at admission, so nobody is ever preempted. */
 static void fill(struct sched *s, struct batch *b, int64_t now_ns)
 {
     sched_take_decodes(s, b, now_ns);

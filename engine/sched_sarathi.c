@@ -1,9 +1,10 @@
-/* engine/sched_sarathi.c - stall-free chunks: decodes first, then at most `chunk` tokens a step in all.
- * SPDX-License-Identifier: Apache-2.0 */
+/* engine/sched_sarathi.c - stall-free chunks: decodes first, then at most `chunk` tokens a step in
+ * all. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/sched_core.h"
 
-/* Source: Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024,
- * algorithm 3. A step holds all decodes and fills the rest of the budget with prompt tokens. */
+/* Source: Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve",
+ * OSDI 2024, algorithm 3. A step holds all decodes and fills the rest of the budget with prompt
+ * tokens. */
 static void fill(struct sched *s, struct batch *b, int64_t now_ns)
 {
     bool preempted = sched_take_decodes(s, b, now_ns);

@@ -141,11 +141,19 @@ static int by_place(const void *a, const void *b)
     return (x->line > y->line) - (x->line < y->line);
 }
 
+/* By value, not by bytes: -0 is 0. */
+static bool same_place(const struct point *a, const struct point *b)
+{
+    for (int i = 0; i < 4; i++)
+        if (a->x[i] != b->x[i]) return false;
+    return true;
+}
+
 static int sort(struct points *v, struct csv *c)
 {
     if (v->n > 1) qsort(v->p, (size_t)v->n, sizeof *v->p, by_place);
     for (int i = 1; i < v->n; i++)
-        if (memcmp(v->p[i].x, v->p[i - 1].x, sizeof v->p[i].x) == 0)
+        if (same_place(&v->p[i], &v->p[i - 1]))
             return err_set(c->e, ST_USAGE, "%s:%d: the same point as line %d", c->path,
                            v->p[i].line, v->p[i - 1].line);
     return ST_OK;

@@ -1,17 +1,17 @@
 /* sim/bottleneck.c - see bottleneck.h. SPDX-License-Identifier: Apache-2.0 */
 #include "sim/bottleneck.h"
 
-static const double WAITING = 0.05, BUSY = 0.5;
+static const double WAITING = 0.05, BUSY = 0.9, FULL = 0.5;
 
 static enum step_class dominant(const struct metrics *m)
 {
     enum step_class best = STEP_GEMM;
     for (int c = 1; c < STEP_N_CLASS; c++)
-        if (m->class_ns[c] > m->class_ns[best]) best = (enum step_class)c;
+        if (m->w.class_ns[c] > m->w.class_ns[best]) best = (enum step_class)c;
     return best;
 }
 
-const char *bottleneck(const struct metrics *m, struct arena *a)
+const char *bottleneck(const struct metrics *m, int64_t max_seqs, struct arena *a)
 {
     static const char *const reason[SCHED_N_BLOCKED] = {
         [SCHED_BY_KV] = "KV memory: waiting requests do not get blocks",
@@ -20,21 +20,23 @@ const char *bottleneck(const struct metrics *m, struct arena *a)
         [SCHED_BY_PREEMPTION] = "KV memory: running requests are preempted"
     };
     int stage = 0, worst = 0;
-    double blocked = 0, waiting = m->queue_area_ns / (m->queue_area_ns + m->running_area_ns);
+    double blocked = 0, waiting = m->w.queue_area_ns / (m->w.queue_area_ns + m->w.running_area_ns);
     for (int p = 1; p < m->n_stage; p++)
-        if (m->stage[p].busy_ns > m->stage[stage].busy_ns) stage = p;
+        if (m->w.stage_busy_ns[p] > m->w.stage_busy_ns[stage]) stage = p;
     for (int i = 0; i < SCHED_N_BLOCKED; i++) {
-        blocked += m->blocked_ns[i];
-        if (m->blocked_ns[i] > m->blocked_ns[worst]) worst = i;
+        blocked += m->w.blocked_ns[i];
+        if (m->w.blocked_ns[i] > m->w.blocked_ns[worst]) worst = i;
     }
     double busy = metrics_utilisation(m, stage);
     enum step_class c = dominant(m);
     if (waiting >= WAITING && reason[worst])
         return arena_printf(a, "%s (%.0f %% of the time anybody waits; waiting is %.0f %% of the time in the system)",
-                            reason[worst], 100 * m->blocked_ns[worst] / blocked, 100 * waiting);
-    if (busy >= BUSY)
+                            reason[worst], 100 * m->w.blocked_ns[worst] / blocked, 100 * waiting);
+    double running = m->w.running_area_ns / (1e9 * metrics_window_s(m) * (double)m->n_replica);
+    double tok = m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : 0, share = 100 * metrics_class_share(m, c);
+    if (busy >= BUSY && (metrics_overloaded(m) || running >= FULL * (double)max_seqs))
         return arena_printf(a, "stage %d, busy %.0f %% of the time; most of a step is %s (%.0f %%)", stage, 100 * busy,
-                            step_class_name(c), 100 * metrics_class_share(m, c));
-    return arena_printf(a, "none: the busiest stage (%d) is busy %.0f %% of the time; most of a step is %s (%.0f %%)", stage,
-                        100 * busy, step_class_name(c), 100 * metrics_class_share(m, c));
+                            step_class_name(c), share);
+    return arena_printf(a, "none: nothing is used up (busiest stage %d: %.0f %% of the time, %.0f tokens a step, mostly %s, %.0f %%)",
+                        stage, 100 * busy, tok, step_class_name(c), share);
 }

@@ -28,13 +28,14 @@ static const char examples[] =
     "  orrery simulate scenarios/smoke.yaml --json | jq .latency.ttft\n"
     "  orrery report run.h5 --out report.html\n";
 
-struct cmd { bool json, dry_run, progress; const char *out; };
+struct cmd { bool json, dry_run, progress; const char *out, *sweep; };
 #define AT(m) offsetof(struct cmd, m)
 static const struct conf_row rows[] = {
     { "out", CONF_TEXT, AT(out), NULL, NULL, 0, 0, "run file to write (HDF5); appears when complete" },
     { "json", CONF_BOOL, AT(json), "no", NULL, 0, 0, "one JSON object on stdout instead of text" },
     { "dry_run", CONF_BOOL, AT(dry_run), "no", NULL, 0, 0, "print the effective scenario and run nothing" },
     { "progress", CONF_BOOL, AT(progress), "no", NULL, 0, 0, "progress on stderr also without a terminal" },
+    { "sweep", CONF_TEXT, AT(sweep), NULL, NULL, 0, 0, "KEY=V1,V2,...: one row of results per value" },
     { .type = CONF_END }
 };
 #undef AT

@@ -166,8 +166,8 @@ static void join_intervals(struct outcome *o)
 /* A step of the run's mean composition, all stages one after the other. */
 static double mean_step_s(const struct metrics *m, const struct step *step, int n_stage)
 {
-    double n = (double)m->n_decode_sum / (double)m->n_step;
-    double tok = (double)m->n_batch_tok / (double)m->n_step - n, sum = 0;
+    double n = (double)m->w.n_decode_sum / (double)m->w.n_step;
+    double tok = (double)m->w.n_batch_tok / (double)m->w.n_step - n, sum = 0;
     double ctx = m->kept_done ? ((double)m->in_tok + (double)m->out_tok / 2) / (double)m->kept_done : 1;
     struct step_shape s = { .n_decode = (int64_t)(n + .5), .prefill_tok = (int64_t)(tok + .5) };
     s.sum_ctx = (int64_t)((double)s.n_decode * ctx);
@@ -201,7 +201,7 @@ static void pull(void *arg, int i)
 static void find_levers(const struct deploy *d, int n_thread, struct outcome *o)
 {
     struct lever l = { .d = d, .m = &o->all, .base = mean_step_s(&o->all, d->step, d->n_stage) };
-    if (d->fixed_ns || o->all.n_step == 0) return;
+    if (d->fixed_ns || o->all.w.n_step == 0) return;
     pool_run(n_thread, P_N, pull, &l);
     for (int k = 0; k < EVALUATE_TOP; k++) {
         int best = 0;
@@ -264,7 +264,7 @@ int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *
         join_intervals(o);
         if (o->n_draw) find_levers(d, n_thread, o);
         o->coverage = step_coverage(d->step, &o->all.extent, o->by_class, &o->extrapolated, s->arena);
-        o->bottleneck = bottleneck(&o->all, s->arena);
+        o->bottleneck = bottleneck(&o->all, s->policy.max_seqs, s->arena);
         o->workload = w.job[0].workload;
     }
     o->first = w.job[0].m;

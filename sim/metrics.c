@@ -42,17 +42,17 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     SUM(due); SUM(finished); SUM(failed); SUM(rejected);
     SUM(kept); SUM(kept_ok); SUM(kept_ttft); SUM(kept_tpot); SUM(kept_e2e);
     SUM(kept_done); SUM(in_tok); SUM(out_tok); SUM(cached_tok);
-    SUM(done); SUM(done_in_tok); SUM(done_out_tok);
+    SUM(w.done); SUM(w.done_in_tok); SUM(w.done_out_tok);
     SUM(preempted); SUM(recomputed_tok); SUM(hit_tok); SUM(asked_tok);
-    SUM(t_begin_ns); SUM(t_end_ns); SUM(t_last_due_ns); SUM(t_stop_ns);   /* lengths of windows add up */
-    SUM(queue_area_ns); SUM(running_area_ns); SUM(kv_area_ns); SUM(active_ns);
+    SUM(t_begin_ns); SUM(w.t_end_ns); SUM(t_last_due_ns); SUM(t_stop_ns);   /* lengths of windows add up */
+    SUM(w.queue_area_ns); SUM(w.running_area_ns); SUM(w.kv_area_ns); SUM(w.active_ns);
     SUM(in_system_area_ns); SUM(sojourn_sum_ns);
     SUM(half[0]); SUM(half[1]);
-    SUM(n_step); SUM(n_batch_tok); SUM(n_decode_sum); SUM(n_event); SUM(n_run); SUM(digest);
+    SUM(w.n_step); SUM(w.n_batch_tok); SUM(w.n_decode_sum); SUM(n_event); SUM(n_run); SUM(digest);
 #undef SUM
-    for (int i = 0; i < SCHED_N_BLOCKED; i++) into->blocked_ns[i] += from->blocked_ns[i];
-    for (int i = 0; i < STEP_N_CLASS; i++) into->class_ns[i] += from->class_ns[i];
-    for (int i = 0; i < STRATEGY_MAX_PP; i++) into->stage[i].busy_ns += from->stage[i].busy_ns;
+    for (int i = 0; i < SCHED_N_BLOCKED; i++) into->w.blocked_ns[i] += from->w.blocked_ns[i];
+    for (int i = 0; i < STEP_N_CLASS; i++) into->w.class_ns[i] += from->w.class_ns[i];
+    for (int i = 0; i < STRATEGY_MAX_PP; i++) into->w.stage_busy_ns[i] += from->w.stage_busy_ns[i];
     most(&into->kv_peak, from->kv_peak);
     merge_extent(&into->extent, &from->extent);
     into->kv_blocks = from->kv_blocks;
@@ -73,17 +73,17 @@ double metrics_attain(const struct metrics *m)
 
 double metrics_window_s(const struct metrics *m)
 {
-    return 1e-9 * (double)(m->t_end_ns - m->t_begin_ns);
+    return 1e-9 * (double)(m->w.t_end_ns - m->t_begin_ns);
 }
 
 double metrics_requests_per_s(const struct metrics *m)
 {
-    return ratio((double)m->done, metrics_window_s(m));
+    return ratio((double)m->w.done, metrics_window_s(m));
 }
 
 double metrics_out_tok_per_s(const struct metrics *m)
 {
-    return ratio((double)m->done_out_tok, metrics_window_s(m));
+    return ratio((double)m->w.done_out_tok, metrics_window_s(m));
 }
 
 double metrics_goodput_per_s(const struct metrics *m)
@@ -106,30 +106,30 @@ double metrics_little_error(const struct metrics *m)
 
 double metrics_utilisation(const struct metrics *m, int stage)
 {
-    return ratio(m->stage[stage].busy_ns, 1e9 * metrics_window_s(m) * (double)m->n_replica);
+    return fmin(1, ratio(m->w.stage_busy_ns[stage], 1e9 * metrics_window_s(m) * (double)m->n_replica));
 }
 
 double metrics_bubble(const struct metrics *m, int stage)
 {
-    double idle = 1 - ratio(m->stage[stage].busy_ns, m->active_ns);
+    double idle = 1 - ratio(m->w.stage_busy_ns[stage], m->w.active_ns);
     return idle < 0 ? 0 : idle;   /* a batch that straddles the window's end is counted whole */
 }
 
 double metrics_class_share(const struct metrics *m, enum step_class c)
 {
     double sum = 0;
-    for (int i = 0; i < STEP_N_CLASS; i++) sum += m->class_ns[i];
-    return ratio(m->class_ns[c], sum);
+    for (int i = 0; i < STEP_N_CLASS; i++) sum += m->w.class_ns[i];
+    return ratio(m->w.class_ns[c], sum);
 }
 
 double metrics_kv_mean(const struct metrics *m)
 {
-    return ratio(m->kv_area_ns, 1e9 * metrics_window_s(m) * (double)m->n_replica * (double)m->kv_blocks);
+    return ratio(m->w.kv_area_ns, 1e9 * metrics_window_s(m) * (double)m->n_replica * (double)m->kv_blocks);
 }
 
 bool metrics_overloaded(const struct metrics *m)
 {
     double grown = (m->half[1] - m->half[0]) / (double)(m->n_run ? m->n_run : 1);
     return m->half[1] > 1.5 * m->half[0] && grown > 4 * (double)m->n_replica &&
-           m->queue_area_ns > .1 * m->running_area_ns;
+           m->w.queue_area_ns > .1 * m->w.running_area_ns;
 }

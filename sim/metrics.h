@@ -8,7 +8,8 @@
  *                  and rejected ones count against; TPOT is vacuously met by n_out = 1
  *     goodput      requests that met every clause, per second of the window
  * Window: from the due time of the first request kept (after warm-up) to the last completion (a trace replayed to its
- * end) or to the last arrival (steady state). Histograms are log-bucketed (0.025 %).
+ * end) or to the last arrival (steady state, unless what then remains takes longer than half the window: a run too short
+ * for a steady state is reported whole). Histograms are log-bucketed (0.025 %).
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_METRICS_H
 #define SIM_METRICS_H
@@ -26,26 +27,30 @@ struct slo { int64_t ttft_ns, tpot_ns, e2e_ns; double attain_ratio; };   /* 0 ns
 enum metric { METRIC_TTFT, METRIC_TPOT, METRIC_ITL, METRIC_E2E, METRIC_N };
 const char *metric_name(enum metric m);      /* "ttft" ... */
 
-struct metrics_stage { double busy_ns; };        /* summed over replicas */
+/* Counted inside the window; integrals are summed over replicas. */
+struct metrics_window {
+    int64_t t_end_ns;
+    int64_t done, done_in_tok, done_out_tok;          /* completions, and their tokens */
+    int64_t n_step, n_batch_tok, n_decode_sum;        /* engine steps, tokens in them, sequences decoding in them */
+    double  queue_area_ns, running_area_ns, kv_area_ns;   /* time integrals of requests and KV blocks */
+    double  active_ns;                                /* replica has a batch in flight */
+    double  blocked_ns[SCHED_N_BLOCKED];              /* by reason, while requests waited */
+    double  class_ns[STEP_N_CLASS];                   /* time by operator class, summed over stages */
+    double  stage_busy_ns[STRATEGY_MAX_PP];
+};
 
 struct metrics {
+    struct metrics_window w;
     struct hist h[METRIC_N];
     int64_t due, finished, failed, rejected;          /* all requests; the last three add up to the first */
     int64_t kept, kept_ok, kept_ttft, kept_tpot, kept_e2e;   /* due in the window; met all; met each clause */
     int64_t kept_done, in_tok, out_tok, cached_tok;   /* kept and finished, and their tokens */
-    int64_t done, done_in_tok, done_out_tok;          /* completions inside the window, and their tokens */
     int64_t preempted, recomputed_tok;                /* whole run */
     int64_t hit_tok, asked_tok;                       /* prefix cache, whole run */
-    int64_t t_begin_ns, t_end_ns;                     /* window */
+    int64_t t_begin_ns;                               /* of the window */
     int64_t t_last_due_ns, t_stop_ns;                 /* last arrival, last event */
     int64_t n_replica, n_stage;
     int64_t kv_blocks, kv_peak;                       /* per replica; largest use of any replica */
-    /* Integrals over the window, summed over replicas. */
-    double  queue_area_ns, running_area_ns, kv_area_ns, active_ns;
-    double  blocked_ns[SCHED_N_BLOCKED];              /* by reason, while requests waited */
-    double  class_ns[STEP_N_CLASS];                   /* time by operator class, summed over stages */
-    struct metrics_stage stage[STRATEGY_MAX_PP];
-    int64_t n_step, n_batch_tok, n_decode_sum;
     /* Whole run. */
     double  in_system_area_ns;                        /* integral of the number in the system ... */
     double  sojourn_sum_ns;                           /* ... against the sum of times in it (Little's law) */

@@ -128,8 +128,8 @@ static void where_time_goes(const struct print_in *in, FILE *f)
             100 * metrics_kv_mean(m), 100 * (double)m->kv_peak / (double)m->kv_blocks, (long long)m->preempted,
             (long long)m->recomputed_tok, m->asked_tok ? 100 * (double)m->hit_tok / (double)m->asked_tok : 0.0);
     double window = 1e9 * metrics_window_s(m);
-    fprintf(f, "load        %.1f running, %.1f waiting on average, %.1f tokens a step%s\n", m->running_area_ns / window,
-            m->queue_area_ns / window, m->n_step ? (double)m->n_batch_tok / (double)m->n_step : 0.0,
+    fprintf(f, "load        %.1f running, %.1f waiting on average, %.1f tokens a step%s\n", m->w.running_area_ns / window,
+            m->w.queue_area_ns / window, m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : 0.0,
             metrics_overloaded(m) ? "; OVERLOADED: the queue grows all the time, so latency depends on the length of the run" : "");
 }
 

@@ -80,10 +80,10 @@ static void put_load(json_t *j, const struct deploy *d, const struct metrics *m)
     json_put_f64(j, "kv.mean_ratio", metrics_kv_mean(m));
     json_put_f64(j, "kv.peak_ratio", (double)m->kv_peak / (double)m->kv_blocks);
     json_put_f64(j, "kv.prefix_hit_ratio", m->asked_tok ? (double)m->hit_tok / (double)m->asked_tok : 0);
-    json_put_f64(j, "load.running_mean", m->running_area_ns / window);
-    json_put_f64(j, "load.waiting_mean", m->queue_area_ns / window);
-    json_put_f64(j, "load.tokens_per_step", m->n_step ? (double)m->n_batch_tok / (double)m->n_step : NAN);
-    json_put_i64(j, "load.steps", m->n_step);
+    json_put_f64(j, "load.running_mean", m->w.running_area_ns / window);
+    json_put_f64(j, "load.waiting_mean", m->w.queue_area_ns / window);
+    json_put_f64(j, "load.tokens_per_step", m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : NAN);
+    json_put_i64(j, "load.steps", m->w.n_step);
     json_put_bool(j, "load.overloaded", metrics_overloaded(m));
 }
 

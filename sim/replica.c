@@ -78,11 +78,11 @@ void replica_integrate(struct replica *r, int64_t now_ns)
     double queue = (double)r->s.n_wait, running = (double)r->s.n_run;
     m->in_system_area_ns += (double)r->n_sys * dt;
     if (r->env->counting) {
-        m->queue_area_ns += queue * dt;
-        m->running_area_ns += running * dt;
-        m->kv_area_ns += (kv0 + kv1) / 2 * dt;
-        if (r->s.n_wait) m->blocked_ns[r->s.blocked] += dt;
-        if (r->n) m->active_ns += dt;
+        m->w.queue_area_ns += queue * dt;
+        m->w.running_area_ns += running * dt;
+        m->w.kv_area_ns += (kv0 + kv1) / 2 * dt;
+        if (r->s.n_wait) m->w.blocked_ns[r->s.blocked] += dt;
+        if (r->n) m->w.active_ns += dt;
     }
     series_state(&r->env->series, t0, now_ns, running, queue, kv0, kv1);
     r->t_seen_ns = now_ns;
@@ -112,8 +112,8 @@ static int64_t line_fp(const struct step_line *l, int64_t sum_ctx)
 static void count_line(struct metrics *m, const struct step_line *l, double steps, double sum_ctx)
 {
     const double ns = 1.0 / (1 << STEP_FP_BITS);
-    for (int c = 0; c < STEP_N_CLASS; c++) m->class_ns[c] += ns * steps * (double)l->class_a_fp[c];
-    if (l->line_class < STEP_N_CLASS) m->class_ns[l->line_class] += ns * (double)l->b_fp * sum_ctx;
+    for (int c = 0; c < STEP_N_CLASS; c++) m->w.class_ns[c] += ns * steps * (double)l->class_a_fp[c];
+    if (l->line_class < STEP_N_CLASS) m->w.class_ns[l->line_class] += ns * (double)l->b_fp * sum_ctx;
 }
 
 /* Time of the batch on a stage, in fixed point, and where it goes. */
@@ -125,7 +125,7 @@ static int64_t stage_fp(struct replica *r, struct flight *f, int stage)
         if (!f->counted) return step_total_fp(v->step, stage, s);
         struct step_cost c;
         step_cost(v->step, stage, s, &c);
-        for (int i = 0; i < STEP_N_CLASS; i++) v->m->class_ns[i] += (double)c.class_fp[i] / (1 << STEP_FP_BITS);
+        for (int i = 0; i < STEP_N_CLASS; i++) v->m->w.class_ns[i] += (double)c.class_fp[i] / (1 << STEP_FP_BITS);
         return c.total_fp;
     }
     struct step_line *l = &f->line[stage];
@@ -157,8 +157,8 @@ static void fly(struct replica *r, struct flight *f, int64_t now_ns)
         r->rem_fp[p] &= (1 << STEP_FP_BITS) - 1;
         int64_t hop = (step_hop_fp(v->step, p, tok) + (1 << (STEP_FP_BITS - 1))) >> STEP_FP_BITS;
         if (f->counted) {
-            v->m->stage[p].busy_ns += (double)(t1 - t0);
-            v->m->class_ns[STEP_P2P] += (double)hop;
+            v->m->w.stage_busy_ns[p] += (double)(t1 - t0);
+            v->m->w.class_ns[STEP_P2P] += (double)hop;
         }
         tell_span(r, f, p, t0, t1);
         r->free_ns[p] = ready = t1;
@@ -276,12 +276,12 @@ static void count_flight(struct replica *r, const struct flight *f)
     series_tokens(&v->series, f->t0_ns, f->t1_ns, (double)s->prefill_tok,
                   (double)live * k + (double)(s->n_logits - s->n_decode));
     if (!f->counted) return;
-    m->n_step += f->k;
-    m->n_batch_tok += f->k * batch_tokens(&f->b);
-    m->n_decode_sum += f->k * s->n_decode;
+    m->w.n_step += f->k;
+    m->w.n_batch_tok += f->k * batch_tokens(&f->b);
+    m->w.n_decode_sum += f->k * s->n_decode;
     if (f->run) {
         count_line(m, &f->line[0], k, k * (double)s->sum_ctx + n * k * (k - 1) / 2);
-        m->stage[0].busy_ns += (double)(f->t1_ns - f->t0_ns);
+        m->w.stage_busy_ns[0] += (double)(f->t1_ns - f->t0_ns);
     }
     int64_t told = f->b.n_regular - (c ? c->n - c->n_live : 0);
     if (!c || told <= 0) return;
@@ -339,6 +339,7 @@ bool replica_advance(struct replica *r, int64_t until_ns, int64_t *now_ns)
         replica_integrate(r, *now_ns);
         count_flight(r, f);
         if (f->k > 1) sched_extend(&r->s, &f->b, f->k);
+        look(r);
         tell_step(r, f);
         pop(r);
         sched_complete(&r->s, &f->b, f->k, *now_ns);
@@ -363,6 +364,27 @@ void replica_cut(struct replica *r, int64_t now_ns)
         else hi = mid;
     }
     if (hi != f->k) set_run(r, f, hi);
+}
+
+void replica_split(struct replica *r, int64_t now_ns)
+{
+    replica_cut(r, now_ns);
+    struct flight *f = r->n ? &r->ring[r->head] : NULL;
+    if (!f || !f->run || f->t1_ns < now_ns) return;
+    if (f->k > 1) {
+        struct flight done = *f;
+        done.k--;
+        done.t1_ns = f->t0_ns + run_fp(f, done.k, &f->rem_fp);
+        count_flight(r, &done);
+        tell_step(r, &done);
+        sched_advance(&r->s, &f->b, done.k, done.t1_ns);
+        f->t0_ns = done.t1_ns;
+        f->k = 1;
+    }
+    f->run = false;     /* a single step: counted from its launch on */
+    if (!f->counted) return;
+    count_line(r->env->m, &f->line[0], 1, (double)f->b.shape.sum_ctx);
+    r->env->m->w.stage_busy_ns[0] += (double)(f->t1_ns - f->t0_ns);
 }
 
 bool replica_submit(struct replica *r, const struct trace_req *q, int64_t now_ns)

@@ -59,6 +59,9 @@ int64_t replica_next_ns(const struct replica *r);     /* end of the oldest fligh
 bool replica_advance(struct replica *r, int64_t until_ns, int64_t *now_ns);
 /* Shortens a fast-forwarded flight to the step under way at now_ns. */
 void replica_cut(struct replica *r, int64_t now_ns);
+/* Counts the steps of a fast-forwarded flight that end before now_ns as done, as stepping would have; the next is then in
+ * flight. */
+void replica_split(struct replica *r, int64_t now_ns);
 /* Brings time averages up to now_ns. */
 void replica_integrate(struct replica *r, int64_t now_ns);
 

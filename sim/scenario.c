@@ -42,13 +42,14 @@ void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra
     memset(s, 0, sizeof *s);
     s->arena = a;
     conf_init(&s->conf, a);
-    if (extra) conf_add(&s->conf, extra, extra_base, "command");
     conf_add(&s->conf, rows, &s->o, "scenario");
     conf_add(&s->conf, strategy_rows, &s->strategy, "strategy");
     conf_add(&s->conf, trace_rows, &s->workload, "workload");
     conf_add(&s->conf, sched_rows, &s->policy, "policy");
     conf_add(&s->conf, slo_rows, &s->slo, "SLO");
     conf_add(&s->conf, sim_rows, &s->sim, "simulation");
+    s->n_own = s->conf.n_table;
+    if (extra) conf_add(&s->conf, extra, extra_base, "command");   /* last: no part of the scenario */
 }
 
 /* ---- profile constants and sweeps */
@@ -226,7 +227,9 @@ int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
 
 void scenario_echo(const struct scenario *s, FILE *f)
 {
-    conf_echo_yaml(&s->conf, f);
+    struct conf_set own = s->conf;
+    own.n_table = s->n_own;
+    conf_echo_yaml(&own, f);
     if (s->n_profile) fputs("profile:\n", f);
     for (int i = 0; i < s->n_profile; i++) fprintf(f, "  %s: %.17g\n", s->profile[i].name, s->profile[i].v);
     if (!s->n_sweep) return;

@@ -29,6 +29,7 @@ struct scenario {
     const char *path;
     struct doc *doc;
     struct conf_set conf;
+    int n_own;               /* tables of the scenario itself */
     struct scenario_opts o;
     struct strategy strategy;
     struct trace_opts workload;
@@ -43,7 +44,7 @@ struct scenario {
     struct arena *arena;
 };
 
-/* Option tables with their defaults. extra: rows of the command, joined first; may be NULL. */
+/* Option tables with their defaults. extra: rows of the command, joined last; may be NULL. */
 void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra_base, struct arena *a);
 /* File, then options (also profile.NAME=V and sweep=KEY=V1,V2,... ), then checks that need no model. Errors: ST_IO,
  * ST_USAGE with the place in the file. */

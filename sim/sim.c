@@ -56,6 +56,7 @@ struct sim {
     int64_t *due_ns;            /* decision due at this time, else -1 */
     int32_t *dirty, n_dirty;    /* replicas with one due */
     bool answers, begun, closed;
+    struct metrics_window at_last;   /* as it stood at the last arrival */
     int64_t warm_n, warm_ns;    /* not kept: ids below, due times before */
 };
 
@@ -166,9 +167,9 @@ static void on_ended(void *ctx, const struct sreq *r, int64_t t_ns)
     m->sojourn_sum_ns += (double)(t_ns - r->t_ready_ns);
     series_done(&s->env.series, t_ns);
     if (s->env.counting) {
-        m->done++;
-        m->done_in_tok += r->t.n_in;
-        m->done_out_tok += r->t.n_out;
+        m->w.done++;
+        m->w.done_in_tok += r->t.n_in;
+        m->w.done_out_tok += r->t.n_out;
     }
     if (kept(s, &r->t)) count_kept(s, r);
     tell_request(s, r, RUN_OK);
@@ -182,7 +183,7 @@ static void on_ended(void *ctx, const struct sreq *r, int64_t t_ns)
 static void switch_counting(struct sim *s, bool on, int64_t now_ns)
 {
     for (int i = 0; i < s->n_rep; i++) {
-        replica_cut(&s->rep[i], now_ns);
+        replica_split(&s->rep[i], now_ns);
         replica_integrate(&s->rep[i], now_ns);
         if (s->rep[i].n) evqueue_set(&s->ends, i, replica_next_ns(&s->rep[i]), 0);
     }
@@ -203,14 +204,15 @@ static void see_arrival(struct sim *s, const struct trace_req *q)
     if (kept(s, q)) m->kept++;
 }
 
-/* In steady state the window ends with the last arrival. */
+/* In steady state the window ends with the last arrival, if finish() finds that long enough. */
 static void see_last_arrival(struct sim *s, const struct trace_req *q)
 {
     if (!s->u->steady || s->closed || s->arr.has_next || !evqueue_empty(&s->arr.due)) return;
     if (s->answers && (s->total < 0 || s->m->due < s->total)) return;   /* more may follow */
     s->closed = true;
-    s->m->t_end_ns = q->t_due_ns;
-    switch_counting(s, false, s->now_ns);
+    switch_counting(s, true, s->now_ns);
+    s->at_last = s->m->w;
+    s->at_last.t_end_ns = q->t_due_ns;
 }
 
 /* ---- events */
@@ -239,6 +241,7 @@ static void arrive(struct sim *s)
     s->now_ns = next_arrival_ns(s);
     struct trace_req q = take_arrival(&s->arr);
     see_arrival(s, &q);
+    see_last_arrival(s, &q);
     for (int i = 0; i < s->n_rep; i++) s->load[i] = s->rep[i].n_sys;
     int i = router_pick(&s->router, &q, s->load);
     struct replica *r = &s->rep[i];
@@ -252,7 +255,6 @@ static void arrive(struct sim *s)
         if (replica_submit(r, &q, s->now_ns)) mark(s, i, s->now_ns);
         note_end(s, i);
     }
-    see_last_arrival(s, &q);
 }
 
 static void complete(struct sim *s)
@@ -341,6 +343,7 @@ static void finish(struct sim *s, bool cut_short)
     const struct sim_sink *k = s->u->sink;
     if (cut_short && s->u->limit_ns > m->t_stop_ns && !m->stopped) m->t_stop_ns = s->u->limit_ns;
     if (s->now_ns > m->t_stop_ns) m->t_stop_ns = s->now_ns;
+    for (int i = 0; i < s->n_rep && cut_short; i++) replica_split(&s->rep[i], m->t_stop_ns + 1);
     double kv_all = (double)m->kv_blocks * (double)m->n_replica;
     for (int i = 0; i < s->n_rep; i++) {
         struct sched *c = &s->rep[i].s;
@@ -352,8 +355,9 @@ static void finish(struct sim *s, bool cut_short)
         m->hit_tok += c->pool.hit_tok;
         m->asked_tok += c->pool.asked_tok;
     }
-    if (!s->closed) m->t_end_ns = m->t_stop_ns;
-    if (!s->begun) m->t_begin_ns = m->t_end_ns;
+    m->w.t_end_ns = m->t_stop_ns;
+    if (s->closed && 2 * (m->t_stop_ns - s->at_last.t_end_ns) < s->at_last.t_end_ns - m->t_begin_ns) m->w = s->at_last;
+    if (!s->begun) m->t_begin_ns = m->w.t_end_ns;
     int64_t mid = m->t_begin_ns + (m->t_last_due_ns - m->t_begin_ns) / 2;
     m->half[0] = series_in_system(&s->env.series, m->t_begin_ns, mid);
     m->half[1] = series_in_system(&s->env.series, mid, m->t_last_due_ns);

@@ -100,7 +100,7 @@ static void put_shares(struct store *t, const struct metrics *m)
 {
     double share[STEP_N_CLASS], blocked[SCHED_N_BLOCKED];
     for (int c = 0; c < STEP_N_CLASS; c++) share[c] = metrics_class_share(m, (enum step_class)c);
-    for (int i = 0; i < SCHED_N_BLOCKED; i++) blocked[i] = m->blocked_ns[i] * 1e-9;
+    for (int i = 0; i < SCHED_N_BLOCKED; i++) blocked[i] = m->w.blocked_ns[i] * 1e-9;
     put_list(t, "/summary/time_share", "operator_class", STEP_N_CLASS, share, "1", "share of step time by operator class");
     put_list(t, "/summary/blocked", "reason", SCHED_N_BLOCKED, blocked, "s", "time during which requests waited, by reason");
     if (t->e.status) return;
@@ -128,7 +128,7 @@ static void put_scalars(struct store *t, const struct print_in *in)
         { "slo_e2e_ns", slo->e2e_ns }, { "kv_blocks", in->d->kv_blocks }, { "block_tok", in->d->lim.block_tok },
         { "preemptions", m->preempted }, { "tp", g->tp }, { "pp", g->pp }, { "dp", g->dp },
         { "gpus", g->tp * g->pp * g->dp }, { "extrapolated", o->extrapolated }, { "overloaded", metrics_overloaded(&o->all) },
-        { "window_begin_ns", m->t_begin_ns }, { "window_end_ns", m->t_end_ns }
+        { "window_begin_ns", m->t_begin_ns }, { "window_end_ns", m->w.t_end_ns }
     };
     for (size_t i = 0; i < sizeof text / sizeof *text; i++) h5_attr_text(f, "/summary", text[i].name, text[i].text, &t->e);
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, &t->e);

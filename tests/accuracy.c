@@ -220,6 +220,25 @@ static void print_files(const struct acc *w)
     }
 }
 
+const char *acc_scratch(struct acc *w)
+{
+    if (!*w->scratch) {
+        snprintf(w->scratch, sizeof w->scratch, "/tmp/orrery-accuracy-XXXXXX");
+        if (!mkdtemp(w->scratch)) abort();
+    }
+    return w->scratch;
+}
+
+static void remove_scratch(struct acc *w)
+{
+    if (!*w->scratch) return;
+    DIR *d = opendir(w->scratch);
+    for (struct dirent *x; d && (x = readdir(d));)
+        if (x->d_name[0] != '.') unlink(arena_printf(&w->a, "%s/%s", w->scratch, x->d_name));
+    if (d) closedir(d);
+    rmdir(w->scratch);
+}
+
 static const struct {
     const char *name;
     void (*run)(struct acc *);
@@ -247,6 +266,7 @@ int main(int argc, char **argv)
         if (wanted && access(w.data, R_OK) == 0) sections[i].run(&w);
     }
     fclose(w.body);
+    remove_scratch(&w);
     print_head(&w);
     fwrite(text, 1, size, stdout);
     if (w.n_seen > 0) print_files(&w);

@@ -57,6 +57,7 @@ enum { ACC_BINS = 3, ACC_GROUPS = 256 };
 struct acc_group {
     char key[192], sample[64];
     bool odd; /* the measurement is at fault, not the prediction: summed up apart */
+    size_t n_interval, n_inside; /* predictions with an interval, and measurements inside it */
     struct acc_err all, bin[ACC_BINS];
 };
 struct acc_groups {
@@ -78,6 +79,7 @@ struct acc {
     int n_line;
     struct acc_seen *seen; /* files read */
     int n_seen;
+    char scratch[64]; /* "" until asked for */
 };
 /* Path of a data file, which is then listed with its hash; NULL, and a line that says so, if it
  * cannot be read. */
@@ -130,6 +132,28 @@ int acc_arch(struct acc_env *v, const char *name);
 const char *acc_sample(const struct acc_env *v, enum profile_id id, const char *engine,
                        const char *version);
 
+/* ---- accuracy_sim.c: scenarios through the simulator's command line */
+
+enum acc_stat { ACC_MEAN, ACC_P50, ACC_P90, ACC_P99, ACC_STATS };
+enum acc_metric { ACC_TTFT, ACC_TPOT, ACC_ITL, ACC_E2E, ACC_METRICS };
+struct acc_value {
+    double v, lo, hi; /* estimate and prediction interval; NAN: none */
+};
+struct acc_run {
+    const char *yaml; /* the scenario */
+    const char *out;  /* run file to write, or NULL */
+    bool ok;
+    char note[200]; /* why there is no result: the simulator's own sentence */
+    struct acc_value latency[ACC_METRICS][ACC_STATS]; /* s */
+    struct acc_value requests_per_s, out_tok_per_s;
+    double window_s; /* first due to last completion */
+};
+/* Runs all scenarios, two at a time, by `$ORRERY_BIN simulate` (./orrery if unset). False, and a
+ * line that says so, if there is no such program. */
+bool acc_simulate(struct acc *w, struct acc_run *run, int n);
+/* A private directory for files of this run, removed at the end; in w->a. */
+const char *acc_scratch(struct acc *w);
+
 /* ---- the sections */
 
 void acc_kernels(struct acc *w);
@@ -138,5 +162,7 @@ void acc_vidur(struct acc *w);
 void acc_collectives(struct acc *w);
 void acc_steps(struct acc *w);
 void acc_hardware(struct acc *w);
+void acc_end_to_end(struct acc *w);
+void acc_serving_runs(struct acc *w);
 
 #endif

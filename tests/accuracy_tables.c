@@ -1,11 +1,9 @@
 /* tests/accuracy_tables.c - LLMServingSim's kernels of vLLM 0.19 on an RTX PRO 6000: the laws, and
  * the interpolation of the tables themselves with every other grid point held out.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/stat.h"
 #include "model/table.h"
@@ -246,18 +244,15 @@ static const char *const file_name[N_FILE] = { "dense.csv", "per_sequence.csv", 
 static struct table *reduced(struct tables *t, struct acc_csv csv[N_FILE], int which,
                              keep_row *keep, const void *how)
 {
-    char dir[] = "/tmp/orrery-accuracy-XXXXXX";
+    const char *dir = acc_scratch(t->w);
     struct err e = { 0 };
     struct table *out = NULL;
-    if (!mkdtemp(dir)) return NULL;
     bool ok = true;
     for (int i = 0; i < N_FILE; i++)
         ok &= write_rows(csv + i, arena_printf(&t->w->a, "%s/%s", dir, file_name[i]),
                          i == which ? keep : keep_all, how);
     if (ok && table_read(dir, &t->w->a, &out, &e) != ST_OK)
         acc_say(t->w, "\n* reduced table: %s\n", e.text);
-    for (int i = 0; i < N_FILE; i++) unlink(arena_printf(&t->w->a, "%s/%s", dir, file_name[i]));
-    rmdir(dir);
     return out;
 }
 

@@ -11,13 +11,16 @@
 enum { N_REQ = 24, MAX_DEPTH = 4 };
 
 static uint64_t draw_at;
-static int64_t draw(struct rng r, int64_t n) { return (int64_t)rng_below(r, draw_at++, (uint64_t)n); }
+static int64_t draw(struct rng r, int64_t n)
+{
+    return (int64_t)rng_below(r, draw_at++, (uint64_t)n);
+}
 
 struct scen {
     struct sched_opts o;
     int depth, n;
     int64_t n_block, max_ctx;
-    bool late;                     /* the next batch is not always launched as soon as it could be */
+    bool late; /* the next batch is not always launched as soon as it could be */
     struct trace_req req[N_REQ];
     struct trace_seg seg[N_REQ][2];
     int64_t arrive_ns[N_REQ];
@@ -25,14 +28,18 @@ struct scen {
 
 static void scen_lengths(struct scen *c, struct rng r)
 {
-    int64_t longest = 1 + draw(r, 60), most_out = 1 + draw(r, 30), gap = draw(r, 2) ? 0 : draw(r, 60000), t = 0;
+    int64_t longest = 1 + draw(r, 60), most_out = 1 + draw(r, 30),
+            gap = draw(r, 2) ? 0 : draw(r, 60000), t = 0;
     for (int i = 0; i < c->n; i++) {
         struct trace_req *q = &c->req[i];
-        *q = (struct trace_req){ .id = i, .seg = c->seg[i], .n_in = (int32_t)(1 + draw(r, longest)),
+        *q = (struct trace_req){ .id = i,
+                                 .seg = c->seg[i],
+                                 .n_in = (int32_t)(1 + draw(r, longest)),
                                  .n_out = (int32_t)(1 + draw(r, most_out)) };
         int64_t group = draw(r, 3), first = 4 + 9 * group, second = first + 8 + 8 * draw(r, 2);
         c->seg[i][0] = (struct trace_seg){ .end_tok = first, .key = 100 + (uint64_t)group };
-        c->seg[i][1] = (struct trace_seg){ .end_tok = second, .key = mix_pair((uint64_t)group, (uint64_t)second) };
+        c->seg[i][1] = (struct trace_seg){ .end_tok = second,
+                                           .key = mix_pair((uint64_t)group, (uint64_t)second) };
         int64_t total = q->n_in + q->n_out;
         q->n_seg = total < first ? 0 : total < second ? 1 : 2;
         t += gap ? draw(r, 2 * gap) : 0;
@@ -68,7 +75,7 @@ static void scen_make(struct scen *c, uint64_t seed, int policy)
     }
     c->n_block = most + draw(r, 2 * most + 1);
     if (draw(r, 4) == 0) c->n_block = 4 * most * c->n;
-    if (draw(r, 10) == 0) c->n_block = (most + 1) / 2;   /* some are refused */
+    if (draw(r, 10) == 0) c->n_block = (most + 1) / 2; /* some are refused */
 }
 
 #endif

@@ -1,9 +1,9 @@
 /* tests/test_kvpool.c - the counting KV pool against pools that keep every block by itself.
  *
- * Two references. `opool` has the semantics that kvpool.h declares, kept as plain arrays of blocks, searched
- * and counted anew each time; the pool must agree with it exactly after every operation. `vpool` is
- * vLLM V1's block pool as it is (one free queue, copies kept); the pool must hit nearly the same tokens.
- * SPDX-License-Identifier: Apache-2.0 */
+ * Two references. `opool` has the semantics that kvpool.h declares, kept as plain arrays of blocks,
+ * searched and counted anew each time; the pool must agree with it exactly after every operation.
+ * `vpool` is vLLM V1's block pool as it is (one free queue, copies kept); the pool must hit nearly
+ * the same tokens. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/kvpool.h"
 
 #include <stdio.h>
@@ -22,7 +22,10 @@ static uint64_t draw(struct rng *r, uint64_t n)
 
 /* ---- a tree of segments: requests that share a path share its tokens */
 
-struct seg_node { int parent, depth; struct trace_seg seg; };
+struct seg_node {
+    int parent, depth;
+    struct trace_seg seg;
+};
 
 static void tree_make(struct seg_node *tree, struct rng *r, int bt)
 {
@@ -36,7 +39,8 @@ static void tree_make(struct seg_node *tree, struct rng *r, int bt)
         }
         int64_t start = n->parent < 0 ? 0 : tree[n->parent].seg.end_tok;
         int64_t len = 1 + (int64_t)draw(r, (uint64_t)(3 * bt));
-        if (draw(r, 3) == 0) len = (start / bt + 1 + (int64_t)draw(r, 3)) * bt - start;   /* ends with a block */
+        if (draw(r, 3) == 0)
+            len = (start / bt + 1 + (int64_t)draw(r, 3)) * bt - start; /* ends with a block */
         n->seg = (struct trace_seg){ .end_tok = start + len, .key = mix_pair(77, (uint64_t)i) };
     }
 }
@@ -52,14 +56,19 @@ static int path_to(const struct seg_node *tree, int leaf, struct trace_seg *seg)
 /* ---- the reference of the declared semantics */
 
 enum { PLAIN, USED, CACHED };
-struct oblock { int state; bool named; uint64_t key; int64_t idx, stamp; };
+struct oblock {
+    int state;
+    bool named;
+    uint64_t key;
+    int64_t idx, stamp;
+};
 struct ochain {
     bool live;
     struct trace_req req;
     struct trace_seg seg[MAX_SEG];
-    int64_t tok, pending;      /* tokens it has room for; tokens of bulk blocks not settled yet */
+    int64_t tok, pending; /* tokens it has room for; tokens of bulk blocks not settled yet */
     int64_t full;
-    int n, table[MAX_POS];     /* blocks by position */
+    int n, table[MAX_POS]; /* blocks by position */
     bool writes[MAX_SEG + 1];
     struct kvchain kv;
 };
@@ -132,9 +141,10 @@ static void forget_from(struct opool *o, uint64_t key, int64_t idx)
             o->b[i] = (struct oblock){ .state = PLAIN };
 }
 
-/* Blocks found for a chain that computes token max_tok next, of which *hit are hits, *idle of those evictable. */
-static int o_find(const struct opool *o, const struct trace_req *r, int64_t max_tok, int *table, int64_t *hit,
-                  int64_t *idle)
+/* Blocks found for a chain that computes token max_tok next, of which *hit are hits, *idle of those
+ * evictable. */
+static int o_find(const struct opool *o, const struct trace_req *r, int64_t max_tok, int *table,
+                  int64_t *hit, int64_t *idle)
 {
     int n = 0;
     *hit = *idle = 0;
@@ -176,7 +186,10 @@ static bool o_take(struct opool *o, int64_t n, int *into)
         int best = -1;
         for (int i = 0; i < o->n_block; i++) {
             const struct oblock *b = &o->b[i];
-            if (b->state == PLAIN) { best = i; break; }
+            if (b->state == PLAIN) {
+                best = i;
+                break;
+            }
             if (b->state == CACHED && (best < 0 || b->stamp < o->b[best].stamp)) best = i;
         }
         o->b[best] = (struct oblock){ .state = USED };
@@ -190,7 +203,8 @@ static void o_name(struct opool *o, struct ochain *c, int64_t tok)
     int64_t want = tok / o->bt;
     while (o->share && c->full < want) {
         int j = seg_of(o, &c->req, c->full);
-        int64_t start = first_block_after(o, &c->req, j - 1), end = first_block_after(o, &c->req, j);
+        int64_t start = first_block_after(o, &c->req, j - 1),
+                end = first_block_after(o, &c->req, j);
         uint64_t key = key_of(&c->req, j);
         c->full = end < want ? end : want;
         if (!c->writes[j]) {
@@ -230,22 +244,22 @@ static void o_settle(struct opool *o, struct ochain *c, int64_t tok)
 
 static void o_close(struct opool *o, struct ochain *c, bool dead)
 {
-    for (int i = 0; i < c->n; i++) {                 /* the partial last block, and second copies */
+    for (int i = 0; i < c->n; i++) { /* the partial last block, and second copies */
         struct oblock *b = &o->b[c->table[i]];
         if (b->named) continue;
         b->state = o->share ? CACHED : PLAIN;
         b->stamp = ++o->clock;
     }
     c->live = false;
-    for (int pos = MAX_POS - 1; pos >= 0; pos--) {   /* the deepest is evicted first */
+    for (int pos = MAX_POS - 1; pos >= 0; pos--) { /* the deepest is evicted first */
         int j = seg_of(o, &c->req, pos);
         uint64_t key = key_of(&c->req, j);
         int i = find_named(o, key, pos - first_block_after(o, &c->req, j - 1));
         bool ours = false;
         for (int k = 0; k < c->n; k++) {
             const struct oblock *b = &o->b[c->table[k]];
-            ours |= seg_of(o, &c->req, k) == j && (b->state == USED || b->state == CACHED) && b->named &&
-                    b->key == key;
+            ours |= seg_of(o, &c->req, k) == j && (b->state == USED || b->state == CACHED) &&
+                    b->named && b->key == key;
         }
         if (i < 0 || !ours || o->b[i].state != USED || anyone_uses(o, key)) continue;
         o->b[i].state = CACHED;
@@ -257,10 +271,21 @@ static void o_close(struct opool *o, struct ochain *c, bool dead)
 
 /* ---- random operations on both */
 
-struct pair { struct kvpool p; struct opool o; struct rng *rng; struct seg_node tree[N_TREE]; int64_t next_id; };
-struct counts { int64_t op, hit, evict, refused, copy, in_place, resumed; };
+struct pair {
+    struct kvpool p;
+    struct opool o;
+    struct rng *rng;
+    struct seg_node tree[N_TREE];
+    int64_t next_id;
+};
+struct counts {
+    int64_t op, hit, evict, refused, copy, in_place, resumed;
+};
 
-static int64_t below(struct pair *w, int64_t n) { return (int64_t)draw(w->rng, (uint64_t)n); }
+static int64_t below(struct pair *w, int64_t n)
+{
+    return (int64_t)draw(w->rng, (uint64_t)n);
+}
 
 static void settle(struct pair *w, struct ochain *c)
 {
@@ -289,7 +314,8 @@ static bool agree(struct pair *w, struct counts *n)
     struct trace_req r = { .id = w->next_id, .seg = seg };
     int leaf = (int)below(w, N_TREE + 1) - 1, table[MAX_POS];
     r.n_seg = path_to(w->tree, leaf, seg);
-    int64_t max_tok = below(w, MAX_POS), idle, want, want_idle, hit = kvpool_peek(&w->p, &r, max_tok, &idle);
+    int64_t max_tok = below(w, MAX_POS), idle, want, want_idle,
+            hit = kvpool_peek(&w->p, &r, max_tok, &idle);
     o_find(o, &r, max_tok, table, &want, &want_idle);
     n->op++;
     return ok & CHECK_INT(hit, want * o->bt) & CHECK_INT(idle, want_idle);
@@ -299,7 +325,8 @@ static void new_request(struct pair *w, struct ochain *c)
 {
     c->req = (struct trace_req){ .id = w->next_id++, .seg = c->seg };
     c->req.n_seg = path_to(w->tree, (int)below(w, N_TREE + 1) - 1, c->seg);
-    int64_t end = c->req.n_seg ? c->seg[c->req.n_seg - 1].end_tok : 0, extra = below(w, 4) ? below(w, 24) : 0;
+    int64_t end = c->req.n_seg ? c->seg[c->req.n_seg - 1].end_tok : 0,
+            extra = below(w, 4) ? below(w, 24) : 0;
     int64_t total = end + extra < 2 ? 2 : end + extra;
     c->req.n_in = (int32_t)(below(w, 2) || total == 2 ? total - 1 : 1 + below(w, total - 1));
     c->req.n_out = (int32_t)(total - c->req.n_in);
@@ -310,14 +337,16 @@ static bool do_open(struct pair *w, struct ochain *c, int64_t target, struct cou
 {
     int64_t idle, seen = kvpool_peek(&w->p, &c->req, target - 1, &idle), before = w->p.hit_tok;
     int64_t room = kvpool_available(&w->p) - idle;
-    int64_t got = kvpool_open(&w->p, &c->kv, &c->req, target - 1), want = o_open(&w->o, c, target - 1);
+    int64_t got = kvpool_open(&w->p, &c->kv, &c->req, target - 1),
+            want = o_open(&w->o, c, target - 1);
     bool ok = CHECK_INT(got, want) & CHECK_INT(seen, got) & CHECK_INT(w->p.hit_tok - before, got);
     n->hit += got > 0;
     n->in_place += c->n * w->o.bt > got;
     c->tok = got;
-    if (below(w, 4) == 0) return ok;                  /* left without blocks of its own for now */
+    if (below(w, 4) == 0) return ok; /* left without blocks of its own for now */
     bool fits = kvpool_blocks_for(&w->p, target) - got / w->o.bt <= room;
-    if (fits && below(w, 3) == 0) ok &= CHECK(kvpool_reserve(&w->p, &c->kv, target)) & o_grow(&w->o, c, target, false);
+    if (fits && below(w, 3) == 0)
+        ok &= CHECK(kvpool_reserve(&w->p, &c->kv, target)) & o_grow(&w->o, c, target, false);
     int64_t tok = fits && below(w, 2) ? target : got + 1 + below(w, target - got);
     bool grown = kvpool_grow(&w->p, &c->kv, tok);
     if (tok == target) ok &= CHECK(grown == fits);
@@ -336,13 +365,16 @@ static bool do_grow(struct pair *w, struct ochain *c, struct counts *n)
     struct kvpool was = w->p;
     bool ok = kvpool_grow(&w->p, &c->kv, tok), want = o_grow(&w->o, c, tok, true);
     n->copy += c->kv.own - c->kv.in_nodes > 1;
-    if (ok) c->tok = tok;
-    else CHECK(was.n_plain == w->p.n_plain && was.n_cached == w->p.n_cached);
+    if (ok)
+        c->tok = tok;
+    else
+        CHECK(was.n_plain == w->p.n_plain && was.n_cached == w->p.n_cached);
     n->refused += !ok;
     return CHECK(ok == want);
 }
 
-/* A decode step: every chain that has computed something gets one token more, blocks taken in bulk. */
+/* A decode step: every chain that has computed something gets one token more, blocks taken in bulk.
+ */
 static bool do_decode(struct pair *w, struct counts *n)
 {
     struct opool *o = &w->o;
@@ -352,8 +384,8 @@ static bool do_decode(struct pair *w, struct counts *n)
         struct ochain *c = &o->c[i];
         int64_t tok = c->pending ? c->pending : c->tok;
         int64_t room = c->n * o->bt;
-        in[i] = c->live && tok > 0 && tok < c->req.n_in + c->req.n_out && (c->pending || room - tok < o->bt) &&
-                below(w, 3);
+        in[i] = c->live && tok > 0 && tok < c->req.n_in + c->req.n_out &&
+                (c->pending || room - tok < o->bt) && below(w, 3);
         if (in[i]) need += tok % o->bt == 0;
     }
     if (!kvpool_take(&w->p, need)) {
@@ -386,7 +418,7 @@ static bool one_op(struct pair *w, struct counts *n)
     }
     switch (below(w, 4)) {
     case 0: do_close(w, c, true); return true;
-    case 1: {                                         /* preempted, and at once or later back */
+    case 1: { /* preempted, and at once or later back */
         int64_t tok = (do_close(w, c, false), c->tok);
         if (!agree(w, n)) return false;
         n->resumed++;
@@ -415,7 +447,8 @@ static bool random_sequence(uint64_t seed, int n_op, bool share, struct counts *
     for (int k = 0; ok && k < n_op; k++) ok = one_op(&w, n) && agree(&w, n);
     for (int i = 0; i < MAX_CHAIN; i++)
         if (ok && w.o.c[i].live) do_close(&w, &w.o.c[i], true);
-    ok = ok && agree(&w, n) && CHECK_INT(kvpool_available(&w.p), w.o.n_block) && CHECK_INT(w.o.n_loose, 0);
+    ok = ok && agree(&w, n) && CHECK_INT(kvpool_available(&w.p), w.o.n_block) &&
+         CHECK_INT(w.o.n_loose, 0);
     if (!share) CHECK_INT(w.p.hit_tok, 0);
     n->evict += w.p.evicted_blocks;
     arena_release(&a);
@@ -431,9 +464,10 @@ TEST(kvpool_equals_a_pool_of_single_blocks)
     CHECK(n.hit > 5000 && n.evict > 5000 && n.refused > 1000 && n.copy > 1000);
     CHECK(n.in_place > 100 && n.resumed > 1000);
     if (getenv("ORRERY_COUNTS"))
-        printf("    ops %lld hits %lld evicted %lld refused %lld copies %lld in place %lld resumed %lld\n",
-               (long long)n.op, (long long)n.hit, (long long)n.evict, (long long)n.refused, (long long)n.copy,
-               (long long)n.in_place, (long long)n.resumed);
+        printf("    ops %lld hits %lld evicted %lld refused %lld copies %lld in place %lld resumed "
+               "%lld\n",
+               (long long)n.op, (long long)n.hit, (long long)n.evict, (long long)n.refused,
+               (long long)n.copy, (long long)n.in_place, (long long)n.resumed);
 }
 
 TEST(kvpool_without_sharing_only_counts)
@@ -448,9 +482,22 @@ TEST(kvpool_without_sharing_only_counts)
 /* ---- vLLM V1's block pool as it is */
 
 enum { V_BLOCK = 400, V_LIVE = 6, V_POS = 64, V_GROUP = 24, V_TOK = 16 };
-struct vblock { bool named; uint64_t key; int ref; int64_t stamp; };
-struct vchain { struct trace_req r; struct trace_seg seg[2]; int n, table[V_POS]; struct kvchain kv; };
-struct vpool { struct vblock b[V_BLOCK]; int64_t clock; };
+struct vblock {
+    bool named;
+    uint64_t key;
+    int ref;
+    int64_t stamp;
+};
+struct vchain {
+    struct trace_req r;
+    struct trace_seg seg[2];
+    int n, table[V_POS];
+    struct kvchain kv;
+};
+struct vpool {
+    struct vblock b[V_BLOCK];
+    int64_t clock;
+};
 
 static uint64_t v_key(const struct trace_req *r, int64_t pos)
 {
@@ -496,8 +543,8 @@ static void v_close(struct vpool *v, struct vchain *c)
         if (--v->b[c->table[--c->n]].ref == 0) v->b[c->table[c->n]].stamp = ++v->clock;
 }
 
-/* A mix of group prefixes under eviction pressure; some prompts are a prefix to the letter. Two copies of one
- * block are rare here, so hit tokens agree to 0.1 %. */
+/* A mix of group prefixes under eviction pressure; some prompts are a prefix to the letter. Two
+ * copies of one block are rare here, so hit tokens agree to 0.1 %. */
 TEST(kvpool_hits_what_vllm_hits)
 {
     static struct vpool v;
@@ -518,9 +565,11 @@ TEST(kvpool_hits_what_vllm_hits)
             kvpool_close(&p, &x->kv, true);
         }
         uint64_t group = draw(&r, 1 + draw(&r, V_GROUP)), len = 40 + mix64(group) % 400;
-        x->seg[0] = (struct trace_seg){ .end_tok = (int64_t)len / 2, .key = mix_pair(1, group / 3) };
+        x->seg[0] =
+            (struct trace_seg){ .end_tok = (int64_t)len / 2, .key = mix_pair(1, group / 3) };
         x->seg[0].end_tok = 20 + (int64_t)(mix64(group / 3) % 150);
-        x->seg[1] = (struct trace_seg){ .end_tok = x->seg[0].end_tok + (int64_t)len, .key = mix_pair(2, group) };
+        x->seg[1] = (struct trace_seg){ .end_tok = x->seg[0].end_tok + (int64_t)len,
+                                        .key = mix_pair(2, group) };
         int64_t own = draw(&r, 5) ? (int64_t)draw(&r, 200) : 0;
         x->r = (struct trace_req){ .id = id, .seg = x->seg, .n_seg = 2 };
         x->r.n_in = (int32_t)(x->seg[1].end_tok + own);
@@ -533,8 +582,8 @@ TEST(kvpool_hits_what_vllm_hits)
     CHECK(hits[1] > asked / 4 && hits[1] < asked * 3 / 4);
     CHECK_NEAR((double)hits[0], (double)hits[1], 0.001);
     if (getenv("ORRERY_COUNTS"))
-        printf("    hit tokens %lld, vLLM's pool %lld, of %lld\n", (long long)hits[0], (long long)hits[1],
-               (long long)asked);
+        printf("    hit tokens %lld, vLLM's pool %lld, of %lld\n", (long long)hits[0],
+               (long long)hits[1], (long long)asked);
     arena_release(&a);
 }
 
@@ -551,14 +600,16 @@ static int64_t serve(struct kvpool *p, const struct trace_req *r)
 
 static struct trace_req request(int64_t id, const struct trace_seg *seg, int32_t n_in)
 {
-    return (struct trace_req){ .id = id, .n_in = n_in, .n_out = 1, .n_seg = seg != NULL, .seg = seg };
+    return (
+        struct trace_req){ .id = id, .n_in = n_in, .n_out = 1, .n_seg = seg != NULL, .seg = seg };
 }
 
 TEST(kvpool_known_answers)
 {
     static const struct trace_seg s[4] = { { 100, 11 }, { 64, 12 }, { 64, 13 }, { 7, 14 } };
-    struct trace_req a1 = request(1, &s[0], 150), a2 = request(2, &s[0], 170), b = request(3, &s[1], 70),
-                     c = request(4, &s[2], 70), big = request(5, NULL, 16 * 5), tiny = request(6, &s[3], 100),
+    struct trace_req a1 = request(1, &s[0], 150), a2 = request(2, &s[0], 170),
+                     b = request(3, &s[1], 70), c = request(4, &s[2], 70),
+                     big = request(5, NULL, 16 * 5), tiny = request(6, &s[3], 100),
                      exact1 = request(7, &s[1], 64), exact2 = request(8, &s[1], 64);
     struct arena a;
     struct kvpool p;
@@ -566,27 +617,27 @@ TEST(kvpool_known_answers)
     arena_init(&a);
     kvpool_init(&p, 40, 16, true, &a);
     CHECK_INT(serve(&p, &a1), 0);
-    CHECK_INT(kvpool_peek(&p, &a2, 169, &idle), 96);        /* 100 tokens hold six whole blocks */
+    CHECK_INT(kvpool_peek(&p, &a2, 169, &idle), 96); /* 100 tokens hold six whole blocks */
     CHECK_INT(idle, 6);
     CHECK_INT(kvpool_peek(&p, &a2, 50, &idle), 48);
     CHECK_INT(serve(&p, &a2), 96);
-    CHECK_INT(serve(&p, &tiny), 0);                         /* a segment shorter than a block shares nothing */
+    CHECK_INT(serve(&p, &tiny), 0); /* a segment shorter than a block shares nothing */
     CHECK_INT(serve(&p, &tiny), 0);
     CHECK_INT(p.hit_tok, 96);
 
-    kvpool_init(&p, 11, 16, true, &a);                      /* 4 + 1, 4 + 1: one block left */
+    kvpool_init(&p, 11, 16, true, &a); /* 4 + 1, 4 + 1: one block left */
     serve(&p, &b);
     serve(&p, &c);
-    CHECK_INT(serve(&p, &b), 64);                           /* now c is the least recently used */
-    CHECK_INT(serve(&p, &big), 0);  /* the last ones of b and c, then three of c's */
+    CHECK_INT(serve(&p, &b), 64);  /* now c is the least recently used */
+    CHECK_INT(serve(&p, &big), 0); /* the last ones of b and c, then three of c's */
     CHECK_INT(kvpool_peek(&p, &b, 69, &idle), 64);
-    CHECK_INT(kvpool_peek(&p, &c, 69, &idle), 16);          /* the deepest went first */
+    CHECK_INT(kvpool_peek(&p, &c, 69, &idle), 16); /* the deepest went first */
     CHECK_INT(p.evicted_blocks, 2 + 3);
 
-    kvpool_init(&p, 4, 16, true, &a);                       /* a prompt cached to its very end, in a full pool */
+    kvpool_init(&p, 4, 16, true, &a); /* a prompt cached to its very end, in a full pool */
     CHECK_INT(serve(&p, &exact1), 0);
     CHECK_INT(p.n_cached, 4);
-    CHECK_INT(serve(&p, &exact2), 48);                      /* the last block is computed again, in place */
+    CHECK_INT(serve(&p, &exact2), 48); /* the last block is computed again, in place */
     CHECK_INT(p.n_cached, 4);
     kvpool_init(&p, 40, 16, false, &a);
     CHECK_INT(serve(&p, &a1), 0);
@@ -612,10 +663,10 @@ TEST(kvpool_takes_all_or_nothing)
     CHECK_INT(c.blocks, 6);
     CHECK(kvpool_consistent(&p, c.own - c.in_nodes));
     kvpool_close(&p, &c, false);
-    CHECK_INT(p.n_cached, 6);                               /* a preempted request finds its own blocks again */
+    CHECK_INT(p.n_cached, 6); /* a preempted request finds its own blocks again */
     CHECK_INT(kvpool_open(&p, &c, &r, 81), 80);
     kvpool_close(&p, &c, true);
-    CHECK_INT(kvpool_open(&p, &c, &r, 81), 0);              /* an ended one is gone for good */
+    CHECK_INT(kvpool_open(&p, &c, &r, 81), 0); /* an ended one is gone for good */
     CHECK_INT(kvpool_available(&p), 6);
     kvpool_close(&p, &c, true);
     arena_release(&a);

@@ -1,7 +1,7 @@
 /* tests/test_sched.c - the pure scheduler under a small virtual clock, checked at every step.
  *
- * A `world` drives one scheduler through a random scenario and keeps its own state of each request from what
- * the batches and the sink say: every sum, budget and promise is recomputed from that.
+ * A `world` drives one scheduler through a random scenario and keeps its own state of each request
+ * from what the batches and the sink say: every sum, budget and promise is recomputed from that.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "engine/sched.h"
 
@@ -19,10 +19,16 @@ enum where { AWAY, WAITING, RUNNING, ENDED, REFUSED };
 struct mirror {
     enum where where;
     int64_t computed, target, made, gap_sum, t_first, t_last, gap;
-    int chunks, n_first, n_done, n_gap;   /* chunks in flight; sink calls, gaps since it was last looked at */
+    int chunks, n_first, n_done,
+        n_gap; /* chunks in flight; sink calls, gaps since it was last looked at */
     bool decoding, ghost, resumed;
 };
-struct flight { struct batch b; int n_dec, dec[N_REQ], n_chunk, chunk[N_REQ]; bool last[N_REQ]; int64_t end_ns; };
+struct flight {
+    struct batch b;
+    int n_new, n_dec, dec[N_REQ], n_chunk, chunk[N_REQ];
+    bool last[N_REQ];
+    int64_t end_ns;
+};
 struct world {
     const struct scen *c;
     enum mode mode;
@@ -31,17 +37,26 @@ struct world {
     struct arena a;
     struct rng r;
     struct mirror m[N_REQ];
-    struct flight f[MAX_DEPTH];    /* f[0] is the oldest */
-    int n_flight, arrived, n_run, queue[2 * N_REQ], q_head, q_tail;   /* queue[q_head..q_tail) waits */
+    struct flight f[MAX_DEPTH]; /* f[0] is the oldest */
+    int n_flight, arrived, n_run, queue[2 * N_REQ], q_head,
+        q_tail; /* queue[q_head..q_tail) waits */
     int64_t now_ns, steps, preempts;
-    uint64_t log;                  /* of all sink calls but gaps, in order */
+    uint64_t log; /* of all sink calls but gaps, in order */
     bool ok;
 };
-struct counts { int64_t scen, step, preempt, hit, chunked, resumed, refused, irregular, skipped, repeats, depth; };
+struct counts {
+    int64_t scen, step, preempt, hit, chunked, resumed, refused, irregular, skipped, repeats, depth;
+};
 static struct counts total;
 
-#define WANT(w, cond) do { if (!CHECK(cond)) (w)->ok = false; } while (0)
-#define SAME(w, a, b) do { if (!CHECK_INT(a, b)) (w)->ok = false; } while (0)
+#define WANT(w, cond)                                                                              \
+    do {                                                                                           \
+        if (!CHECK(cond)) (w)->ok = false;                                                         \
+    } while (0)
+#define SAME(w, a, b)                                                                              \
+    do {                                                                                           \
+        if (!CHECK_INT(a, b)) (w)->ok = false;                                                     \
+    } while (0)
 
 static void log_event(struct world *w, int kind, const struct sreq *r, int64_t t_ns)
 {
@@ -117,7 +132,7 @@ static int64_t blocks_for(const struct world *w, int64_t tok)
 static void admitted(struct world *w, struct mirror *m, const struct chunk *k)
 {
     int64_t id = k->r->t.id;
-    WANT(w, w->q_head < w->q_tail && w->queue[w->q_head] == id);      /* first come, first served */
+    WANT(w, w->q_head < w->q_tail && w->queue[w->q_head] == id); /* first come, first served */
     w->q_head++;
     w->n_run++;
     m->where = RUNNING;
@@ -131,11 +146,15 @@ static void admitted(struct world *w, struct mirror *m, const struct chunk *k)
 static void see_chunks(struct world *w, struct flight *f, struct step_shape *x)
 {
     f->n_chunk = f->b.n_chunk;
+    f->n_new = 0;
     for (int i = 0; i < f->b.n_chunk; i++) {
         const struct chunk *k = &f->b.chunk[i];
         int id = (int)k->r->t.id;
         struct mirror *m = &w->m[id];
-        if (m->where == WAITING) admitted(w, m, k);
+        if (m->where == WAITING) {
+            admitted(w, m, k);
+            f->n_new++;
+        }
         WANT(w, m->where == RUNNING && !m->decoding && k->tok > 0);
         SAME(w, k->past, m->computed);
         for (int64_t q = 1; q <= k->tok; q++) x->prefill_pairs += m->computed + q;
@@ -171,6 +190,15 @@ static void see_decodes(struct world *w, struct flight *f, struct step_shape *x)
     x->skew = longest * f->n_dec - x->sum_ctx;
 }
 
+static void check_blocked(struct world *w)
+{
+    enum sched_blocked why = w->s.blocked;
+    WANT(w, (why != SCHED_FREE) == (w->q_head < w->q_tail));
+    if (why == SCHED_BY_SEQS) WANT(w, w->n_run == w->c->o.max_seqs || w->s.hold);
+    if (why == SCHED_BY_GROUP) WANT(w, w->s.balanced && w->c->depth > 1);
+    if (why == SCHED_BY_KV) WANT(w, w->s.paged && kvpool_available(&w->s.pool) < w->c->n_block);
+}
+
 static void check_limits(struct world *w, const struct flight *f)
 {
     const struct sched_opts *o = &w->c->o;
@@ -179,12 +207,20 @@ static void check_limits(struct world *w, const struct flight *f)
     WANT(w, w->n_run <= o->max_seqs && w->n_flight <= w->c->depth);
     SAME(w, w->s.n_run, w->n_run);
     SAME(w, w->s.n_wait, w->q_tail - w->q_head);
+    check_blocked(w);
+    if (w->s.balanced && f->n_new) { /* this group has no more than its share */
+        int64_t all = w->n_run + w->q_tail - w->q_head;
+        if (all > o->max_seqs) all = o->max_seqs;
+        WANT(w, f->n_dec + f->n_chunk <= (all + w->c->depth - 1) / w->c->depth);
+    }
     if (o->policy == SCHED_VLLM) WANT(w, tok <= o->max_batch_tok);
     if (o->policy == SCHED_SARATHI) WANT(w, tok <= o->chunk_tok || x->prefill_tok == 0);
     if (o->policy == SCHED_ORCA) WANT(w, tok <= o->max_batch_tok || x->prefill_tok == 0);
-    if (o->policy == SCHED_STATIC) WANT(w, x->prefill_tok <= o->max_batch_tok && !(f->n_dec && f->n_chunk));
+    if (o->policy == SCHED_STATIC)
+        WANT(w, x->prefill_tok <= o->max_batch_tok && !(f->n_dec && f->n_chunk));
     for (int i = 0; i < w->c->n && f->n_dec && !w->s.balanced && !w->s.hold; i++)
-        WANT(w, w->m[i].where != RUNNING || w->m[i].decoding || w->m[i].chunks || w->m[i].computed < w->m[i].target);
+        WANT(w, w->m[i].where != RUNNING || w->m[i].decoding || w->m[i].chunks ||
+                    w->m[i].computed < w->m[i].target);
 }
 
 /* Without sharing the blocks in use are known to the last one; with it, only within bounds. */
@@ -201,7 +237,8 @@ static void check_pool(struct world *w)
             if (w->c->o.reserve_out == 1)
                 for (tok = 1; tok < w->c->req[r->t.id].n_out;) tok *= 2;
             tok += w->c->req[r->t.id].n_in;
-            if (w->c->max_ctx && (tok > w->c->max_ctx || w->c->o.reserve_out == 2)) tok = w->c->max_ctx;
+            if (w->c->max_ctx && (tok > w->c->max_ctx || w->c->o.reserve_out == 2))
+                tok = w->c->max_ctx;
         }
         int64_t need = blocks_for(w, tok);
         sum += need;
@@ -236,8 +273,10 @@ static void check_batch(struct world *w, struct flight *f)
 
 static void token(struct world *w, struct mirror *m, int64_t n)
 {
-    if (m->made == 0) m->t_first = w->now_ns;
-    else m->gap_sum += w->now_ns - m->t_last;
+    if (m->made == 0)
+        m->t_first = w->now_ns;
+    else
+        m->gap_sum += w->now_ns - m->t_last;
     m->made += n;
     m->t_last = w->now_ns;
 }
@@ -268,7 +307,8 @@ static void release_ghosts(struct world *w, const int *id, int n)
     }
 }
 
-static void check_complete(struct world *w, struct flight *f, int64_t steps, int64_t t_emit_ns, int64_t n_regular)
+static void check_complete(struct world *w, struct flight *f, int64_t steps, int64_t t_emit_ns,
+                           int64_t n_regular)
 {
     int64_t regular = 0;
     for (int i = 0; i < f->n_dec; i++) {
@@ -276,8 +316,10 @@ static void check_complete(struct world *w, struct flight *f, int64_t steps, int
         m->decoding = false;
         m->computed += steps;
         if (m->ghost) continue;
-        if (m->n_gap) SAME(w, m->gap, w->now_ns - m->t_last);
-        else SAME(w, m->t_last, t_emit_ns);
+        if (m->n_gap)
+            SAME(w, m->gap, w->now_ns - m->t_last);
+        else
+            SAME(w, m->t_last, t_emit_ns);
         SAME(w, m->n_gap * (steps > 1), 0);
         regular += !m->n_gap;
         total.irregular += m->n_gap;
@@ -296,7 +338,8 @@ static void check_complete(struct world *w, struct flight *f, int64_t steps, int
         token(w, m, 1);
         ended(w, f->chunk[i], w->s.hold);
     }
-    if (w->s.hold) release_ghosts(w, f->n_dec ? f->dec : f->chunk, f->n_dec ? f->n_dec : f->n_chunk);
+    if (w->s.hold)
+        release_ghosts(w, f->n_dec ? f->dec : f->chunk, f->n_dec ? f->n_dec : f->n_chunk);
 }
 
 /* ---- the clock */
@@ -321,7 +364,8 @@ static void launch(struct world *w)
         struct flight *f = &w->f[w->n_flight];
         sched_next(&w->s, &f->b, w->now_ns);
         if (batch_empty(&f->b)) {
-            WANT(w, w->n_flight > 0 || sched_idle(&w->s));     /* else it would stand still for ever */
+            WANT(w, w->n_flight > 0 || sched_idle(&w->s)); /* else it would stand still for ever */
+            check_blocked(w);
             check_pool(w);
             return;
         }
@@ -350,8 +394,8 @@ static void arrive(struct world *w)
     w->queue[w->q_tail++] = id;
 }
 
-/* How many steps f may do at once: as many as the scheduler promises, but the step during which somebody arrives is
- * the last. Sets the end. */
+/* How many steps f may do at once: as many as the scheduler promises, but the step during which
+ * somebody arrives is the last. Sets the end. */
 static int64_t look_ahead(struct world *w, struct flight *f)
 {
     int64_t most = sched_horizon(&w->s, &f->b), k = 1;
@@ -387,18 +431,13 @@ static void complete(struct world *w)
     if (w->mode == REPEAT && repeat(w, f)) return;
     int64_t steps = w->mode == FAST && w->c->depth == 1 ? look_ahead(w, f) : 1;
     w->now_ns = f->end_ns;
-    while (next_arrival(w) <= w->now_ns && steps > 1) {        /* during the last of the steps */
-        int64_t t = w->now_ns;
-        arrive(w);
-        w->now_ns = t;
-    }
-    int64_t t_emit = f->b.cohort ? f->b.cohort->t_emit_ns : 0, n_regular = f->b.cohort ? f->b.n_regular : 0;
-    if (steps > 1) t_emit = f->b.cohort->t_emit_ns;
+    while (steps > 1 && next_arrival(w) <= w->now_ns) arrive(w); /* during the last of the steps */
+    int64_t t_emit = f->b.cohort ? f->b.cohort->t_emit_ns : 0, n_regular = f->b.n_regular;
     sched_complete(&w->s, &f->b, steps, w->now_ns);
     check_complete(w, f, steps, t_emit, n_regular);
     struct flight spent = *f;
     for (int i = 1; i < w->n_flight; i++) w->f[i - 1] = w->f[i];
-    w->f[--w->n_flight] = spent;                               /* keep its chunk array */
+    w->f[--w->n_flight] = spent; /* keep its chunk array */
 }
 
 static void world_run(struct world *w)
@@ -422,7 +461,8 @@ static void world_run(struct world *w)
 
 static void world_close(struct world *w)
 {
-    for (int i = 0; w->ok && i < w->c->n; i++) WANT(w, w->m[i].where == ENDED || w->m[i].where == REFUSED);
+    for (int i = 0; w->ok && i < w->c->n; i++)
+        WANT(w, w->m[i].where == ENDED || w->m[i].where == REFUSED);
     WANT(w, !w->ok || sched_idle(&w->s));
     SAME(w, w->s.n_preempt, w->preempts);
     if (w->ok && w->s.paged) {
@@ -441,11 +481,12 @@ static void show_counts(void)
 {
     const struct counts *n = &total;
     if (!getenv("ORRERY_COUNTS")) return;
-    printf("    scenarios %lld (deep %lld) steps %lld preempted %lld resumed %lld hits %lld chunked %lld refused %lld "
-           "irregular %lld skipped %lld repeats %lld\n", (long long)n->scen, (long long)n->depth,
-           (long long)n->step, (long long)n->preempt, (long long)n->resumed, (long long)n->hit,
-           (long long)n->chunked, (long long)n->refused, (long long)n->irregular, (long long)n->skipped,
-           (long long)n->repeats);
+    printf("    scenarios %lld (deep %lld) steps %lld preempted %lld resumed %lld hits %lld "
+           "chunked %lld refused %lld "
+           "irregular %lld skipped %lld repeats %lld\n",
+           (long long)n->scen, (long long)n->depth, (long long)n->step, (long long)n->preempt,
+           (long long)n->resumed, (long long)n->hit, (long long)n->chunked, (long long)n->refused,
+           (long long)n->irregular, (long long)n->skipped, (long long)n->repeats);
 }
 
 static bool run_one(struct world *w, const struct scen *c, enum mode mode, uint64_t seed)
@@ -454,8 +495,8 @@ static bool run_one(struct world *w, const struct scen *c, enum mode mode, uint6
     world_run(w);
     world_close(w);
     if (!w->ok)
-        printf("    seed %llu: %s depth %d grouping %d mode %d\n", (unsigned long long)seed, w->s.ops->name, c->depth,
-               c->o.grouping, (int)mode);
+        printf("    seed %llu: %s depth %d grouping %d mode %d\n", (unsigned long long)seed,
+               w->s.ops->name, c->depth, c->o.grouping, (int)mode);
     return w->ok;
 }
 
@@ -473,8 +514,8 @@ TEST(sched_keeps_its_promises_at_every_step)
     CHECK(total.irregular > 100 && total.refused > 100 && total.depth > 1000);
 }
 
-/* k steps at once, or a step completed and launched again in one go, are the same steps: same events at the same
- * times, same counters. */
+/* k steps at once, or a step completed and launched again in one go, are the same steps: same
+ * events at the same times, same counters. */
 TEST(sched_shortcuts_change_nothing)
 {
     static struct scen c;

@@ -1,5 +1,5 @@
-/* tests/test_sched_policy.c - the policies against their sources: vLLM's rules written out, and known answers.
- * SPDX-License-Identifier: Apache-2.0 */
+/* tests/test_sched_policy.c - the policies against their sources: vLLM's rules written out, and
+ * known answers. SPDX-License-Identifier: Apache-2.0 */
 #include "engine/sched.h"
 
 #include <stdio.h>
@@ -10,16 +10,19 @@
 
 /* ---- vLLM's rules for one pipeline stage without prefix cache, on their own
  *
- * After vllm/v1/core/sched/scheduler.py: one list of running requests in order of admission, each wanting
- * (prompt + output - computed) tokens; out of blocks, the last of the list is preempted. Requests with nothing
- * but one token to compute are not told apart from prompts here, as they are not in vLLM. */
+ * After vllm/v1/core/sched/scheduler.py: one list of running requests in order of admission, each
+ * wanting (prompt + output - computed) tokens; out of blocks, the last of the list is preempted.
+ * Requests with nothing but one token to compute are not told apart from prompts here, as they are
+ * not in vLLM. */
 
-struct vreq { int64_t n_in, n_out, made, computed, blocks; };
+struct vreq {
+    int64_t n_in, n_out, made, computed, blocks;
+};
 struct vsched {
     const struct scen *c;
     struct vreq r[N_REQ];
-    int run[N_REQ], n_run, wait[N_REQ], n_wait;   /* wait[0] is next */
-    int64_t preempts, tok[N_REQ];                 /* tokens of each request in this step */
+    int run[N_REQ], n_run, wait[N_REQ], n_wait; /* wait[0] is next */
+    int64_t preempts, tok[N_REQ];               /* tokens of each request in this step */
 };
 
 static int64_t v_free(const struct vsched *v)
@@ -87,32 +90,38 @@ static void v_update(struct vsched *v)
         struct vreq *r = &v->r[v->run[i]];
         r->computed += v->tok[v->run[i]];
         if (v->tok[v->run[i]] && r->computed == r->n_in + r->made) r->made++;
-        if (r->made == r->n_out) r->blocks = 0;
-        else v->run[kept++] = v->run[i];
+        if (r->made == r->n_out)
+            r->blocks = 0;
+        else
+            v->run[kept++] = v->run[i];
     }
     v->n_run = kept;
 }
 
 static void no_event(void *ctx, struct sreq *r, int64_t t_ns)
 {
-    (void)ctx; (void)r; (void)t_ns;
+    (void)ctx;
+    (void)r;
+    (void)t_ns;
 }
 
 static bool same_step(const struct vsched *v, const struct batch *b, int64_t step)
 {
     int64_t tok[N_REQ] = { 0 };
     for (int i = 0; i < b->n_chunk; i++) tok[b->chunk[i].r->t.id] += b->chunk[i].tok;
-    for (const struct sreq *r = b->cohort ? b->cohort->first : NULL; r; r = r->c_next) tok[r->t.id]++;
+    for (const struct sreq *r = b->cohort ? b->cohort->first : NULL; r; r = r->c_next)
+        tok[r->t.id]++;
     for (int i = 0; i < N_REQ; i++)
         if (tok[i] != v->tok[i]) {
-            printf("    step %lld: request %d gets %lld tokens, by vLLM's rules %lld\n", (long long)step, i,
-                   (long long)tok[i], (long long)v->tok[i]);
+            printf("    step %lld: request %d gets %lld tokens, by vLLM's rules %lld\n",
+                   (long long)step, i, (long long)tok[i], (long long)v->tok[i]);
             return CHECK(false);
         }
     return true;
 }
 
-/* Steps are numbered; request i arrives before step arrive_ns / 3000. Returns steps, -1 on a difference. */
+/* Steps are numbered; request i arrives before step arrive_ns / 3000. Returns steps, -1 on a
+ * difference. */
 static int64_t beside_vllm(const struct scen *c, int64_t *preempts)
 {
     struct vsched v = { .c = c };
@@ -169,20 +178,36 @@ TEST(sched_vllm_follows_vllm_step_by_step)
 
 /* ---- known answers */
 
-struct tale { struct sched s; struct sched_sink sink; struct arena a; struct batch b; char text[400]; };
+struct tale {
+    struct sched s;
+    struct sched_sink sink;
+    struct arena a;
+    struct batch b;
+    char text[400];
+};
 
 static void tell(struct tale *t, char what, const struct sreq *r, int64_t t_ns)
 {
     size_t n = strlen(t->text);
     snprintf(t->text + n, sizeof t->text - n, "%c%d@%d ", what, (int)r->t.id, (int)t_ns);
 }
-static void tell_first(void *ctx, struct sreq *r, int64_t t_ns) { tell(ctx, 'f', r, t_ns); }
-static void tell_done(void *ctx, struct sreq *r, int64_t t_ns) { tell(ctx, 'd', r, t_ns); }
-static void tell_preempt(void *ctx, struct sreq *r, int64_t t_ns) { tell(ctx, 'p', r, t_ns); }
+static void tell_first(void *ctx, struct sreq *r, int64_t t_ns)
+{
+    tell(ctx, 'f', r, t_ns);
+}
+static void tell_done(void *ctx, struct sreq *r, int64_t t_ns)
+{
+    tell(ctx, 'd', r, t_ns);
+}
+static void tell_preempt(void *ctx, struct sreq *r, int64_t t_ns)
+{
+    tell(ctx, 'p', r, t_ns);
+}
 
-/* Serves requests of the lengths in n_in and n_out, all there at the start, one step a tick; text becomes the
- * batches ("2+30" is two decodes and 30 prompt tokens) and the events. */
-static void tell_all(struct tale *t, const struct sched_opts *o, int64_t n_block, int n, const int32_t (*len)[2])
+/* Serves requests of the lengths in n_in and n_out, all there at the start, one step a tick; text
+ * becomes the batches ("2+30" is two decodes and 30 prompt tokens) and the events. */
+static void tell_all(struct tale *t, const struct sched_opts *o, int64_t n_block, int n,
+                     const int32_t (*len)[2])
 {
     memset(t, 0, sizeof *t);
     t->sink = (struct sched_sink){ t, tell_first, no_event, tell_done, tell_preempt };
@@ -196,18 +221,24 @@ static void tell_all(struct tale *t, const struct sched_opts *o, int64_t n_block
     for (int now = 0; now < 50 && !sched_idle(&t->s); now++) {
         sched_next(&t->s, &t->b, now);
         size_t k = strlen(t->text);
-        snprintf(t->text + k, sizeof t->text - k, "%d+%d ", (int)t->b.shape.n_decode, (int)t->b.shape.prefill_tok);
+        snprintf(t->text + k, sizeof t->text - k, "%d+%d ", (int)t->b.shape.n_decode,
+                 (int)t->b.shape.prefill_tok);
         if (!batch_empty(&t->b)) sched_complete(&t->s, &t->b, 1, now + 1);
     }
     arena_release(&t->a);
 }
 
-static const struct sched_opts plain_opts = { .policy = SCHED_VLLM, .max_batch_tok = 32, .max_seqs = 8,
-                                              .chunk_tok = 16, .block_tok = 4, .reserve_full = true };
+static const struct sched_opts plain_opts = { .policy = SCHED_VLLM,
+                                              .max_batch_tok = 32,
+                                              .max_seqs = 8,
+                                              .chunk_tok = 16,
+                                              .block_tok = 4,
+                                              .reserve_full = true };
 
 TEST(sched_policies_known_answers)
 {
-    static const int32_t two[][2] = { { 20, 3 }, { 20, 2 } }, uneven[][2] = { { 8, 4 }, { 8, 1 }, { 8, 2 } };
+    static const int32_t two[][2] = { { 20, 3 }, { 20, 2 } },
+                         uneven[][2] = { { 8, 4 }, { 8, 1 }, { 8, 2 } };
     static struct tale t;
     struct sched_opts o = plain_opts;
     tell_all(&t, &o, 100, 2, two);
@@ -218,10 +249,10 @@ TEST(sched_policies_known_answers)
     o.policy = SCHED_ORCA;
     tell_all(&t, &o, 100, 2, two);
     CHECK_TEXT(t.text, "0+20 f0@1 1+20 f1@2 2+0 d0@3 d1@3 ");
-    tell_all(&t, &o, 9, 2, two);        /* KV for one only: blocks of 20 + 3 tokens are six */
+    tell_all(&t, &o, 9, 2, two); /* KV for one only: blocks of 20 + 3 tokens are six */
     CHECK_TEXT(t.text, "0+20 f0@1 1+0 1+0 d0@3 0+20 f1@4 1+0 d1@5 ");
     o.policy = SCHED_STATIC;
-    o.max_seqs = 2;                     /* what has ended is computed on; the third waits for the batch to end */
+    o.max_seqs = 2; /* what has ended is computed on; the third waits for the batch to end */
     tell_all(&t, &o, 100, 3, uneven);
     CHECK_TEXT(t.text, "0+16 f0@1 f1@1 d1@1 2+0 2+0 2+0 d0@4 0+8 f2@5 1+0 d2@6 ");
     o.policy = SCHED_NULL;
@@ -235,7 +266,7 @@ TEST(sched_vllm_preempts_the_latest_and_recomputes)
     static const int32_t len[][2] = { { 8, 6 }, { 8, 6 } };
     static struct tale t;
     struct sched_opts o = plain_opts;
-    o.prefix_cache = 2;                 /* four blocks: both prompts fit, their first new blocks do not */
+    o.prefix_cache = 2; /* four blocks: both prompts fit, their first new blocks do not */
     tell_all(&t, &o, 4, 2, len);
     CHECK_TEXT(t.text, "0+16 f0@1 f1@1 p1@1 1+0 1+0 1+0 1+0 1+0 d0@6 0+9 1+0 1+0 1+0 1+0 d1@11 ");
     CHECK_INT(t.s.n_preempt, 1);
@@ -254,7 +285,7 @@ TEST(sched_serves_a_prompt_cached_to_its_end_in_a_full_pool)
     sched_init(&s, &o, 4, 1, 0, &sink, &a);
     for (int i = 0; i < 2; i++) {
         struct trace_req r = { .id = i, .n_in = 16, .n_out = 1, .n_seg = 1, .seg = &seg };
-        sched_submit(&s, &r, i);        /* one after the other: they cannot both be there */
+        sched_submit(&s, &r, i); /* one after the other: they cannot both be there */
         sched_next(&s, &b, i);
         CHECK_INT(b.shape.prefill_tok, i ? 4 : 16);
         if (!batch_empty(&b)) sched_complete(&s, &b, 1, i + 1);
@@ -263,7 +294,8 @@ TEST(sched_serves_a_prompt_cached_to_its_end_in_a_full_pool)
     arena_release(&a);
 }
 
-/* Under sarathi the blocks of a whole prompt are taken at once, but only those scheduled can be hit. */
+/* Under sarathi the blocks of a whole prompt are taken at once, but only those scheduled can be
+ * hit. */
 TEST(sched_sarathi_hits_no_block_before_it_is_scheduled)
 {
     static const struct trace_seg seg = { 40, 5 };
@@ -300,7 +332,7 @@ TEST(sched_check_and_refusals)
     o.max_batch_tok = 7;
     CHECK_INT(sched_check(&o, &e), ST_USAGE);
     CHECK_HAS(e.text, "policy.max_batch_tokens: 7tok is less than policy.max_seqs 8");
-    o.max_batch_tok = 0;                /* left to the GPU */
+    o.max_batch_tok = 0; /* left to the GPU */
     CHECK_INT(sched_check(&o, &e), ST_OK);
     o.policy = SCHED_SARATHI;
     CHECK_INT(sched_check(&o, &e), ST_OK);
@@ -321,7 +353,7 @@ TEST(sched_check_and_refusals)
     o.policy = SCHED_ORCA;
     o.reserve_out = 1;
     sched_init(&s, &o, 32, 1, 0, NULL, &a);
-    r.n_out = 20;                       /* reserves for 32 */
+    r.n_out = 20; /* reserves for 32 */
     CHECK_HAS(sched_refuses(&s, &r), "reserve");
     r.n_out = 16;
     CHECK_HAS(sched_refuses(&s, &r), "token budget");

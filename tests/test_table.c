@@ -124,6 +124,7 @@ TEST(table_refuses_hostile_files_with_their_place)
         { "dense.csv",        TOK "x,1,-3\n",          "outside"      },
         { "dense.csv",        TOK "x,1e300,3\n",       "outside"      },
         { "dense.csv",        TOK "x,1,3\nx,1,4\n",    "line 2"       },
+        { "dense.csv",        TOK "x,0,3\nx,-0,4\n", "line 2"       },
         { "dense.csv",        TOK "../x,1,3\n",        "operator name"},
         { "per_sequence.csv", SEQ ",1,3\n",            "operator name"},
         { "attention.csv",    ATT "0,0,0,0,1\n",       "empty batch"  },

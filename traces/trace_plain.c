@@ -1,5 +1,6 @@
 /* traces/trace_plain.c - our own csv and JSON lines: one set of column names, one row function.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -365,6 +366,7 @@ static bool json_words(const json_t *list, char **joined, struct text *out)
     for (size_t i = 0; i < json_array_size(list); i++) {
         if (!json_scalar(json_array_get(list, i), buf, &t)) return false;
         if (n + t.n + 1 > cap) *joined = mem_resize(*joined, cap = 2 * (n + t.n + 1), 1);
+        assert(*joined); /* there is room for a byte at least */
         memcpy(*joined + n, t.s, t.n);
         (*joined)[n + t.n] = ' ';
         n += t.n + 1;
