@@ -1,5 +1,5 @@
-/* engine/sched.c - options, queues, submission and completion. SPDX-License-Identifier: Apache-2.0
- */
+/* engine/sched.c - options, queues, submission and completion.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "engine/sched.h"
 
 #include <assert.h>
@@ -209,6 +209,8 @@ void sched_next(struct sched *s, struct batch *b, int64_t now_ns)
         s->blocked = SCHED_FREE;
         s->ops->fill(s, b, now_ns);
     } while (batch_empty(b) && s->n_preempt > before);
+    if (!s->wait_first) s->blocked = SCHED_FREE;
+    s->freed = false;
     struct cohort *c = b->cohort;
     if (!c) return;
     c->in_flight = true;
@@ -230,6 +232,7 @@ static void leave(struct sched *s, struct sreq *r)
 {
     if (s->paged) kvpool_close(&s->pool, &r->kv, true);
     sched_run_remove(s, r);
+    s->freed = true;
     recycle(s, r);
 }
 
@@ -330,10 +333,10 @@ static bool settled(const struct sched *s, const struct batch *b)
 {
     const struct cohort *c = b->cohort;
     if (!c || b->n_chunk || s->n_partial || c->n_irregular || s->idle_first) return false;
-    /* While only decodes go on, KV gets scarcer and nobody leaves, so these two stay as they are.
-     */
-    return s->n_wait == 0 || s->blocked == SCHED_BY_SEQS ||
-           (s->blocked == SCHED_BY_KV && (s->depth == 1 || s->o.reserve_full));
+    /* While only decodes go on, KV gets scarcer and nobody leaves: these two stay as they are. */
+    if (s->n_wait == 0) return true;
+    return !s->freed && (s->blocked == SCHED_BY_SEQS ||
+                         (s->blocked == SCHED_BY_KV && (s->depth == 1 || s->o.reserve_full)));
 }
 
 int64_t sched_horizon(const struct sched *s, const struct batch *b)

@@ -57,7 +57,7 @@ enum sched_blocked {
     SCHED_BY_SEQS,         /* max_seqs running */
     SCHED_BY_BUDGET,       /* the step's token budget is used up */
     SCHED_BY_GROUP,        /* this micro-batch has its share */
-    SCHED_BY_PREEMPTION,   /* nobody is admitted in a step that preempted */
+    SCHED_BY_PREEMPTION,   /* nobody is admitted in a step that preempted, or lacked KV for a prompt */
     SCHED_N_BLOCKED
 };
 
@@ -88,6 +88,7 @@ struct sched {
     struct cohort *idle_first, *idle_last, *free_cohort;
     struct sreq *free_req;
     enum sched_blocked blocked;
+    bool freed;                   /* slots or KV were given back since `blocked` was found */
     int64_t n_preempt, n_recomputed_tok;
     int64_t max_ctx;
 };

@@ -101,8 +101,7 @@ bool sched_take_decodes(struct sched *s, struct batch *b, int64_t now_ns)
             b->cohort = c;
             break;
         }
-        sched_cohort_free(s,
-                          c); /* preempted to the last: now, or while another group was launched */
+        sched_cohort_free(s, c); /* preempted to the last, now or for another group */
     }
     return preempted;
 }

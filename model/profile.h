@@ -44,6 +44,7 @@ enum profile_id {         /* every uncertain constant, in the order of drawing *
     P_HOST_STEP_S, P_HOST_SEQ_S, P_HOST_TOK_S,   /* host time of a step: c0 + c1*sequences + c2*new tokens */
     P_HOST_REQ_S,         /* before a request reaches the scheduler: HTTP, tokenising */
     P_HOST_OUT_S,         /* from the end of a step until its tokens leave: sampling copy, detokenising */
+    P_HOST_GAP_S,         /* device idle between steps although the host's work overlaps: inputs, launch, sampled tokens */
     P_N
 };
 

@@ -391,6 +391,7 @@ static void load_host(struct load *l)
         { P_HOST_TOK_S, "tok",     "sd_tok"    },
         { P_HOST_REQ_S, "request", "sd_request"},
         { P_HOST_OUT_S, "output",  "sd_output" },
+        { P_HOST_GAP_S, "gap",     "sd_gap"    },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         put(l, rows[i].id, get(l, d, rows[i].key, UNIT_TIME, 0),

@@ -13,7 +13,7 @@
 __extension__ typedef __int128 wide;
 
 struct dec_line { /* a pure decode step: device = base + attn + b*sum_ctx */
-    int64_t base, attn, b, ctx_end, host;
+    int64_t base, attn, b, ctx_end, host, gap;
 };
 
 const char *step_class_name(enum step_class c)
@@ -95,13 +95,14 @@ static struct dec_line dec_at(const struct step *m, int stage, const struct step
     l.ctx_end = seg->ctx_end;
     l.base = t->tok[s->n_decode].total + t->seq[s->n_decode].total;
     l.host = host_of(m, stage, s->n_decode, 0);
+    l.gap = stage == 0 ? m->gap_fp : 0;
     return l;
 }
 
 static int64_t dec_total(const struct step *m, const struct dec_line *l, int64_t sum_ctx)
 {
     int64_t dev = capped((wide)l->base + l->attn + (wide)l->b * sum_ctx);
-    if (m->overlap) return dev > l->host ? dev : l->host;
+    if (m->overlap) return capped((wide)(dev > l->host ? dev : l->host) + l->gap);
     return capped((wide)dev + l->host);
 }
 
@@ -129,7 +130,7 @@ void step_line(const struct step *m, int stage, int64_t n_decode, int64_t sum_ct
     }
     struct step_shape s = { .n_decode = n_decode, .sum_ctx = sum_ctx, .skew = skew };
     struct dec_line l = dec_at(m, stage, &s);
-    wide constant = (wide)l.base + l.attn, limit = STEP_MAX_FP - (m->overlap ? 0 : l.host);
+    wide constant = (wide)l.base + l.attn, limit = STEP_MAX_FP - (m->overlap ? l.gap : l.host);
     if (constant + (wide)l.b * sum_ctx > limit) {
         saturate(out->class_a_fp);
         out->a_fp = STEP_MAX_FP;
@@ -147,12 +148,12 @@ void step_line(const struct step *m, int stage, int64_t n_decode, int64_t sum_ct
         if (end < out->ctx_end) out->ctx_end = (int64_t)end;
     }
     if (hidden) {
-        out->class_a_fp[STEP_HOST] = (int64_t)(l.host - constant);
-        out->a_fp = l.host;
+        out->class_a_fp[STEP_HOST] = capped(l.host - constant + l.gap);
+        out->a_fp = capped((wide)l.host + l.gap);
         return;
     }
-    if (!m->overlap) out->class_a_fp[STEP_HOST] = l.host;
-    out->a_fp = (int64_t)(constant + (m->overlap ? 0 : l.host));
+    out->class_a_fp[STEP_HOST] = m->overlap ? l.gap : l.host;
+    out->a_fp = (int64_t)(constant + out->class_a_fp[STEP_HOST]);
     out->b_fp = l.b;
     out->line_class = STEP_ATTN;
 }
@@ -219,6 +220,7 @@ static int64_t mixed_total(const struct step *m, int stage, const struct step_sh
     int64_t host = host_of(m, stage, s->n_decode + s->n_prefill, s->prefill_tok);
     int64_t dev = tok.total + seq.total + attn;
     int64_t extra = !m->overlap ? host : host > dev ? host - dev : 0;
+    if (stage == 0) extra += m->gap_fp;
     int64_t total = capped((wide)dev + extra);
     if (part) {
         parts_of_row(&tok, part);

@@ -6,7 +6,8 @@
  * pure decode batch of n sequences the cost is exactly a_fp + b_fp * sum_ctx (struct step_line) as long as
  * sum_ctx < ctx_end, and step_cost() is that same expression.
  *
- * The host prepares a step on stage 0 only; later stages follow its schedule. A step of decode alone
+ * The host prepares a step on stage 0 only; later stages follow its schedule. Where its work overlaps the device's, a step is
+ * the longer of the two and the gap that is left (P_HOST_GAP_S). A step of decode alone
  * takes n_logits from n_decode. Costs saturate at one hour (class: other). Tokens beyond max_batch_tok
  * continue the last slope; n_decode beyond max_seqs is an error of the caller (asserted).
  *

@@ -279,6 +279,7 @@ static int prepare_tables(const struct step_setup *u, struct step *m, struct are
     m->host_fp = step_to_fp(p[P_HOST_STEP_S].v);
     m->host_seq_fp = step_to_fp(p[P_HOST_SEQ_S].v);
     m->host_tok_fp = step_to_fp(p[P_HOST_TOK_S].v);
+    m->gap_fp = m->overlap ? step_to_fp(p[P_HOST_GAP_S].v) : 0;
     m->request_ns = step_to_fp(p[P_HOST_REQ_S].v) >> STEP_FP_BITS;
     m->output_ns = step_to_fp(p[P_HOST_OUT_S].v) >> STEP_FP_BITS;
     int st = ops_check_table(&m->env, e);

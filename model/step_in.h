@@ -44,6 +44,7 @@ struct step {
     int64_t max_tok, max_seq;
     int64_t fixed_fp; /* > 0: the constant server */
     int64_t host_fp, host_seq_fp, host_tok_fp;
+    int64_t gap_fp; /* between steps, when the host overlaps */
     bool overlap;
     int64_t request_ns, output_ns;
     double window;      /* sliding window, 0 for none */

@@ -81,6 +81,14 @@ void gnuplot_text(struct gnuplot *g, const char *name, const char *text, size_t 
     fputs("'\n", g->args);
 }
 
+void gnuplot_value(FILE *f, double v)
+{
+    if (isfinite(v))
+        fprintf(f, "\t%.6g", v);
+    else
+        fputs("\tNaN", f);
+}
+
 void gnuplot_number(struct gnuplot *g, const char *name, double v)
 {
     if (isfinite(v))

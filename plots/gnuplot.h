@@ -21,6 +21,7 @@ struct gnuplot {
 int gnuplot_begin(struct gnuplot *g, struct err *e);
 /* name = 'text' for the script: on one line, well-formed UTF-8, cut after `max` characters. */
 void gnuplot_text(struct gnuplot *g, const char *name, const char *text, size_t max);
+void gnuplot_value(FILE *f, double v); /* one field of the data, NaN where it is not finite */
 void gnuplot_number(struct gnuplot *g, const char *name, double v); /* NAN is gnuplot's NaN */
 /* Runs plots/<script>; the picture's bytes are in `a`. Errors: ST_IO when gnuplot is missing or fails
  * (with its first line), ST_STOPPED after Ctrl-C. */

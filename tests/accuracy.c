@@ -243,9 +243,10 @@ static const struct {
     const char *name;
     void (*run)(struct acc *);
 } sections[] = {
-    { "kernels", acc_kernels }, { "serving", acc_serving_kernels },
-    { "vidur", acc_vidur },     { "collectives", acc_collectives },
-    { "steps", acc_steps },     { "hardware", acc_hardware },
+    { "kernels", acc_kernels },   { "serving", acc_serving_kernels },
+    { "vidur", acc_vidur },       { "collectives", acc_collectives },
+    { "steps", acc_steps },       { "end_to_end", acc_end_to_end },
+    { "runs", acc_serving_runs }, { "hardware", acc_hardware },
 };
 
 /* Arguments: the sections to run, all if none is named. */

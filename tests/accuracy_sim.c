@@ -88,7 +88,7 @@ static void one(void *arg, int i)
     if (rc == 0 && doc_parse_json(&a, "result", text, n, &d, NULL) == ST_OK)
         take(r, d);
     else
-        last_words(r, said);
+        { last_words(r, said); if (strstr(r->note, "Assert")) fprintf(stderr, "%s\n", r->yaml); }
     arena_release(&a);
     free(text);
     unlink(in);

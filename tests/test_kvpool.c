@@ -318,7 +318,9 @@ static bool agree(struct pair *w, struct counts *n)
             hit = kvpool_peek(&w->p, &r, max_tok, &idle);
     o_find(o, &r, max_tok, table, &want, &want_idle);
     n->op++;
-    return ok & CHECK_INT(hit, want * o->bt) & CHECK_INT(idle, want_idle);
+    ok &= CHECK_INT(hit, want * o->bt);
+    ok &= CHECK_INT(idle, want_idle);
+    return ok;
 }
 
 static void new_request(struct pair *w, struct ochain *c)
@@ -339,14 +341,14 @@ static bool do_open(struct pair *w, struct ochain *c, int64_t target, struct cou
     int64_t room = kvpool_available(&w->p) - idle;
     int64_t got = kvpool_open(&w->p, &c->kv, &c->req, target - 1),
             want = o_open(&w->o, c, target - 1);
-    bool ok = CHECK_INT(got, want) & CHECK_INT(seen, got) & CHECK_INT(w->p.hit_tok - before, got);
+    bool ok = CHECK_INT(got, want) && CHECK_INT(seen, got) && CHECK_INT(w->p.hit_tok - before, got);
     n->hit += got > 0;
     n->in_place += c->n * w->o.bt > got;
     c->tok = got;
     if (below(w, 4) == 0) return ok; /* left without blocks of its own for now */
     bool fits = kvpool_blocks_for(&w->p, target) - got / w->o.bt <= room;
     if (fits && below(w, 3) == 0)
-        ok &= CHECK(kvpool_reserve(&w->p, &c->kv, target)) & o_grow(&w->o, c, target, false);
+        ok = ok && CHECK(kvpool_reserve(&w->p, &c->kv, target)) && o_grow(&w->o, c, target, false);
     int64_t tok = fits && below(w, 2) ? target : got + 1 + below(w, target - got);
     bool grown = kvpool_grow(&w->p, &c->kv, tok);
     if (tok == target) ok &= CHECK(grown == fits);
@@ -669,5 +671,37 @@ TEST(kvpool_takes_all_or_nothing)
     CHECK_INT(kvpool_open(&p, &c, &r, 81), 0); /* an ended one is gone for good */
     CHECK_INT(kvpool_available(&p), 6);
     kvpool_close(&p, &c, true);
+    arena_release(&a);
+}
+
+TEST(kvpool_finds_each_of_many_segments)
+{
+    enum { N = 3000 };
+    static struct trace_seg seg[N];
+    static struct kvchain open[N];
+    struct trace_req all = request(-1, NULL, 16 * 3 * N);
+    struct arena a;
+    struct kvpool p;
+    int64_t idle, loose = 0;
+    arena_init(&a);
+    kvpool_init(&p, 3 * N, 16, true, &a);
+    for (int i = 0; i < N; i++) {
+        seg[i] = (struct trace_seg){ 16, mix64((uint64_t)i) };
+        struct trace_req r = request(i, &seg[i], 40);
+        kvpool_open(&p, &open[i], &r, 39);
+        if (!CHECK(kvpool_grow(&p, &open[i], 40))) return;
+        loose += open[i].own - open[i].in_nodes;
+    }
+    CHECK_INT(loose, N); /* the partial last blocks */
+    CHECK(kvpool_consistent(&p, loose));
+    for (int i = 0; i < N; i++) kvpool_close(&p, &open[i], true);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < N; i++) {
+            struct trace_req r = request(N, &seg[i], 40);
+            if (!CHECK_INT(kvpool_peek(&p, &r, 39, &idle), round ? 0 : 16)) return;
+        }
+        CHECK_INT(serve(&p, &all), 0);
+    }
+    CHECK(kvpool_consistent(&p, 0) && kvpool_available(&p) == 3 * N);
     arena_release(&a);
 }

@@ -68,7 +68,7 @@ TEST(step_decode_is_exactly_its_line)
         CHECK_OK(env_init(&v, a, systems[k / N_MODEL % N_SYSTEM], tp), &v.e);
         v.profile.host_overlap = k % 3 != 0;
         if (k % 4 == 1) v.profile.p[P_HOST_STEP_S].v = 0.02;
-        if (k % 4 == 2) v.profile.p[P_HOST_STEP_S].v = 0;
+        if (k % 4 == 2) v.profile.p[P_HOST_STEP_S].v = v.profile.p[P_HOST_GAP_S].v = 0;
         v.setup.max_batch_tok = 256;
         CHECK_OK(env_prepare(&v), &v.e);
         for (int n = 0; n < 60; n++) {
@@ -177,7 +177,7 @@ TEST(step_tables_agree_with_the_operator_list)
     struct env v;
     CHECK_OK(env_init(&v, &env_llama70, "dgx-h100", 8), &v.e);
     v.setup.max_batch_tok = 16384;
-    v.profile.p[P_HOST_STEP_S].v = v.profile.p[P_HOST_SEQ_S].v = 0;
+    v.profile.p[P_HOST_STEP_S].v = v.profile.p[P_HOST_SEQ_S].v = v.profile.p[P_HOST_GAP_S].v = 0;
     CHECK_OK(env_prepare(&v), &v.e);
     struct ops_env o = { &v.arch, &v.hw, &v.strategy, &v.profile, NULL };
     struct rng r = rng_stream(5, "ops");
@@ -343,7 +343,7 @@ TEST(step_pipeline_stages_add_up_to_the_whole)
     CHECK_INT(step_hop_fp(cut.step, 3, 100), 0);
     double layer, first, last;
     step_layer_costs(&cut.setup, 100, 1500, &layer, &first, &last);
-    whole.profile.p[P_HOST_STEP_S].v = 0;
+    sum -= whole.profile.p[P_HOST_GAP_S].v; /* the host is no layer */
     CHECK_NEAR(80 * layer + first + last, sum, 1e-3);
     CHECK(last > first && last > layer);
     env_release(&whole);

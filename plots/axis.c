@@ -1,0 +1,68 @@
+/* plots/axis.c - see axis.h. SPDX-License-Identifier: Apache-2.0 */
+#include "plots/axis.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static const double LOG_FROM = 20;
+
+void axis_init(struct axis *x)
+{
+    *x = (struct axis){ .lo = NAN, .hi = NAN, .scale = 1, .unit = "" };
+}
+
+void axis_add(struct axis *x, double v)
+{
+    if (!isfinite(v)) return;
+    if (isnan(x->lo) || v < x->lo) x->lo = v;
+    if (isnan(x->hi) || v > x->hi) x->hi = v;
+}
+
+void axis_time(struct axis *x)
+{
+    static const struct {
+        double ns;
+        const char *unit;
+    } units[] = {
+        {1e9,  "s" },
+        { 1e6, "ms"},
+        { 1e3, "us"},
+        { 1,   "ns"}
+    };
+    size_t u = 0;
+    if (isnan(x->hi) || x->hi < 0) x->lo = 0, x->hi = 1e9;
+    while (u + 1 < sizeof units / sizeof *units && x->hi < units[u].ns) u++;
+    x->scale = 1 / units[u].ns;
+    x->unit = units[u].unit;
+    double lo = x->lo * x->scale, hi = x->hi * x->scale;
+    x->log = lo > 0 && hi > LOG_FROM * lo;
+    if (x->log) {
+        x->from = lo / 1.25;
+        x->to = hi * 1.25;
+    } else {
+        double margin = .06 * (hi - lo > 0 ? hi - lo : hi > 0 ? hi : 1);
+        x->from = lo - margin;
+        x->to = hi + margin;
+        if (x->from < 0 || x->from < .25 * x->to) x->from = 0;
+    }
+}
+
+char *axis_marks(const struct axis *x, char *buf, size_t n)
+{
+    static const double step[] = { 1, 2, 5 };
+    size_t at = 0;
+    if (!x->log) {
+        snprintf(buf, n, "auto");
+        return buf;
+    }
+    bool sparse = x->to / x->from > 1e3;
+    buf[at++] = '(';
+    for (int p = (int)floor(log10(x->from)); p <= (int)ceil(log10(x->to)); p++)
+        for (int i = 0; i < (sparse ? 1 : 3); i++) {
+            double v = step[i] * pow(10, p);
+            if (v < x->from || v > x->to || at + 40 > n) continue;
+            at += (size_t)snprintf(buf + at, n - at, "%s%.6g", at > 1 ? "," : "", v);
+        }
+    snprintf(buf + at, n - at, ")");
+    return buf;
+}

@@ -1,0 +1,214 @@
+/* plots/plot_data.c - data of the figures of one run over time and by operator.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "plots/plot_data.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TITLE_CHARS = 90, LINE_CHARS = 118, MAX_SPAN = 1600, MAX_ROW = 32, MAX_BIN = 800 };
+
+void plot_data_head(struct source *s, const char *title, struct gnuplot *g)
+{
+    const char *scenario = *s->scenario ? s->scenario : s->title, *seeds = "";
+    if (s->seeds > 1) seeds = arena_printf(s->arena, "; first of %lld seeds", (long long)s->seeds);
+    gnuplot_text(g, "fig_title", title, TITLE_CHARS);
+    gnuplot_text(g, "fig_sub1", arena_printf(s->arena, "%s%s", scenario, seeds), LINE_CHARS);
+    gnuplot_text(g, "fig_sub2", s->workload, LINE_CHARS);
+}
+
+/* ---- Gantt */
+
+struct span { double t0, t1; int row, kind; };
+
+static double least(const double *x, size_t n)
+{
+    double v = INFINITY;
+    for (size_t i = 0; i < n; i++) v = x[i] < v ? x[i] : v;
+    return v;
+}
+
+static int most_index(const double *x, size_t n, int limit)
+{
+    double v = 0;
+    for (size_t i = 0; i < n; i++) v = x[i] > v ? x[i] : v;
+    return v < limit ? (int)v : limit;
+}
+
+static int later(const void *a, const void *b)
+{
+    const double *p = a, *q = b;
+    return (*p > *q) - (*p < *q);
+}
+
+/* End of what is shown: all, or as far as MAX_SPAN spans go. */
+static double gantt_end(const struct span *p, size_t n, struct arena *a)
+{
+    double *t = arena_array(a, n + 1, sizeof *t), end = 0;
+    for (size_t i = 0; i < n; i++) t[i] = p[i].t0;
+    qsort(t, n, sizeof *t, later);
+    if (n > MAX_SPAN) return t[MAX_SPAN];
+    for (size_t i = 0; i < n; i++) end = p[i].t1 > end ? p[i].t1 : end;
+    return end;
+}
+
+/* Rows 0.. are replicas from the top, each with its stages; busy: share of the time shown. */
+static void gantt_rows(const struct span *p, size_t n, int n_row, int n_stage, double len,
+                       struct gnuplot *g)
+{
+    fprintf(g->data, "# row [1]\treplica and stage [text]\tbusy of the time shown [%%]\n");
+    for (int r = 0; r < n_row; r++) {
+        double busy = 0;
+        for (size_t i = 0; i < n; i++) busy += p[i].row == r ? p[i].t1 - p[i].t0 : 0;
+        fprintf(g->data, "%d\t\"replica %d stage %d\"\t\"%.0f %%\"\n", r, r / n_stage, r % n_stage,
+                len > 0 ? 100 * busy / len : 0);
+    }
+}
+
+static void gantt_spans(const struct span *p, size_t n, double begin, double unit,
+                        struct gnuplot *g)
+{
+    static const char *const kind[] = { "decode", "prefill", "mixed" };
+    for (int k = 0; k < 3; k++) {
+        int count = 0;
+        fprintf(g->data, "\n\n# %s: begin [unit of args]\tend\trow [1]\n", kind[k]);
+        for (size_t i = 0; i < n; i++) {
+            if (p[i].kind != k) continue;
+            fprintf(g->data, "%.9g\t%.9g\t%d\n", (p[i].t0 - begin) * unit,
+                    (p[i].t1 - begin) * unit, p[i].row);
+            count++;
+        }
+        if (!count) fprintf(g->data, "NaN\tNaN\tNaN\n"); /* the block and its key stay */
+    }
+}
+
+int plot_data_gantt(struct source *s, struct gnuplot *g, struct err *e)
+{
+    static const char *const col[] = { "t0", "t1", "replica", "stage", "kind" };
+    double *c[5], begin, end, all_end = 0;
+    size_t n, kept = 0, shown = 0;
+    int st = source_columns(s, "stages", col, 5, c, &n, e);
+    if (st != ST_OK) return st;
+    int n_stage = most_index(c[3], n, MAX_ROW - 1) + 1;
+    int replicas = most_index(c[2], n, 1 << 20) + 1, fit = MAX_ROW / n_stage;
+    int n_row = n_stage * (replicas < fit ? replicas : fit);
+    struct span *p = arena_array(s->arena, n + 1, sizeof *p);
+    begin = least(c[0], n);
+    for (size_t i = 0; i < n; i++) {
+        bool sound = c[1][i] >= c[0][i] && c[2][i] >= 0 && c[3][i] >= 0 && c[3][i] < n_stage;
+        all_end = c[1][i] > all_end ? c[1][i] : all_end;
+        if (!sound || c[2][i] >= n_row / n_stage) continue;
+        p[kept++] = (struct span){ c[0][i], c[1][i], (int)c[2][i] * n_stage + (int)c[3][i],
+                                   c[4][i] >= 1 && c[4][i] <= 2 ? (int)c[4][i] : 0 };
+    }
+    if (kept == 0) return err_set(e, ST_USAGE, "%s: /stages has no span", s->file.path);
+    end = gantt_end(p, kept, s->arena);
+    for (size_t i = 0; i < kept; i++)
+        if (p[i].t0 < end || end <= begin) p[shown++] = p[i];
+    for (size_t i = 0; i < shown; i++) p[i].t1 = p[i].t1 < end ? p[i].t1 : end;
+    bool in_s = end - begin >= 20e9;
+    gantt_rows(p, shown, n_row, n_stage, end - begin, g);
+    gantt_spans(p, shown, begin, in_s ? 1e-9 : 1e-6, g);
+    plot_data_head(s, "What each pipeline stage does when", g);
+    const char *note = n_row < replicas * n_stage
+                           ? arena_printf(s->arena, "; replicas 0 to %d of %d", n_row / n_stage - 1,
+                                          replicas)
+                           : "";
+    if (end < all_end) note = arena_printf(s->arena, "%s; the first %d spans", note, MAX_SPAN);
+    gnuplot_text(g, "x_label",
+                 arena_printf(s->arena, "time after %.3f s from run start [%s]%s", 1e-9 * begin,
+                              in_s ? "s" : "ms", note),
+                 LINE_CHARS);
+    gnuplot_number(g, "x_end", (end - begin) * (in_s ? 1e-9 : 1e-6));
+    gnuplot_number(g, "n_row", n_row);
+    gnuplot_number(g, "n_stage", n_stage);
+    return ST_OK;
+}
+
+/* ---- time series */
+
+/* Mean of rows i .. i+k-1 of a column. */
+static double mean_of(const double *x, size_t i, size_t k)
+{
+    double sum = 0;
+    for (size_t j = i; j < i + k; j++) sum += x[j];
+    return sum / (double)k;
+}
+
+int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
+{
+    static const char *const col[] = { "t",       "running",  "queue",    "kv_used",
+                                       "in_rate", "out_rate", "arrivals", "done" };
+    enum { N = sizeof col / sizeof *col };
+    double *c[N];
+    size_t n;
+    int st = source_columns(s, "series", col, N, c, &n, e);
+    if (st != ST_OK) return st;
+    if (n == 0) return err_set(e, ST_USAGE, "%s: /series is empty", s->file.path);
+    size_t join = (n + MAX_BIN - 1) / MAX_BIN;
+    double bin_s = n > 1 ? 1e-9 * (c[0][1] - c[0][0]) * (double)join : 1;
+    double last_s = 1e-9 * c[0][n - 1] + bin_s / (double)join;
+    bool in_h = last_s > 10000;
+    double unit = in_h ? 1 / 3600. : 1;
+    fprintf(g->data, "# begin of the bin [%s]\trunning [requests]\twaiting [requests]\t"
+                     "KV blocks in use [%%]\tprompt tokens [1/s]\toutput tokens [1/s]\t"
+                     "due [requests/s]\tdone [requests/s]\n",
+            in_h ? "h" : "s");
+    for (size_t i = 0; i < n; i += join) {
+        size_t k = i + join <= n ? join : n - i;
+        fprintf(g->data, "%.9g", 1e-9 * c[0][i] * unit);
+        for (int j = 1; j < N; j++)
+            gnuplot_value(g->data, mean_of(c[j], i, k) * (j == 3 ? 100 : 1));
+        fputc('\n', g->data);
+    }
+    fprintf(g->data, "%.9g", last_s * unit); /* steps end with the last bin */
+    for (int j = 1; j < N; j++) gnuplot_value(g->data, c[j][n - 1] * (j == 3 ? 100 : 1));
+    fputc('\n', g->data);
+    plot_data_head(s, "Load, KV memory and tokens over time", g);
+    gnuplot_text(g, "x_unit", in_h ? "h" : "s", 4);
+    gnuplot_text(g, "bin", arena_printf(s->arena, "%.4g s", bin_s), 20);
+    gnuplot_number(g, "x_end", last_s * unit);
+    bool window = s->window_end_ns > s->window_begin_ns;
+    gnuplot_number(g, "window_begin", window ? 1e-9 * (double)s->window_begin_ns * unit : NAN);
+    gnuplot_number(g, "window_end", window ? 1e-9 * (double)s->window_end_ns * unit : NAN);
+    return ST_OK;
+}
+
+/* ---- operators */
+
+int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e)
+{
+    double *share, *busy, *bubble, sum = 0;
+    size_t n = source_array(s, "time_share", &share), row = 0;
+    size_t n_stage = source_array(s, "stage_busy", &busy);
+    size_t n_bubble = source_array(s, "stage_bubble", &bubble);
+    char *save = NULL;
+    const char *names = source_text(s, "/summary/time_share", "classes");
+    char *list = arena_copy_text(s->arena, names, strlen(names));
+    if (n_bubble < n_stage) n_stage = n_bubble;
+    if (n == 0 || n_stage == 0)
+        return err_set(e, ST_USAGE, "%s: no time_share or stage_busy in /summary", s->file.path);
+    fprintf(g->data, "# row [1]\toperator class [text]\tshare of step time [%%]\n");
+    for (char *w = strtok_r(list, " ", &save); w && row < n; w = strtok_r(NULL, " ", &save), row++) {
+        for (char *p = w; *p; p++)
+            if (*p == '"' || *p == '\\' || (unsigned char)*p < ' ') *p = '?';
+        fprintf(g->data, "%zu\t\"%s\"", row, w);
+        gnuplot_value(g->data, 100 * share[row]);
+        fputc('\n', g->data);
+        sum += isfinite(share[row]) ? share[row] : 0;
+    }
+    if (sum <= 0)
+        return err_set(e, ST_USAGE, "%s: no step falls into the window, so there is no time to share",
+                       s->file.path);
+    fprintf(g->data, "\n\n# stage [1]\tbusy of the window [%%]\tidle while there is work [%%]\n");
+    for (size_t i = 0; i < n_stage; i++) {
+        fprintf(g->data, "%zu", i);
+        gnuplot_value(g->data, 100 * busy[i]);
+        gnuplot_value(g->data, 100 * bubble[i]);
+        fputc('\n', g->data);
+    }
+    plot_data_head(s, "Where the time of a step goes, and how busy the stages are", g);
+    gnuplot_number(g, "n_class", (double)row);
+    gnuplot_number(g, "n_stage", (double)n_stage);
+    return ST_OK;
+}
