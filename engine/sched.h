@@ -94,7 +94,7 @@ struct sched {
 };
 
 /* n_block: KV blocks of the replica. depth: pipeline stages. sink stays the caller's. Errors: none; options were
- * checked by sched_check. */
+ * checked by sched_check, and the caller has put its figure for a max_batch_tok of 0. */
 void sched_init(struct sched *s, const struct sched_opts *o, int64_t n_block, int depth, int64_t max_ctx,
                 const struct sched_sink *sink, struct arena *a);
 /* Contradictions between options in one sentence: ST_USAGE. */

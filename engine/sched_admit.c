@@ -138,8 +138,8 @@ bool sched_continue_prompts(struct sched *s, struct batch *b, int64_t *budget, i
         if (tok > *budget) tok = *budget;
         next = r->c_next;
         if (!kvpool_grow(&s->pool, &r->kv, r->computed + tok)) {
-            /* A prompt under way takes all of the budget, so nobody was admitted after it: it is the
-             * latest itself. If its chunk before is in flight, it waits for that. */
+            /* A prompt under way takes all of the budget, so nobody was admitted after it: it is
+             * the latest itself. If its chunk before is in flight, it waits for that. */
             if (r->in_flight == 0) preempt(s, r, now_ns);
             return true;
         }

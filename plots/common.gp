@@ -21,15 +21,35 @@ array DASH[8] = [1, 2, 4, 3, 5, 1, 2, 4]
 array MARK[8] = [7, 5, 9, 4, 13, 6, 8, 11]
 px(y) = 1 - y / (1. * fig_h)            # screen height of y pixels from the top
 rx(x) = x / (1. * fig_w)
-small = ',12.5'
-if (fig_format eq 'png') { small = ',9.6' }
-large = fig_format eq 'png' ? ',14.5' : ',19'
+png = fig_format eq 'png'
+small = png ? ',9.6' : ',12.5'
+middle = png ? ',10.6' : ',13.8'
+large = png ? ',14.5' : ',19'
 set label 1001 fig_title at screen rx(16), px(24) left font large
 set label 1002 fig_sub1 at screen rx(16), px(48) left font small tc rgb GREY
 set label 1003 fig_sub2 at screen rx(16), px(66) left font small tc rgb GREY
-fig_top = px(92)
+HEADLESS = 'unset label 1001; unset label 1002; unset label 1003'
+# A panel between the pixels left, right, top and bottom, with its axis labels xt and yt at fixed
+# distances: gnuplot's own depend on guesses about the width of marks.
+yt_px = 64
+PANEL = 'set lmargin at screen rx(left); set rmargin at screen rx(right);' . \
+    'set tmargin at screen px(top); set bmargin at screen px(bottom);' . \
+    'set label 1010 yt at screen rx(left - yt_px), graph 0.5 center rotate by 90 font middle;' . \
+    'set label 1011 xt at graph 0.5, screen px(bottom + 46) center font middle'
 set style line 100 lc rgb '#DDDDDD' lw 0.8 dt 1
 set grid back ls 100
 set border 3 lw 1 lc rgb '#333333'
-set tics nomirror out scale 0.6
-set key noautotitle
+set tics nomirror out scale 0.6 font middle
+set xtics offset 0, 0.2
+set key off
+# Legend above a panel, entry i at pixel x: gnuplot guesses the width of its own and lets it overlap.
+key_text(i, x, text) = sprintf("set label %d '%s' at screen %.5f, %.5f left font small; ", \
+    500 + i, text, rx(x), px(top - 16))
+key_line(i, x, lc, dt, pt, text) = sprintf("set arrow %d from screen %.5f, %.5f to screen %.5f, %.5f " . \
+    "nohead lc rgb '%s' lw 2 dt %s; ", 500 + i, rx(x), px(top - 16), rx(x + 30), px(top - 16), lc, dt) . \
+    (pt ? sprintf("set label %d '' at screen %.5f, %.5f point pt %d ps 0.8 lc rgb '%s'; ", 600 + i, \
+        rx(x + 15), px(top - 16), pt, lc) : '') . key_text(i, x + 37, text)
+key_box(i, x, fc, style, text) = sprintf("set object %d rectangle from screen %.5f, %.5f to screen " . \
+    "%.5f, %.5f fc rgb '%s' fillstyle %s border rgb '#333333' lw 0.5; ", 500 + i, rx(x), px(top - 22), \
+    rx(x + 26), px(top - 10), fc, style) . key_text(i, x + 33, text)
+KEYLESS = 'do for [k = 501:505] { unset arrow k; unset label k; unset label k + 100; unset object k }'

@@ -3,41 +3,39 @@
 # SPDX-License-Identifier: Apache-2.0
 fig_w = 900
 rows = n_class > 2 * n_stage ? n_class : 2 * n_stage
-row_px = rows <= 8 ? 40 : rows <= 16 ? 30 : rows <= 40 ? 16 : 9
-fig_h = 112 + row_px * (rows < 6 ? 6 : rows) + 84
+row_px = rows <= 8 ? 38 : rows <= 16 ? 28 : rows <= 40 ? 16 : 9
+top = 122
+fig_h = top + row_px * (rows < 6 ? 6 : rows) + 66
+bottom = fig_h - 66
 load fig_common
 set multiplot
-set tmargin at screen px(116)
-set bmargin at screen 1 - px(72)
-set border 3
 set ytics scale 0
 unset grid
 set grid xtics back ls 100
 set style fill solid 1 border rgb '#333333'
 
-set lmargin at screen rx(112)
-set rmargin at screen rx(452)
+left = 112; right = 452
+xt = 'share of step time [%]'; yt = ''
+eval PANEL
 set xrange [0:112]
 set xtics 0, 20, 100
 set yrange [n_class - 0.4:-0.6]
-set xlabel 'share of step time [%]'
 plot fig_data index 0 using (0):1:(0):3:($1 - 0.3):($1 + 0.3):ytic(2) with boxxyerror lw 0.8 fc rgb BLUE, \
      fig_data index 0 using 3:1:(sprintf('%.1f', $3)) with labels left offset character 0.5, 0 font small
-unset label 1001; unset label 1002; unset label 1003
+eval HEADLESS
 
-set lmargin at screen rx(552)
-set rmargin at screen rx(872)
-set yrange [n_stage - 0.4:-0.6]
+left = 552; right = 872
+xt = 'share of the window [%]'; yt = 'pipeline stage'
+yt_px = 44
+eval PANEL
+eval key_box(1, left, BLUE, 'solid 1', 'busy') . key_box(2, left + 85, '#444444', 'pattern 4', 'bubble: idle with work')
+set yrange [(n_stage < 3 ? 3 : n_stage) - 0.4:-0.6]
 unset ytics
-if (n_stage <= 16) { set ytics 1 scale 0 } else { set ytics 8 scale 0 }
+if (n_stage <= 16) { set ytics 0, 1, n_stage - 1 scale 0 font middle } else { set ytics 0, 8, n_stage - 1 scale 0 font middle }
 set format y '%.0f'
-set ylabel 'pipeline stage'
-set xlabel 'share of the window [%]'
-set key at graph 0, 1.06 left center horizontal Left reverse samplen 1.5 font small
-plot fig_data index 1 using (0):1:(0):2:($1 - 0.38):($1 - 0.02) with boxxyerror lw 0.8 fc rgb BLUE \
-        title 'busy', \
-     fig_data index 1 using (0):1:(0):3:($1 + 0.02):($1 + 0.38) with boxxyerror lw 0.8 fc rgb ORANGE \
-        fillstyle pattern 4 title 'idle with work (bubble)', \
+plot fig_data index 1 using (0):1:(0):2:($1 - 0.38):($1 - 0.02) with boxxyerror lw 0.8 fc rgb BLUE, \
+     fig_data index 1 using (0):1:(0):3:($1 + 0.02):($1 + 0.38) with boxxyerror lw 0.8 fc rgb '#444444' \
+        fillstyle pattern 4, \
      fig_data index 1 using 2:($1 - 0.2):(n_stage <= 16 ? sprintf('%.0f', $2) : '') with labels left \
         offset character 0.5, 0 font small, \
      fig_data index 1 using 3:($1 + 0.2):(n_stage <= 16 ? sprintf('%.0f', $3) : '') with labels left \

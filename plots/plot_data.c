@@ -6,14 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TITLE_CHARS = 90, LINE_CHARS = 118, MAX_SPAN = 1600, MAX_ROW = 32, MAX_BIN = 800 };
+enum { TITLE_CHARS = 90, LINE_CHARS = 118, MAX_SPAN = 1600, MAX_ROW = 32, MAX_BIN = 150 };
 
-void plot_data_head(struct source *s, const char *title, struct gnuplot *g)
+void plot_data_head(struct source *s, const char *title, const char *seeds, struct gnuplot *g)
 {
-    const char *scenario = *s->scenario ? s->scenario : s->title, *seeds = "";
-    if (s->seeds > 1) seeds = arena_printf(s->arena, "; first of %lld seeds", (long long)s->seeds);
+    const char *scenario = *s->scenario ? s->scenario : s->title, *of = "";
+    if (s->seeds > 1) of = arena_printf(s->arena, "; %s %lld seeds", seeds, (long long)s->seeds);
     gnuplot_text(g, "fig_title", title, TITLE_CHARS);
-    gnuplot_text(g, "fig_sub1", arena_printf(s->arena, "%s%s", scenario, seeds), LINE_CHARS);
+    gnuplot_text(g, "fig_sub1", arena_printf(s->arena, "%s%s", scenario, of), LINE_CHARS);
     gnuplot_text(g, "fig_sub2", s->workload, LINE_CHARS);
 }
 
@@ -60,7 +60,9 @@ static void gantt_rows(const struct span *p, size_t n, int n_row, int n_stage, d
     for (int r = 0; r < n_row; r++) {
         double busy = 0;
         for (size_t i = 0; i < n; i++) busy += p[i].row == r ? p[i].t1 - p[i].t0 : 0;
-        fprintf(g->data, "%d\t\"replica %d stage %d\"\t\"%.0f %%\"\n", r, r / n_stage, r % n_stage,
+        fprintf(g->data, "%d\t\"", r);
+        if (n_row > n_stage) fprintf(g->data, "replica %d ", r / n_stage);
+        fprintf(g->data, "stage %d\"\t\"%.0f %%\"\n", r % n_stage,
                 len > 0 ? 100 * busy / len : 0);
     }
 }
@@ -109,7 +111,7 @@ int plot_data_gantt(struct source *s, struct gnuplot *g, struct err *e)
     bool in_s = end - begin >= 20e9;
     gantt_rows(p, shown, n_row, n_stage, end - begin, g);
     gantt_spans(p, shown, begin, in_s ? 1e-9 : 1e-6, g);
-    plot_data_head(s, "What each pipeline stage does when", g);
+    plot_data_head(s, "What each pipeline stage does when", "first of", g);
     const char *note = n_row < replicas * n_stage
                            ? arena_printf(s->arena, "; replicas 0 to %d of %d", n_row / n_stage - 1,
                                           replicas)
@@ -144,10 +146,13 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
     size_t n;
     int st = source_columns(s, "series", col, N, c, &n, e);
     if (st != ST_OK) return st;
-    if (n == 0) return err_set(e, ST_USAGE, "%s: /series is empty", s->file.path);
+    if (n < 3)
+        return err_set(e, ST_USAGE, "%s: the run is shorter than two bins of /series (record.bin)",
+                       s->file.path);
+    double one_s = 1e-9 * (c[0][1] - c[0][0]), last_s = 1e-9 * c[0][n - 1];
+    n--; /* the last bin ends with the run, who knows when */
     size_t join = (n + MAX_BIN - 1) / MAX_BIN;
-    double bin_s = n > 1 ? 1e-9 * (c[0][1] - c[0][0]) * (double)join : 1;
-    double last_s = 1e-9 * c[0][n - 1] + bin_s / (double)join;
+    double bin_s = one_s * (double)join;
     bool in_h = last_s > 10000;
     double unit = in_h ? 1 / 3600. : 1;
     fprintf(g->data, "# begin of the bin [%s]\trunning [requests]\twaiting [requests]\t"
@@ -164,7 +169,7 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
     fprintf(g->data, "%.9g", last_s * unit); /* steps end with the last bin */
     for (int j = 1; j < N; j++) gnuplot_value(g->data, c[j][n - 1] * (j == 3 ? 100 : 1));
     fputc('\n', g->data);
-    plot_data_head(s, "Load, KV memory and tokens over time", g);
+    plot_data_head(s, "Load, KV memory and tokens over time", "first of", g);
     gnuplot_text(g, "x_unit", in_h ? "h" : "s", 4);
     gnuplot_text(g, "bin", arena_printf(s->arena, "%.4g s", bin_s), 20);
     gnuplot_number(g, "x_end", last_s * unit);
@@ -207,7 +212,7 @@ int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e)
         gnuplot_value(g->data, 100 * bubble[i]);
         fputc('\n', g->data);
     }
-    plot_data_head(s, "Where the time of a step goes, and how busy the stages are", g);
+    plot_data_head(s, "Where the time of a step goes, and how busy the stages are", "pooled over", g);
     gnuplot_number(g, "n_class", (double)row);
     gnuplot_number(g, "n_stage", (double)n_stage);
     return ST_OK;

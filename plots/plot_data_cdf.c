@@ -53,16 +53,21 @@ static int curve_read(struct source *s, enum source_metric m, struct curve *c, s
     return ST_OK;
 }
 
-/* Steps up at each value; of long curves every n-th, and the last 50 one by one. */
-static void curve_write(const struct curve *c, const struct axis *x, struct gnuplot *g)
+/* Steps up at each value; of long curves every n-th, and the last 50 one by one. Returns the number
+ * of rows. */
+static int curve_write(const struct curve *c, const struct axis *x, struct gnuplot *g)
 {
     double share = 100. / (double)c->due;
     size_t every = c->n / MAX_POINT + 1;
+    int n_row = 2;
     fprintf(g->data, "%.6g\t%.6g\n", x->from, share * (double)c->vacuous);
     for (size_t i = 0; i < c->n; i++)
-        if (i % every == every - 1 || i + 50 >= c->n)
+        if (i % every == every - 1 || i + 50 >= c->n) {
             fprintf(g->data, "%.6g\t%.6g\n", c->x[i] * x->scale, share * (double)(c->vacuous + i + 1));
+            n_row++;
+        }
     fprintf(g->data, "%.6g\t%.6g\n", x->to, share * (double)(c->vacuous + c->n));
+    return n_row;
 }
 
 /* One line per limit; runs that share a limit share its line. */
@@ -93,9 +98,9 @@ static void head(struct source *const *s, const struct curve *c, int n, enum sou
 {
     struct arena *a = s[0]->arena;
     const char *title =
-        n == 1 ? arena_printf(a, "%s: %zu requests", what[m], c[0].due)
+        n == 1 ? arena_printf(a, "%s: %zu request%s", what[m], c[0].due, c[0].due == 1 ? "" : "s")
                : arena_printf(a, "%s: %d runs", what[m], n);
-    plot_data_head(s[0], title, g);
+    plot_data_head(s[0], title, "first of", g);
     fprintf(g->args, "array run_name[%d]\n", PLOT_DATA_MAX_RUN);
     for (int i = 0; i < n; i++) {
         const char *met = isnan(c[i].limit_ns) ? ""
@@ -131,10 +136,12 @@ int plot_data_cdf(struct source *const *s, int n, enum source_metric m, struct g
         return err_set(e, ST_USAGE, "%s: no finished request in the window has a %s",
                        s[0]->file.path, source_metric_label[m]);
     axis_time(&x);
+    fprintf(g->args, "array n_point[%d]\n", PLOT_DATA_MAX_RUN);
     for (int i = 0; i < n; i++) {
         fprintf(g->data, "%s# run %d: %s [%s]\tshare of %zu requests due [%%]\n", i ? "\n\n" : "",
                 i + 1, source_metric_label[m], x.unit, c[i].due);
-        curve_write(&c[i], &x, g);
+        int n_row = curve_write(&c[i], &x, g);
+        fprintf(g->args, "n_point[%d] = %d\n", i + 1, n_row);
     }
     head(s, c, n, m, g);
     fprintf(g->args, "array slo_x[%d]\narray slo_text[%d]\narray slo_high[%d]\n", PLOT_DATA_MAX_RUN,

@@ -98,7 +98,7 @@ static void sweep_head(struct source *s, const char *title, struct gnuplot *g)
     gnuplot_text(g, "fig_title", title, TITLE_CHARS);
     gnuplot_text(g, "fig_sub1", s->title, LINE_CHARS);
     gnuplot_text(g, "fig_sub2",
-                 arena_printf(s->arena, "%s, sweep of %s", s->name, *s->sweep_key ? s->sweep_key : "-"),
+                 arena_printf(s->arena, "run file %s: sweep of %s", s->name, *s->sweep_key ? s->sweep_key : "-"),
                  LINE_CHARS);
 }
 
@@ -155,9 +155,20 @@ enum scale_col { S_GPUS, S_OUT, S_OUT_LO, S_OUT_HI, S_TP, S_PP, S_DP, S_REQUESTS
 static const char *const scale_cols[S_N] = { "gpus", "output", "output_lo", "output_hi", "tp",
                                              "pp",   "dp",     "requests",  "rate" };
 
+/* The numbers of GPUs that were run, as the marks of the axis. */
+static void gpu_marks(const struct order *o, size_t n, struct source *s, struct gnuplot *g)
+{
+    const char *text = "(";
+    for (size_t i = 0, shown = 0; i < n && shown < 16; i++) {
+        if (i > 0 && o[i].x == o[i - 1].x) continue;
+        text = arena_printf(s->arena, "%s%s%.6g", text, shown++ ? "," : "", o[i].x);
+    }
+    gnuplot_text(g, "gpu_marks", arena_printf(s->arena, "%s)", text), 400);
+}
+
 int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e)
 {
-    double *c[S_N], per_gpu = NAN, base = NAN, top = 0;
+    double *c[S_N], per_gpu = NAN, top = 0, ratio = 0;
     struct order *o;
     size_t n;
     int n_limited = 0;
@@ -169,12 +180,12 @@ int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e)
         double v = c[S_OUT][o[i].row] / o[i].x;
         if (!(v <= per_gpu)) per_gpu = v;
     }
-    base = o[0].x;
     fprintf(g->data, "# GPUs [1]\toutput [tokens/s]\tlower\tupper\tideal [tokens/s]\tof ideal [%%]\t"
                      "limited by the load [1]\tstrategy [text]\n");
     for (size_t i = 0; i < n; i++) {
         size_t r = o[i].row;
         double ideal = per_gpu * o[i].x;
+        ratio = fmax(ratio, 100 * c[S_OUT][r] / ideal);
         bool limited = plot_data_load_limited(c[S_REQUESTS][r], c[S_RATE][r]);
         n_limited += limited;
         top = c[S_OUT][r] > top ? c[S_OUT][r] : top;
@@ -188,10 +199,12 @@ int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e)
                 c[S_DP][r]);
     }
     sweep_head(s, "Throughput against the number of GPUs", g);
-    gnuplot_number(g, "gpus_min", base);
+    gnuplot_number(g, "gpus_min", o[0].x);
     gnuplot_number(g, "gpus_max", o[n - 1].x);
     gnuplot_number(g, "per_gpu", per_gpu);
     gnuplot_number(g, "out_max", top);
+    gnuplot_number(g, "ratio_max", ratio);
     gnuplot_number(g, "n_limited", n_limited);
+    gpu_marks(o, n, s, g);
     return ST_OK;
 }

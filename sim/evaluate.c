@@ -101,7 +101,18 @@ static void work_after_first(void *arg, int i)
     work(arg, i + 1);
 }
 
-/* ---- intervals */
+/* ---- intervals. Latencies and throughputs on the log scale, as they cannot be negative; shares as they are. */
+
+static double to_scale(int q, double v)
+{
+    return q < Q_GOODPUT_PER_S ? log(v) : v;
+}
+
+static double from_scale(int q, double v)
+{
+    if (q < Q_GOODPUT_PER_S) return exp(v);
+    return q == Q_GOODPUT_PER_S ? fmax(0, v) : fmin(1, fmax(0, v));
+}
 
 static void seed_intervals(const struct jobs *w, double level, struct outcome *o)
 {
@@ -112,11 +123,11 @@ static void seed_intervals(const struct jobs *w, double level, struct outcome *o
         metrics_init(&part);
         for (int i = 0; i < w->n_seed; i++)
             if (i % n_group != g) metrics_merge(&part, &w->job[i].m);
-        for (int q = 0; q < Q_N; q++) minus[g][q] = quantity(&part, q);
+        for (int q = 0; q < Q_N; q++) minus[g][q] = to_scale(q, quantity(&part, q));
         metrics_release(&part);
     }
     for (int q = 0; q < Q_N; q++) {
-        double est = quantity(&o->all, q);
+        double est = to_scale(q, quantity(&o->all, q));
         for (int g = 0; g < n_group && n_group > 1; g++) one[g] = minus[g][q];
         o->q_seeds[q] = n_group > 1 ? stat_ci_jackknife(est, one, (size_t)n_group, level)
                                     : (struct ci){ NAN, est, NAN };
@@ -127,12 +138,11 @@ static void draw_intervals(const struct jobs *w, int n_draw, double level, struc
 {
     double *x = arena_array(a, (size_t)n_draw + 1, sizeof *x);
     for (int q = 0; q < Q_N; q++) {
-        double est = o->q_seeds[q].mid, nominal = w->job[0].q[q];
+        double est = o->q_seeds[q].mid, nominal = to_scale(q, w->job[0].q[q]);
         o->q_draws[q] = (struct ci){ NAN, est, NAN };
-        if (n_draw < 2) continue;
         size_t n = 0;
         for (int i = 0; i < n_draw; i++) {
-            double v = w->job[w->n_seed + i].q[q] - nominal;
+            double v = to_scale(q, w->job[w->n_seed + i].q[q]) - nominal;
             if (isfinite(v)) x[n++] = v;
         }
         if (n < 2) continue;
@@ -148,16 +158,23 @@ static double side(double est, double seeds, double draws)
     return hypot(isnan(seeds) ? 0 : est - seeds, isnan(draws) ? 0 : est - draws);
 }
 
+static struct ci unscaled(int q, struct ci c)
+{
+    struct ci out = { NAN, from_scale(q, c.mid), NAN };
+    if (!isnan(c.lo)) out.lo = from_scale(q, c.lo);
+    if (!isnan(c.hi)) out.hi = from_scale(q, c.hi);
+    return out;
+}
+
 static void join_intervals(struct outcome *o)
 {
     for (int q = 0; q < Q_N; q++) {
         double est = o->q_seeds[q].mid;
-        struct ci *c = &o->q[q];
-        c->mid = est;
-        c->lo = fmax(0, est - side(est, o->q_seeds[q].lo, o->q_draws[q].lo));
-        c->hi = est + side(est, o->q_seeds[q].hi, o->q_draws[q].hi);
-        if (isnan(side(est, o->q_seeds[q].lo, o->q_draws[q].lo))) c->lo = NAN;
-        if (q >= Q_ATTAIN) c->hi = fmin(1, c->hi);
+        struct ci both = { est - side(est, o->q_seeds[q].lo, o->q_draws[q].lo), est,
+                           est + side(est, o->q_seeds[q].hi, o->q_draws[q].hi) };
+        o->q[q] = unscaled(q, both);
+        o->q_seeds[q] = unscaled(q, o->q_seeds[q]);
+        o->q_draws[q] = unscaled(q, o->q_draws[q]);
     }
 }
 

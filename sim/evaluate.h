@@ -3,7 +3,7 @@
  * Intervals. Over seeds: delete-one jackknife of the pooled estimate (at most 20 groups of runs), the run being the
  * unit of replication. Over draws: every constant of the kernel laws is drawn from its distribution (model/profile.h),
  * all on the first seed's requests, and the quantiles of the differences to the nominal run are taken. Both are
- * added in quadrature, each side for itself. A replayed trace has one seed; with draws: 0 the constants
+ * added in quadrature, each side for itself; latencies and throughputs on the log scale. A replayed trace has one seed; with draws: 0 the constants
  * are taken as exact. SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_EVALUATE_H
 #define SIM_EVALUATE_H

@@ -189,9 +189,11 @@ void print_sweep_row(const struct print_in *in, const char *value, FILE *f)
     char t[4][N_TEXT];
     double busy = 0;
     for (int p = 0; p < in->d->n_stage; p++) busy = fmax(busy, metrics_utilisation(&o->all, p));
-    fprintf(f, "%-16.16s %5lld %10.4g %10.5g %9s %9s %9s %9s %6.1f %% %4.0f %%%s\n", value, (long long)(g->tp * g->pp * g->dp),
+    char attained[16] = "-";
+    if (print_has_slo(&in->s->slo)) snprintf(attained, sizeof attained, "%.1f %%", 100 * o->q[Q_ATTAIN].mid);
+    fprintf(f, "%-16.16s %5lld %10.4g %10.5g %9s %9s %9s %9s %8s %4.0f %%%s\n", value, (long long)(g->tp * g->pp * g->dp),
             o->q[Q_REQUESTS_PER_S].mid, o->q[Q_OUT_TOK_PER_S].mid, ns_text(outcome_latency(o, METRIC_TTFT, STAT_P50).mid, t[0]),
             ns_text(outcome_latency(o, METRIC_TTFT, STAT_P99).mid, t[1]), ns_text(outcome_latency(o, METRIC_TPOT, STAT_P50).mid, t[2]),
-            ns_text(outcome_latency(o, METRIC_TPOT, STAT_P99).mid, t[3]), 100 * o->q[Q_ATTAIN].mid, 100 * busy,
+            ns_text(outcome_latency(o, METRIC_TPOT, STAT_P99).mid, t[3]), attained, 100 * busy,
             metrics_overloaded(&o->all) ? " overloaded" : "");
 }

@@ -68,7 +68,8 @@ static int add_constant(struct scenario *s, const char *name, const char *text, 
              units_parse(UNIT_BYTES, text, &v, NULL) != ST_OK)
         units_parse(UNIT_RATIO, text, &v, NULL);
     if (!(v >= 0) || !isfinite(v))
-        return err_set(e, ST_USAGE, "%s: '%.40s' is no constant; write 1.5ms, 300GB/s, 8kB or a pure number", where, text);
+        return err_set(e, ST_USAGE, "%s: profile.%s: '%.40s' is no constant; write 1.5ms, 300GB/s, 8kB or a pure number", where,
+                       name, text);
     for (int i = 0; i < s->n_profile; i++)
         if (strcmp(s->profile[i].name, name) == 0) {
             s->profile[i].v = v;
@@ -160,8 +161,10 @@ static int apply_args(struct scenario *s, const struct conf_args *args, struct e
 int scenario_read(struct scenario *s, const char *path, const struct conf_args *args, struct err *e)
 {
     s->path = path;
+    struct conf_set own = s->conf;   /* a file does not set the command's own options */
+    own.n_table = s->n_own;
     int st = doc_read_yaml(s->arena, path, &s->doc, e);
-    if (st == ST_OK) st = conf_apply(&s->conf, s->doc, "profile sweep", e);
+    if (st == ST_OK) st = conf_apply(&own, s->doc, "profile sweep", e);
     if (st == ST_OK) st = read_constants(s, doc_get(s->doc, "profile"), "", e);
     if (st == ST_OK) st = read_sweep(s, doc_get(s->doc, "sweep"), e);
     if (st == ST_OK) st = apply_args(s, args, e);
@@ -173,21 +176,30 @@ int scenario_read(struct scenario *s, const char *path, const struct conf_args *
     return st;
 }
 
+/* The option that a sentence is about: the key it begins with, or one known from its first words. */
+static void key_of(const char *sentence, char *key, size_t n)
+{
+    static const struct { const char *words, *key; } known[] = {
+        { "no hardware", "hardware" }, { "no model", "model" }, { "tp ", "strategy.tp" }, { "pp ", "strategy.pp" },
+        { "ep ", "strategy.ep" }, { "dp ", "strategy.dp" }, { "weights ", "strategy.weights" }, { "KV ", "strategy.kv" },
+        { "split", "strategy.split" }
+    };
+    size_t len = strcspn(sentence, ": ");
+    *key = 0;
+    if (sentence[len] == ':' && len < n) snprintf(key, n, "%.*s", (int)len, sentence);
+    for (size_t i = 0; i < sizeof known / sizeof *known && !*key; i++)
+        if (strncmp(sentence, known[i].words, strlen(known[i].words)) == 0) snprintf(key, n, "%s", known[i].key);
+}
+
 void scenario_place(const struct scenario *s, struct err *e)
 {
     char key[64], place[300];
-    size_t n = strcspn(e->text, ": ");
-    if (n >= sizeof key || e->text[n] != ':') n = 0;
-    memcpy(key, e->text, n);
-    key[n] = 0;
     const struct doc *d = s->doc;
-    for (char *p = strtok(key, "."); p && d; p = strtok(NULL, ".")) {
-        const struct doc *below = doc_get(d, p);
-        if (!below) break;
-        d = below;
-    }
-    if (d && n) err_prefix(e, "%s", doc_place(d, place, sizeof place));
-    else if (strncmp(e->text, s->path, strlen(s->path)) != 0) err_prefix(e, "%s", s->path);
+    if (strncmp(e->text, s->path, strlen(s->path)) == 0) return;
+    key_of(e->text, key, sizeof key);
+    for (char *p = strtok(key, "."); p && d; p = strtok(NULL, ".")) d = doc_get(d, p);
+    if (d && d != s->doc) err_prefix(e, "%s", doc_place(d, place, sizeof place));
+    else err_prefix(e, "%s", s->path);
 }
 
 /* ---- deployment */

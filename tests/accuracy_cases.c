@@ -119,6 +119,18 @@ static const char *fixed(struct acc *w, const char *arrivals, int requests, doub
                         arrivals, requests, in, out);
 }
 
+/* Rows of the table at hand, for what one row says of another. */
+static struct {
+    const struct e2e_row *row;
+    size_t n;
+} table;
+
+void e2e_start(const struct e2e_row *rows, size_t n)
+{
+    table.row = rows;
+    table.n = n;
+}
+
 /* ---- TensorRT-LLM */
 
 /* Number of requests by lengths, as the publisher's page lists them for the later releases. */
@@ -135,7 +147,8 @@ static int trtllm_requests(double in, double out)
 static const char *trtllm_policy(struct acc *w, double in, int seqs)
 {
     return arena_printf(&w->a,
-                        "name: %s, max_batch_tokens: 8192tok, max_seqs: %d, prefix_cache: off",
+                        "name: %s, max_batch_tokens: 8192tok, max_seqs: %d, prefix_cache: off, "
+                        "max_model_len: 32768tok",
                         in > 8192 ? "vllm" : "orca", seqs);
 }
 
@@ -151,8 +164,14 @@ void e2e_trtllm(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
     p.workload = fixed(w, "arrivals: burst", n, r->isl, r->osl);
     p.policy = trtllm_policy(w, r->isl, batch);
     bool latency = strcmp(r->metric, "first_token_latency") == 0;
+    /* Release 0.7.1 calls total on A100 what its neighbours print per GPU, figure for figure. */
+    if (strcmp(r->version, "0.7.1") == 0 && has(r->gpu, "A100") && r->tp > 1 && !latency) {
+        q->why = "labelled total, but per GPU by the releases around it";
+        return;
+    }
     q->yaml = e2e_yaml(w, &p);
     if (latency) e2e_latency("ttft_mean", q);
+    q->static_batch = fixed_batch && !latency;
     q->divide = has(r->metric, "per_gpu") ? r->n_gpu : 1;
     snprintf(q->group, sizeof q->group, "%s, %s, TP %g, %s, %s",
              latency       ? "first token, static"
@@ -194,17 +213,6 @@ void e2e_online(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
 
 /* ---- MLPerf */
 
-static struct {
-    const struct e2e_row *rows;
-    size_t n;
-} mlperf;
-
-void e2e_mlperf_start(const struct e2e_row *rows, size_t n)
-{
-    mlperf.rows = rows;
-    mlperf.n = n;
-}
-
 static bool same_run(const struct e2e_row *a, const struct e2e_row *b)
 {
     return strcmp(a->system, b->system) == 0 && strcmp(a->model, b->model) == 0 &&
@@ -213,16 +221,16 @@ static bool same_run(const struct e2e_row *a, const struct e2e_row *b)
 
 static double offered(const struct e2e_row *r)
 {
-    for (size_t i = 0; i < mlperf.n; i++)
-        if (same_run(mlperf.rows + i, r) && strcmp(mlperf.rows[i].metric, "offered_load") == 0)
-            return mlperf.rows[i].value;
+    for (size_t i = 0; i < table.n; i++)
+        if (same_run(table.row + i, r) && strcmp(table.row[i].metric, "offered_load") == 0)
+            return table.row[i].value;
     return NAN;
 }
 
 /* The two accuracy classes of one run are entered twice. */
 static bool entered_before(const struct e2e_row *r)
 {
-    for (const struct e2e_row *x = mlperf.rows; x < r; x++)
+    for (const struct e2e_row *x = table.row; x < r; x++)
         if (strcmp(x->system, r->system) == 0 && strcmp(x->scenario, r->scenario) == 0 &&
             strcmp(x->metric, r->metric) == 0 && x->value == r->value)
             return true;
@@ -273,6 +281,17 @@ void e2e_mlperf(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
 
 /* ---- ANL: static batches on A100-40GB */
 
+static bool in_other_study(const struct e2e_row *r)
+{
+    size_t len = strcspn(r->scenario, "p");
+    for (const struct e2e_row *x = table.row; x < r; x++)
+        if (x->value == r->value && x->tp == r->tp && x->isl == r->isl && x->osl == r->osl &&
+            strcmp(x->model, r->model) == 0 && strcmp(x->metric, r->metric) == 0 &&
+            strncmp(x->scenario, r->scenario, len) == 0)
+            return true;
+    return false;
+}
+
 void e2e_static_batch(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
 {
     struct e2e_plan p = { .weights = "bf16", .kv = "bf16", .library = true };
@@ -283,15 +302,19 @@ void e2e_static_batch(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
     int batch = atoi(e2e_key(r->scenario, "bs", bs, sizeof bs));
     if (strcmp(r->metric, "batch_latency") != 0)
         q->why = "the same figure as tokens/s";
+    else if (in_other_study(r))
+        q->why = "the same run in the study's other figure";
     else if (!vllm && strcmp(framework, "TensorRT-LLM") != 0)
         q->why = "engine is not modelled";
     if (q->why) return;
     p.engine = vllm ? "vllm" : "trtllm";
     p.workload = fixed(w, "arrivals: burst", batch, r->isl, r->osl);
-    p.policy = vllm ? arena_printf(&w->a, "name: vllm, max_seqs: %d", batch)
-                    : trtllm_policy(w, r->isl, batch);
+    p.policy = vllm
+                   ? arena_printf(&w->a, "name: vllm, max_seqs: %d, max_model_len: 32768tok", batch)
+                   : trtllm_policy(w, r->isl, batch);
     q->yaml = e2e_yaml(w, &p);
     q->what = E2E_WINDOW;
+    q->static_batch = true;
     snprintf(q->group, sizeof q->group, "%s, %s, TP %g, batch %s", framework, p.model, r->tp,
              batch == 1 ? "1" : "16-64");
 }

@@ -119,7 +119,10 @@ static void score(const struct e2e_set *s, struct acc_groups *g, struct reason *
         }
         struct acc_value v = predicted(r, &c->q);
         double m = c->measured * c->q.to_base;
-        struct acc_group *group = acc_group_of(g, c->q.group, c->q.sample ? c->q.sample : "no");
+        char key[192];
+        bool full = c->q.static_batch && r->kv_peak > 0.98;
+        snprintf(key, sizeof key, "%s%s", c->q.group, full ? ", KV full" : "");
+        struct acc_group *group = acc_group_of(g, key, "no");
         acc_group_add(group, -1, v.v, m);
         if (isnan(v.lo)) continue;
         group->n_interval++;
@@ -180,7 +183,7 @@ static void table(struct acc *w, int t)
     s.c = mem_zalloc(s.n + 1, sizeof *s.c);
     s.run = mem_zalloc(s.n + 1, sizeof *s.run);
     for (size_t i = 0; i < s.n; i++) s.row[i] = row_of(&csv, i);
-    e2e_mlperf_start(s.row, s.n);
+    e2e_start(s.row, s.n);
     for (size_t i = 0; i < s.n; i++) {
         struct e2e_case *c = s.c + i;
         c->q = (struct e2e_ask){ .divide = 1, .to_base = 1 };

@@ -17,13 +17,13 @@ struct e2e_ask {
     const char *why;
     const char *yaml;
     char group[160];
-    const char *sample;
     enum e2e_quantity what;
     enum acc_metric metric;
     enum acc_stat stat;
-    double in_tok;  /* E2E_ALL_TOK: prompt tokens of a request */
-    double divide;  /* of the prediction, by number of GPUs */
-    double to_base; /* the row's value in s, 1/s */
+    bool static_batch; /* all sequences are meant to run at once: without room, another test */
+    double in_tok;     /* E2E_ALL_TOK: prompt tokens of a request */
+    double divide;     /* of the prediction, by number of GPUs */
+    double to_base;    /* the row's value in s, 1/s */
 };
 
 /* The parts of a scenario that differ between cases. */
@@ -49,7 +49,7 @@ void e2e_online(struct acc *w, const struct e2e_row *r, struct e2e_ask *q);
 void e2e_mlperf(struct acc *w, const struct e2e_row *r, struct e2e_ask *q);
 void e2e_static_batch(struct acc *w, const struct e2e_row *r, struct e2e_ask *q);
 void e2e_closed(struct acc *w, const struct e2e_row *r, struct e2e_ask *q);
-/* Forgets what earlier rows of a table said. */
-void e2e_mlperf_start(const struct e2e_row *rows, size_t n);
+/* The table that the rows to come stand in. */
+void e2e_start(const struct e2e_row *rows, size_t n);
 
 #endif

@@ -30,6 +30,7 @@ struct kernels { /* what one section collects */
     struct acc_env env;
     struct table_of t;
     char key[192];
+    struct profile kept[DT_N][DT_N]; /* of env, by weight and KV format; loaded where name is set */
 };
 
 static bool split_path(const char *path, struct table_of *t)
@@ -80,6 +81,22 @@ static struct acc_ask ask_of(const struct table_of *t)
                              .kv = DT_BF16 };
 }
 
+/* The constants for these formats; tables mix formats row by row. */
+static void use_formats(struct kernels *k, enum dtype weight, enum dtype kv)
+{
+    struct profile *p = &k->kept[weight][kv];
+    if (!p->name) {
+        struct acc_ask q = ask_of(&k->t);
+        q.weight = weight;
+        q.kv = kv;
+        acc_env_ask(&k->env, &q);
+        *p = k->env.profile;
+    }
+    k->env.profile = *p;
+    k->env.strategy.weight_dtype = (int)weight;
+    k->env.strategy.kv_dtype = (int)kv;
+}
+
 static const char *label(struct kernels *k, const char *what, const char *more)
 {
     snprintf(k->key, sizeof k->key, "%s, %s %s, %s%s", gpus[k->t.which].title, k->t.engine,
@@ -91,6 +108,7 @@ static bool open_table(struct kernels *k, const char *path, struct acc_csv *csv)
 {
     if (!split_path(path, &k->t)) return false;
     struct acc_ask q = ask_of(&k->t);
+    memset(k->kept, 0, sizeof k->kept);
     if (!acc_open(k->w, path, csv)) return false;
     if (acc_env_init(&k->env, &q) == ST_OK) return true;
     acc_say(k->w, "\n* %s: %s\n", path, k->env.e.text);
@@ -141,9 +159,7 @@ static void gemm_file(struct kernels *k, const char *path)
             continue;
         }
         if (strcmp(word, last) != 0) {
-            struct acc_ask q = ask_of(&k->t);
-            q.weight = dt;
-            acc_env_ask(&k->env, &q);
+            use_formats(k, dt, DT_BF16);
             group[0] = gemm_group(k, word, false);
             group[1] = gemm_group(k, word, true);
             last = word;
@@ -213,11 +229,7 @@ static struct acc_group *attn_group(struct kernels *k, const struct attn_row *r)
 {
     enum dtype kv = DT_BF16;
     format_of(r->cache, &kv);
-    if (k->env.strategy.kv_dtype != (int)kv) {
-        struct acc_ask q = ask_of(&k->t);
-        q.kv = kv;
-        acc_env_ask(&k->env, &q);
-    }
+    if (k->env.strategy.kv_dtype != (int)kv) use_formats(k, DT_BF16, kv);
     bool odd = impossible(k, r);
     bool grouped = k->env.arch.n_head >= 2 * k->env.arch.n_kv_head;
     bool far = r->kv_bytes > 1.5 * k->env.hw.gpu.l2_bytes && grouped;
@@ -339,12 +351,7 @@ static void moe_file(struct kernels *k, const char *path)
             unknown++;
             continue;
         }
-        if (dt != last) {
-            struct acc_ask q = ask_of(&k->t);
-            q.weight = dt;
-            acc_env_ask(&k->env, &q);
-            last = dt;
-        }
+        if (dt != last) use_formats(k, last = dt, DT_BF16);
         bool split = acc_csv_named(&csv, i, "moe_ep_size") > 1;
         char what[64];
         snprintf(what, sizeof what, "%s, %s", word, dist);

@@ -50,6 +50,7 @@ static void take(struct acc_run *r, const struct doc *d)
     r->requests_per_s = value(through, "requests", "_per_s", 1);
     r->out_tok_per_s = value(through, "output_tokens", "_per_s", 1);
     r->window_s = number(doc_get(doc_get(d, "runs"), "window_s"));
+    r->kv_peak = number(doc_get(doc_get(d, "kv"), "peak_ratio"));
     double lost = number(doc_get(doc_get(d, "requests"), "rejected")) +
                   number(doc_get(doc_get(d, "requests"), "failed"));
     r->ok = lost == 0;
@@ -88,7 +89,7 @@ static void one(void *arg, int i)
     if (rc == 0 && doc_parse_json(&a, "result", text, n, &d, NULL) == ST_OK)
         take(r, d);
     else
-        { last_words(r, said); if (strstr(r->note, "Assert")) fprintf(stderr, "%s\n", r->yaml); }
+        last_words(r, said);
     arena_release(&a);
     free(text);
     unlink(in);

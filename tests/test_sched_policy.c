@@ -364,3 +364,41 @@ TEST(sched_check_and_refusals)
     CHECK(sched_refuses(&s, &r) == NULL);
     arena_release(&a);
 }
+
+static void keep_gap(void *ctx, struct sreq *r, int64_t gap_ns)
+{
+    ((int64_t *)ctx)[r->t.id] = gap_ns;
+}
+
+/* Batches of 1, 2 and 4 requests end at 10, 20 and 20 before the next is made: only the first
+ * request's gap differs from that of the rest, and it is told apart. */
+TEST(sched_merged_groups_keep_their_gaps)
+{
+    static const int size[] = { 1, 2, 4 }, end[] = { 10, 20, 20 };
+    int64_t gap[7] = { 0 };
+    const struct sched_sink sink = { gap, no_event, keep_gap, no_event, no_event };
+    struct sched_opts o = plain_opts;
+    struct sched s;
+    struct arena a;
+    struct batch b[3] = { 0 }, all = { 0 };
+    int64_t id = 0;
+    arena_init(&a);
+    sched_init(&s, &o, 100, 3, 0, &sink, &a);
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < size[i]; k++)
+            sched_submit(&s, &(struct trace_req){ .id = id++, .n_in = 4, .n_out = 5 }, i);
+        sched_next(&s, &b[i], i);
+        CHECK_INT(b[i].n_chunk, size[i]);
+    }
+    for (int i = 0; i < 3; i++) sched_complete(&s, &b[i], 1, end[i]);
+    sched_next(&s, &all, 20);
+    CHECK_INT(all.shape.n_decode, 7);
+    CHECK_INT(all.n_regular, 6);
+    CHECK_INT(sched_horizon(&s, &all), 1);
+    sched_complete(&s, &all, 1, 33);
+    CHECK_INT(gap[0], 23);
+    for (int i = 1; i < 7; i++) CHECK_INT(gap[i], 0);
+    sched_next(&s, &all, 33);
+    CHECK_INT(all.n_regular, 7);
+    arena_release(&a);
+}
