@@ -92,13 +92,13 @@ fuzz:
 	@$(SUB) SAN=fuzz CC=clang $(call BESIDE,fuzz) fuzz-run
 fuzz-run: $(FUZZ:%=$B/fuzz/%)
 	@sh tests/fuzz/run.sh $B $(FUZZ_S) $(FUZZ)
-bench: orrery
-	sh tests/bench.sh
+bench: orrery $B/tests/run
+	sh tests/bench.sh ./orrery $B/tests/run > $B/bench.md && mv $B/bench.md tests/bench.md
 accuracy: $B/tests/accuracy
 	./$< > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
 check:
-	@sh tests/check.sh $(CSTD)
 	@$(SUB) CC=clang $(call BESIDE,clang) objects
+	@sh tests/check.sh $(CSTD)
 objects: $(OBJ) $(TEST) $(ACC) $B/main.o
 
 SHARE    := $(DESTDIR)$(PREFIX)/share

@@ -16,7 +16,8 @@
 #include "base/prov.h"
 #include "base/stop.h"
 #include "base/utf8.h"
-#include "sim/cmd_simulate.h"
+#include "plots/cmd_plot.h"
+#include "plots/cmd_report.h"
 #include "sim/cmd_simulate.h"
 #include "traces/cmd_trace.h"
 
@@ -32,7 +33,8 @@ static const struct verb {
     const char *help;                    /* one line, no full stop */
 } verbs[] = {
     { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO" },
-    { "simulate",   cmd_simulate,   "predict a run of a scenario, with intervals" },
+    { "plot",       cmd_plot,       "figures of run files, by gnuplot" },
+    { "report",     cmd_report,     "run files as one HTML page: answer, tables, figures" },
     { "trace",      cmd_trace,      "describe, convert or synthesise a request trace" },
     { "help",       cmd_help,       "this list, or the help of one verb" },
     { "completion", cmd_completion, "print a completion script for bash or zsh" },

@@ -23,12 +23,7 @@ void axis_time(struct axis *x)
     static const struct {
         double ns;
         const char *unit;
-    } units[] = {
-        {1e9,  "s" },
-        { 1e6, "ms"},
-        { 1e3, "us"},
-        { 1,   "ns"}
-    };
+    } units[] = { { 1e9, "s" }, { 1e6, "ms" }, { 1e3, "us" }, { 1, "ns" } };
     size_t u = 0;
     if (isnan(x->hi) || x->hi < 0) x->lo = 0, x->hi = 1e9;
     while (u + 1 < sizeof units / sizeof *units && x->hi < units[u].ns) u++;

@@ -26,7 +26,8 @@ static const char usage[] =
     "  operators    where the time of a step goes, and how busy the stages are\n"
     "A figure that a run file cannot give is left out with a line on standard error; asked for by "
     "name it\n"
-    "is an error. Exit status: 0; 2 a wrong option or file; 5 reading, writing or gnuplot failed.\n";
+    "is an error. Exit status: 0; 2 a wrong option or file; 5 reading, writing or gnuplot "
+    "failed.\n";
 static const char examples[] =
     "\nExamples\n"
     "  orrery plot run.h5 --out=figures\n"
@@ -34,7 +35,10 @@ static const char examples[] =
     "  orrery simulate scenarios/smoke.yaml --sweep=workload.rate=2/s,4/s,8/s --out=sweep.h5\n"
     "  orrery plot sweep.h5 --figure=rate\n";
 
-struct cmd { const char *figure, *out; int format; };
+struct cmd {
+    const char *figure, *out;
+    int format;
+};
 enum { FORMAT_SVG, FORMAT_PNG, FORMAT_BOTH };
 #define AT(m) offsetof(struct cmd, m)
 /* clang-format off */
@@ -85,7 +89,8 @@ static int ask_all(struct job *j, struct arena *a, struct err *e)
 {
     char *save = NULL, *list = arena_copy_text(a, j->c.figure, strlen(j->c.figure));
     int n = 0, st = ST_OK;
-    for (char *w = strtok_r(list, ",", &save); w && st == ST_OK; w = strtok_r(NULL, ",", &save), n++)
+    for (char *w = strtok_r(list, ",", &save); w && st == ST_OK;
+         w = strtok_r(NULL, ",", &save), n++)
         st = ask(j, w, a, e);
     if (st == ST_OK && n == 0) st = err_set(e, ST_USAGE, "--figure: names no figure");
     return st;
@@ -100,7 +105,8 @@ static int draw_as(struct job *j, enum figure f, struct source *const *s, int n,
     char *bytes;
     size_t n_byte;
     arena_init(&a);
-    const char *path = arena_printf(&a, "%s/%s.%s", j->c.out, name, format == GNUPLOT_PNG ? "png" : "svg");
+    const char *path =
+        arena_printf(&a, "%s/%s.%s", j->c.out, name, format == GNUPLOT_PNG ? "png" : "svg");
     int st = figure_draw(f, s, n, format, &a, &bytes, &n_byte, e);
     if (st == ST_OK) st = outfile_write(path, bytes, n_byte, e);
     if (st == ST_OK) {
@@ -151,7 +157,8 @@ static int draw_figure(struct job *j, enum figure f, struct arena *a, struct err
     if (n == 0) return ST_OK;
     if (figure_overlays(f)) {
         if (n > PLOT_DATA_MAX_RUN)
-            return err_set(e, ST_USAGE, "%s: %d runs in one figure; more than %d cannot be told apart",
+            return err_set(e, ST_USAGE,
+                           "%s: %d runs in one figure; more than %d cannot be told apart",
                            figure_name[f], n, PLOT_DATA_MAX_RUN);
         return draw(j, f, have, n, figure_name[f], e);
     }
@@ -161,16 +168,6 @@ static int draw_figure(struct job *j, enum figure f, struct arena *a, struct err
         st = draw(j, f, &have[i], 1, name, e);
     }
     return st;
-}
-
-/* Two files of one name in different directories: the second becomes "run-2". */
-static void tell_apart(struct job *j, struct arena *a)
-{
-    for (int i = 1; i < j->n_source; i++) {
-        int n = 1;
-        for (int k = 0; k < i; k++) n += strcmp(j->source[k].name, j->source[i].name) == 0;
-        if (n > 1) j->source[i].name = arena_printf(a, "%s-%d", j->source[i].name, n);
-    }
 }
 
 static int make_directory(const char *path, struct err *e)
@@ -188,7 +185,7 @@ static int draw_all(struct job *j, const struct conf_args *args, struct arena *a
         j->n_source += st == ST_OK;
     }
     if (st == ST_OK) st = make_directory(j->c.out, e);
-    tell_apart(j, a);
+    source_tell_apart(j->source, j->n_source);
     for (int f = 0; f < FIGURE_N && st == ST_OK; f++)
         if (j->asked[f]) st = draw_figure(j, (enum figure)f, a, e);
     for (int i = 0; i < j->n_source; i++) source_close(&j->source[i]);

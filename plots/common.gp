@@ -7,7 +7,7 @@
 set encoding utf8
 if (fig_format eq 'png') {
     set terminal pngcairo noenhanced rounded size 2 * fig_w, 2 * fig_h font 'sans-serif,11.5' \
-        fontscale 1.85 linewidth 2.2 pointscale 1.9 dashlength 1.6 background '#ffffff'
+        fontscale 1.85 linewidth 2.2 pointscale 2.6 dashlength 0.8 background '#ffffff'
 } else {
     set terminal svg noenhanced rounded size fig_w, fig_h font 'sans-serif,15' linewidth 1.15 \
         dashlength 1.3 background '#ffffff' name 'orrery'

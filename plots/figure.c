@@ -11,21 +11,26 @@ const char *const figure_name[FIGURE_N] = { "cdf_ttft", "cdf_tpot", "cdf_e2e", "
 
 const char *const figure_caption[FIGURE_N] = {
     "Share of the requests due that got their first token within the time on the axis.",
-    "Share of the requests due whose mean time per output token after the first is at most the time "
+    "Share of the requests due whose mean time per output token after the first is at most the "
+    "time "
     "on the axis.",
     "Share of the requests due that were complete within the time on the axis.",
     "How latency, throughput and attainment change with the offered rate; bars and bands are "
     "intervals, grey is where the queue grows without bound.",
-    "Output tokens per second against the number of GPUs, with the line of ideal scaling through the "
-    "smallest point; hollow points finish all that is offered, so they show the load, not the GPUs.",
+    "Output tokens per second against the number of GPUs, with the line of ideal scaling through "
+    "the "
+    "smallest point; hollow points finish all that is offered, so they show the load, not the "
+    "GPUs.",
     "What each pipeline stage computed in the recorded window; white is idle.",
-    "Requests in the system, KV memory and tokens over simulated time; grey lies outside the window "
+    "Requests in the system, KV memory and tokens over simulated time; grey lies outside the "
+    "window "
     "of the figures above.",
     "Share of step time by operator class, and how busy each stage is over the window.",
 };
 
-static const char *const script[FIGURE_N] = { "cdf.gp",     "cdf.gp",   "cdf.gp",    "rate.gp",
-                                              "scaling.gp", "gantt.gp", "series.gp", "operators.gp" };
+static const char *const script[FIGURE_N] = {
+    "cdf.gp", "cdf.gp", "cdf.gp", "rate.gp", "scaling.gp", "gantt.gp", "series.gp", "operators.gp"
+};
 
 bool figure_overlays(enum figure f)
 {

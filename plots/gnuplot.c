@@ -117,7 +117,8 @@ static int start(const struct gnuplot *g, const char *script, pid_t *pid)
     return rc;
 }
 
-/* The line of gnuplot's messages that says what is wrong: the one with its place, else the first. */
+/* The line of gnuplot's messages that says what is wrong: the one with its place, else the first.
+ */
 static const char *complaint(const struct gnuplot *g, struct arena *a)
 {
     char path[PATH_BYTES], *text, *save = NULL, *first = NULL;

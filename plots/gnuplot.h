@@ -23,8 +23,8 @@ int gnuplot_begin(struct gnuplot *g, struct err *e);
 void gnuplot_text(struct gnuplot *g, const char *name, const char *text, size_t max);
 void gnuplot_value(FILE *f, double v); /* one field of the data, NaN where it is not finite */
 void gnuplot_number(struct gnuplot *g, const char *name, double v); /* NAN is gnuplot's NaN */
-/* Runs plots/<script>; the picture's bytes are in `a`. Errors: ST_IO when gnuplot is missing or fails
- * (with its first line), ST_STOPPED after Ctrl-C. */
+/* Runs plots/<script>; the picture's bytes are in `a`. Errors: ST_IO when gnuplot is missing or
+ * fails (with its first line), ST_STOPPED after Ctrl-C. */
 int gnuplot_run(struct gnuplot *g, const char *script, enum gnuplot_format format, struct arena *a,
                 char **bytes, size_t *n, struct err *e);
 void gnuplot_end(struct gnuplot *g); /* removes the directory */

@@ -19,7 +19,10 @@ void plot_data_head(struct source *s, const char *title, const char *seeds, stru
 
 /* ---- Gantt */
 
-struct span { double t0, t1; int row, kind; };
+struct span {
+    double t0, t1;
+    int row, kind;
+};
 
 static double least(const double *x, size_t n)
 {
@@ -62,8 +65,7 @@ static void gantt_rows(const struct span *p, size_t n, int n_row, int n_stage, d
         for (size_t i = 0; i < n; i++) busy += p[i].row == r ? p[i].t1 - p[i].t0 : 0;
         fprintf(g->data, "%d\t\"", r);
         if (n_row > n_stage) fprintf(g->data, "replica %d ", r / n_stage);
-        fprintf(g->data, "stage %d\"\t\"%.0f %%\"\n", r % n_stage,
-                len > 0 ? 100 * busy / len : 0);
+        fprintf(g->data, "stage %d\"\t\"%.0f %%\"\n", r % n_stage, len > 0 ? 100 * busy / len : 0);
     }
 }
 
@@ -76,8 +78,8 @@ static void gantt_spans(const struct span *p, size_t n, double begin, double uni
         fprintf(g->data, "\n\n# %s: begin [unit of args]\tend\trow [1]\n", kind[k]);
         for (size_t i = 0; i < n; i++) {
             if (p[i].kind != k) continue;
-            fprintf(g->data, "%.9g\t%.9g\t%d\n", (p[i].t0 - begin) * unit,
-                    (p[i].t1 - begin) * unit, p[i].row);
+            fprintf(g->data, "%.9g\t%.9g\t%d\n", (p[i].t0 - begin) * unit, (p[i].t1 - begin) * unit,
+                    p[i].row);
             count++;
         }
         if (!count) fprintf(g->data, "NaN\tNaN\tNaN\n"); /* the block and its key stay */
@@ -112,10 +114,10 @@ int plot_data_gantt(struct source *s, struct gnuplot *g, struct err *e)
     gantt_rows(p, shown, n_row, n_stage, end - begin, g);
     gantt_spans(p, shown, begin, in_s ? 1e-9 : 1e-6, g);
     plot_data_head(s, "What each pipeline stage does when", "first of", g);
-    const char *note = n_row < replicas * n_stage
-                           ? arena_printf(s->arena, "; replicas 0 to %d of %d", n_row / n_stage - 1,
-                                          replicas)
-                           : "";
+    const char *note =
+        n_row < replicas * n_stage
+            ? arena_printf(s->arena, "; replicas 0 to %d of %d", n_row / n_stage - 1, replicas)
+            : "";
     if (end < all_end) note = arena_printf(s->arena, "%s; the first %d spans", note, MAX_SPAN);
     gnuplot_text(g, "x_label",
                  arena_printf(s->arena, "time after %.3f s from run start [%s]%s", 1e-9 * begin,
@@ -155,9 +157,10 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
     double bin_s = one_s * (double)join;
     bool in_h = last_s > 10000;
     double unit = in_h ? 1 / 3600. : 1;
-    fprintf(g->data, "# begin of the bin [%s]\trunning [requests]\twaiting [requests]\t"
-                     "KV blocks in use [%%]\tprompt tokens [1/s]\toutput tokens [1/s]\t"
-                     "due [requests/s]\tdone [requests/s]\n",
+    fprintf(g->data,
+            "# begin of the bin [%s]\trunning [requests]\twaiting [requests]\t"
+            "KV blocks in use [%%]\tprompt tokens [1/s]\toutput tokens [1/s]\t"
+            "due [requests/s]\tdone [requests/s]\n",
             in_h ? "h" : "s");
     for (size_t i = 0; i < n; i += join) {
         size_t k = i + join <= n ? join : n - i;
@@ -194,7 +197,8 @@ int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e)
     if (n == 0 || n_stage == 0)
         return err_set(e, ST_USAGE, "%s: no time_share or stage_busy in /summary", s->file.path);
     fprintf(g->data, "# row [1]\toperator class [text]\tshare of step time [%%]\n");
-    for (char *w = strtok_r(list, " ", &save); w && row < n; w = strtok_r(NULL, " ", &save), row++) {
+    for (char *w = strtok_r(list, " ", &save); w && row < n;
+         w = strtok_r(NULL, " ", &save), row++) {
         for (char *p = w; *p; p++)
             if (*p == '"' || *p == '\\' || (unsigned char)*p < ' ') *p = '?';
         fprintf(g->data, "%zu\t\"%s\"", row, w);
@@ -203,7 +207,8 @@ int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e)
         sum += isfinite(share[row]) ? share[row] : 0;
     }
     if (sum <= 0)
-        return err_set(e, ST_USAGE, "%s: no step falls into the window, so there is no time to share",
+        return err_set(e, ST_USAGE,
+                       "%s: no step falls into the window, so there is no time to share",
                        s->file.path);
     fprintf(g->data, "\n\n# stage [1]\tbusy of the window [%%]\tidle while there is work [%%]\n");
     for (size_t i = 0; i < n_stage; i++) {
@@ -212,7 +217,8 @@ int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e)
         gnuplot_value(g->data, 100 * bubble[i]);
         fputc('\n', g->data);
     }
-    plot_data_head(s, "Where the time of a step goes, and how busy the stages are", "pooled over", g);
+    plot_data_head(s, "Where the time of a step goes, and how busy the stages are", "pooled over",
+                   g);
     gnuplot_number(g, "n_class", (double)row);
     gnuplot_number(g, "n_stage", (double)n_stage);
     return ST_OK;

@@ -28,7 +28,8 @@ bool plot_data_varies(struct source *s, const char *column);
  * offered. */
 bool plot_data_load_limited(double requests_per_s, double rate_per_s);
 
-/* Title lines of a figure of one run: scenario with `seeds` ("first of") and their number; workload. */
+/* Title lines of a figure of one run: scenario with `seeds` ("first of") and their number;
+ * workload. */
 void plot_data_head(struct source *s, const char *title, const char *seeds, struct gnuplot *g);
 
 #endif

@@ -63,7 +63,8 @@ static int curve_write(const struct curve *c, const struct axis *x, struct gnupl
     fprintf(g->data, "%.6g\t%.6g\n", x->from, share * (double)c->vacuous);
     for (size_t i = 0; i < c->n; i++)
         if (i % every == every - 1 || i + 50 >= c->n) {
-            fprintf(g->data, "%.6g\t%.6g\n", c->x[i] * x->scale, share * (double)(c->vacuous + i + 1));
+            fprintf(g->data, "%.6g\t%.6g\n", c->x[i] * x->scale,
+                    share * (double)(c->vacuous + i + 1));
             n_row++;
         }
     fprintf(g->data, "%.6g\t%.6g\n", x->to, share * (double)(c->vacuous + c->n));
@@ -103,17 +104,20 @@ static void head(struct source *const *s, const struct curve *c, int n, enum sou
     plot_data_head(s[0], title, "first of", g);
     fprintf(g->args, "array run_name[%d]\n", PLOT_DATA_MAX_RUN);
     for (int i = 0; i < n; i++) {
-        const char *met = isnan(c[i].limit_ns) ? ""
-                                               : arena_printf(a, ", %.1f %% within the SLO",
-                                                              100. * (double)c[i].met / (double)c[i].due);
-        gnuplot_text(g, arena_printf(a, "run_name[%d]", i + 1),
-                     arena_printf(a, "%s: %s%s", s[i]->name, *s[i]->workload ? s[i]->workload : "-", met),
-                     KEY_CHARS);
+        const char *met = isnan(c[i].limit_ns)
+                              ? ""
+                              : arena_printf(a, ", %.1f %% within the SLO",
+                                             100. * (double)c[i].met / (double)c[i].due);
+        gnuplot_text(
+            g, arena_printf(a, "run_name[%d]", i + 1),
+            arena_printf(a, "%s: %s%s", s[i]->name, *s[i]->workload ? s[i]->workload : "-", met),
+            KEY_CHARS);
     }
     if (n == 1) return;
     bool same = true;
     for (int i = 1; i < n; i++) same = same && strcmp(s[i]->scenario, s[0]->scenario) == 0;
-    gnuplot_text(g, "fig_sub1", same ? s[0]->scenario : "Scenarios differ between the runs", LINE_CHARS);
+    gnuplot_text(g, "fig_sub1", same ? s[0]->scenario : "Scenarios differ between the runs",
+                 LINE_CHARS);
     gnuplot_text(g, "fig_sub2", "First seed of each run, requests due in its window", LINE_CHARS);
 }
 
@@ -148,7 +152,8 @@ int plot_data_cdf(struct source *const *s, int n, enum source_metric m, struct g
             PLOT_DATA_MAX_RUN, PLOT_DATA_MAX_RUN);
     limits(s, c, n, &x, g);
     gnuplot_number(g, "n_run", n);
-    gnuplot_text(g, "x_label", arena_printf(s[0]->arena, "%s [%s]", source_metric_label[m], x.unit), 40);
+    gnuplot_text(g, "x_label", arena_printf(s[0]->arena, "%s [%s]", source_metric_label[m], x.unit),
+                 40);
     gnuplot_number(g, "x_log", x.log);
     gnuplot_number(g, "x_from", x.from);
     gnuplot_number(g, "x_to", x.to);

@@ -9,7 +9,10 @@ enum { TITLE_CHARS = 90, LINE_CHARS = 118 };
 static const double VARIES = 1.05, LOAD_LIMITED = .95;
 
 /* Rows of the sweep in ascending order of the x column; ties keep their order. */
-struct order { double x; size_t row; };
+struct order {
+    double x;
+    size_t row;
+};
 
 static int by_x(const void *a, const void *b)
 {
@@ -34,7 +37,8 @@ bool plot_data_varies(struct source *s, const char *column)
 {
     double *x, lo = INFINITY, hi = 0;
     size_t n;
-    if (!s->has_sweep || source_columns(s, "sweep", &column, 1, &x, &n, NULL) != ST_OK) return false;
+    if (!s->has_sweep || source_columns(s, "sweep", &column, 1, &x, &n, NULL) != ST_OK)
+        return false;
     for (size_t i = 0; i < n; i++) {
         if (!(isfinite(x[i]) && x[i] > 0)) continue;
         lo = x[i] < lo ? x[i] : lo;
@@ -51,18 +55,31 @@ bool plot_data_load_limited(double requests_per_s, double rate_per_s)
 /* ---- against the offered rate */
 
 enum rate_col {
-    R_RATE, R_REQUESTS, R_GOODPUT, R_ATTAIN, R_ATTAIN_LO, R_ATTAIN_HI, R_TTFT50, R_TTFT99,
-    R_TTFT99_LO, R_TTFT99_HI, R_TPOT50, R_TPOT99, R_TPOT99_LO, R_TPOT99_HI, R_OVER, R_N
+    R_RATE,
+    R_REQUESTS,
+    R_GOODPUT,
+    R_ATTAIN,
+    R_ATTAIN_LO,
+    R_ATTAIN_HI,
+    R_TTFT50,
+    R_TTFT99,
+    R_TTFT99_LO,
+    R_TTFT99_HI,
+    R_TPOT50,
+    R_TPOT99,
+    R_TPOT99_LO,
+    R_TPOT99_HI,
+    R_OVER,
+    R_N
 };
-static const char *const rate_cols[R_N] = {
-    "rate",        "requests", "goodput",  "attain",      "attain_lo",   "attain_hi",
-    "ttft_p50",    "ttft_p99", "ttft_p99_lo", "ttft_p99_hi", "tpot_p50", "tpot_p99",
-    "tpot_p99_lo", "tpot_p99_hi", "overloaded"
-};
+static const char *const rate_cols[R_N] = { "rate",        "requests",    "goodput",   "attain",
+                                            "attain_lo",   "attain_hi",   "ttft_p50",  "ttft_p99",
+                                            "ttft_p99_lo", "ttft_p99_hi", "tpot_p50",  "tpot_p99",
+                                            "tpot_p99_lo", "tpot_p99_hi", "overloaded" };
 
 /* Axis of a latency: seconds in the columns, limit in ns or NAN. */
-static void latency_axis(double *const *c, const struct order *o, size_t n, int from, double limit_ns,
-                         struct axis *x)
+static void latency_axis(double *const *c, const struct order *o, size_t n, int from,
+                         double limit_ns, struct axis *x)
 {
     axis_init(x);
     for (size_t i = 0; i < n; i++)
@@ -98,7 +115,8 @@ static void sweep_head(struct source *s, const char *title, struct gnuplot *g)
     gnuplot_text(g, "fig_title", title, TITLE_CHARS);
     gnuplot_text(g, "fig_sub1", s->title, LINE_CHARS);
     gnuplot_text(g, "fig_sub2",
-                 arena_printf(s->arena, "run file %s: sweep of %s", s->name, *s->sweep_key ? s->sweep_key : "-"),
+                 arena_printf(s->arena, "run file %s: sweep of %s", s->name,
+                              *s->sweep_key ? s->sweep_key : "-"),
                  LINE_CHARS);
 }
 
@@ -180,8 +198,9 @@ int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e)
         double v = c[S_OUT][o[i].row] / o[i].x;
         if (!(v <= per_gpu)) per_gpu = v;
     }
-    fprintf(g->data, "# GPUs [1]\toutput [tokens/s]\tlower\tupper\tideal [tokens/s]\tof ideal [%%]\t"
-                     "limited by the load [1]\tstrategy [text]\n");
+    fprintf(g->data,
+            "# GPUs [1]\toutput [tokens/s]\tlower\tupper\tideal [tokens/s]\tof ideal [%%]\t"
+            "limited by the load [1]\tstrategy [text]\n");
     for (size_t i = 0; i < n; i++) {
         size_t r = o[i].row;
         double ideal = per_gpu * o[i].x;

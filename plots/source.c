@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/doc.h"
+
 const char *const source_metric_name[SOURCE_N_METRIC] = { "ttft", "tpot", "e2e", "itl" };
 const char *const source_metric_label[SOURCE_N_METRIC] = { "TTFT", "TPOT", "E2E", "ITL" };
 
@@ -49,21 +51,21 @@ static void read_summary(struct source *s)
         const char *name;
         int64_t *at;
     } counts[] = {
-        {"due",               &s->due            },
-        { "finished",         &s->finished       },
-        { "failed",           &s->failed         },
-        { "rejected",         &s->rejected       },
-        { "seeds",            &s->seeds          },
-        { "draws",            &s->draws          },
-        { "preemptions",      &s->preemptions    },
-        { "tp",               &s->tp             },
-        { "pp",               &s->pp             },
-        { "dp",               &s->dp             },
-        { "gpus",             &s->gpus           },
-        { "kv_blocks",        &s->kv_blocks      },
-        { "block_tok",        &s->block_tok      },
-        { "window_begin_ns",  &s->window_begin_ns},
-        { "window_end_ns",    &s->window_end_ns  },
+        { "due", &s->due },
+        { "finished", &s->finished },
+        { "failed", &s->failed },
+        { "rejected", &s->rejected },
+        { "seeds", &s->seeds },
+        { "draws", &s->draws },
+        { "preemptions", &s->preemptions },
+        { "tp", &s->tp },
+        { "pp", &s->pp },
+        { "dp", &s->dp },
+        { "gpus", &s->gpus },
+        { "kv_blocks", &s->kv_blocks },
+        { "block_tok", &s->block_tok },
+        { "window_begin_ns", &s->window_begin_ns },
+        { "window_end_ns", &s->window_end_ns },
     };
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         *counts[i].at = whole(s, g, counts[i].name);
@@ -71,6 +73,27 @@ static void read_summary(struct source *s)
     s->overloaded = whole(s, g, "overloaded") != 0;
     s->level_ratio = number(s, g, "interval_level");
     s->kv_mean_ratio = number(s, g, "kv_mean");
+}
+
+/* sweep: {KEY: [V1, V2]} of the effective scenario. */
+static void read_sweep_texts(struct source *s)
+{
+    const char *yaml = s->file.scenario_yaml;
+    struct doc *root;
+    if (!s->has_sweep || !yaml ||
+        doc_parse_yaml(s->arena, "scenario", yaml, strlen(yaml), &root, NULL) != ST_OK)
+        return;
+    const struct doc *list = doc_get(doc_get(root, "sweep"), s->sweep_key);
+    if (!list || list->kind != DOC_LIST) return;
+    s->sweep_text = arena_array(s->arena, (size_t)list->n + 1, sizeof *s->sweep_text);
+    for (const struct doc *d = list->first; d && s->n_sweep_text < list->n; d = d->next)
+        s->sweep_text[s->n_sweep_text++] = d->kind == DOC_SCALAR ? d->text : "-";
+}
+
+const char *source_sweep_label(const struct source *s, size_t i, double value)
+{
+    if (i < (size_t)s->n_sweep_text) return s->sweep_text[i];
+    return arena_printf(s->arena, "%.6g", value);
 }
 
 int source_open(const char *path, struct arena *a, struct source *out, struct err *e)
@@ -94,6 +117,7 @@ int source_open(const char *path, struct arena *a, struct source *out, struct er
     out->digest = source_text(out, "/summary", "digest");
     out->sweep_key = source_text(out, "/sweep", "key");
     read_summary(out);
+    read_sweep_texts(out);
     const char *g = out->has_summary ? "/summary" : "/sweep";
     for (int k = 0; k < SOURCE_N_CLAUSE; k++) out->slo_ns[k] = whole(out, g, slo[k]);
     out->slo_attain_ratio = number(out, g, "slo_attainment");
@@ -103,6 +127,15 @@ int source_open(const char *path, struct arena *a, struct source *out, struct er
 void source_close(struct source *s)
 {
     run_close(&s->file);
+}
+
+void source_tell_apart(struct source *s, int n)
+{
+    for (int i = n - 1; i > 0; i--) {
+        int count = 1;
+        for (int k = 0; k < i; k++) count += strcmp(s[k].name, s[i].name) == 0;
+        if (count > 1) s[i].name = arena_printf(s[i].arena, "%s-%d", s[i].name, count);
+    }
 }
 
 bool source_has_slo(const struct source *s)
@@ -123,8 +156,7 @@ void source_latency(struct source *s, enum source_metric m, struct ci out[SOURCE
     struct ci *c = NULL;
     int n = 0;
     if (run_read_summary(&s->file, source_metric_name[m], s->arena, &c, &n, NULL) != ST_OK) n = 0;
-    for (int i = 0; i < SOURCE_N_STAT; i++)
-        out[i] = i < n ? c[i] : (struct ci){ NAN, NAN, NAN };
+    for (int i = 0; i < SOURCE_N_STAT; i++) out[i] = i < n ? c[i] : (struct ci){ NAN, NAN, NAN };
 }
 
 int source_columns(struct source *s, const char *table, const char *const *col, int n_col,

@@ -12,7 +12,7 @@
 #include "traces/run.h"
 
 enum source_metric { SOURCE_TTFT, SOURCE_TPOT, SOURCE_E2E, SOURCE_ITL, SOURCE_N_METRIC };
-enum { SOURCE_N_CLAUSE = SOURCE_E2E + 1, SOURCE_N_STAT = 4 }; /* ITL has no clause */
+enum { SOURCE_N_CLAUSE = SOURCE_E2E + 1, SOURCE_N_STAT = 4 };  /* ITL has no clause */
 extern const char *const source_metric_name[SOURCE_N_METRIC];  /* "ttft" */
 extern const char *const source_metric_label[SOURCE_N_METRIC]; /* "TTFT" */
 
@@ -20,7 +20,9 @@ struct source {
     struct run_file file;
     const char *name; /* of the file, without directory and .h5 */
     const char *title, *scenario, *workload, *bottleneck, *coverage, *digest; /* "" where absent */
-    const char *sweep_key; /* "" without a sweep */
+    const char *sweep_key;   /* "" without a sweep */
+    const char **sweep_text; /* [n_sweep_text] values as they stand in the scenario, in row order */
+    int n_sweep_text;
     bool has_requests, has_series, has_stages, has_sweep, has_summary;
     bool extrapolated, overloaded;
     int64_t due, finished, failed, rejected, seeds, draws, preemptions;
@@ -34,6 +36,8 @@ struct source {
 /* Errors as run_open. The arena keeps what is read until it is released. */
 int source_open(const char *path, struct arena *a, struct source *out, struct err *e);
 void source_close(struct source *s);
+/* Files of one name in different directories: the second becomes "run-2". */
+void source_tell_apart(struct source *s, int n);
 
 bool source_has_slo(const struct source *s);
 /* Text attribute, or "" where there is none. */
@@ -48,6 +52,8 @@ int source_columns(struct source *s, const char *table, const char *const *col, 
 /* An array of /summary ("stage_busy"); n = 0 where there is none. */
 size_t source_array(struct source *s, const char *name, double **out);
 
+/* Value of row i of /sweep: as in the scenario, or the number. */
+const char *source_sweep_label(const struct source *s, size_t i, double value);
 /* The row of /sweep held its SLO: attainment at least what was asked. */
 bool source_point_held(const struct source *s, double attain_ratio);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/json.h"
 #include "base/paths.h"
@@ -84,6 +85,12 @@ static int run_scenario(struct call *k, struct scenario *s, bool rows_too, struc
     return st;
 }
 
+static double peak_bytes(void)
+{
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? 1024.0 * (double)u.ru_maxrss : NAN;
+}
+
 static int written(FILE *f, struct err *e)
 {
     return fflush(f) == 0 && !ferror(f) ? ST_OK : err_set(e, ST_IO, "cannot write the result to stdout");
@@ -106,6 +113,7 @@ static int one(struct call *k, struct scenario *s, struct err *e)
     } else if (k->c.out) {
         store_abort(&k->store);
     }
+    in.peak_bytes = peak_bytes();
     if (st == ST_OK && k->c.json) {
         json_t *j = print_json(&in);
         json_print(j, stdout);
@@ -151,6 +159,7 @@ static int sweep_point(struct call *k, const struct scenario *all, int i, json_t
         return st;
     }
     st = run_scenario(k, &s, false, &d, &o, &in.wall_s, e);
+    in.peak_bytes = peak_bytes();
     if (st == ST_OK) {
         if (k->c.out) store_sweep_row(&k->store, &in, sweep_number(all, i));
         if (list) {

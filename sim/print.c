@@ -150,13 +150,13 @@ static void checks(const struct print_in *in, FILE *f)
 {
     const struct outcome *o = in->o;
     const struct metrics *m = &o->first;
-    char wall[N_TEXT];
+    char wall[N_TEXT], peak[N_TEXT];
     fprintf(f, "requests    %lld due = %lld finished + %lld failed + %lld rejected; Little's law holds to %.1e; digest %016llx\n",
             (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected,
             metrics_little_error(&o->all), (unsigned long long)m->digest);
-    fprintf(f, "runs        %d seed%s, %d draws of the constants; %s, %.3g requests/s simulated\n", o->n_seed,
+    fprintf(f, "runs        %d seed%s, %d draws of the constants; %s, %.3g requests/s simulated, %s of memory\n", o->n_seed,
             o->n_seed == 1 ? "" : "s", o->n_draw, units_human(UNIT_TIME, in->wall_s, wall, N_TEXT),
-            (double)m->due * (o->n_seed + o->n_draw) / in->wall_s);
+            (double)m->due * (o->n_seed + o->n_draw) / in->wall_s, bytes_text(in->peak_bytes, peak));
     if (in->out_path) fprintf(f, "written     %s\n", in->out_path);
 }
 

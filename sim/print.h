@@ -12,6 +12,7 @@ struct print_in {
     const struct deploy *d;
     const struct outcome *o;
     double wall_s;          /* of all runs */
+    double peak_bytes;      /* largest resident memory of the process so far */
     const char *out_path;   /* run file, or NULL */
 };
 

@@ -136,6 +136,7 @@ json_t *print_json(const struct print_in *in)
     put_uncertainty(j, o);
     json_put_f64(j, "wall.simulate_s", in->wall_s);
     json_put_f64(j, "wall.requests_per_s", (double)m->due * (o->n_seed + o->n_draw) / in->wall_s);
+    json_put_f64(j, "wall.peak_memory_bytes", in->peak_bytes);
     if (in->out_path) json_put_text(j, "run_file", in->out_path);
     return j;
 }

@@ -44,6 +44,8 @@ const char *acc_file(struct acc *w, const char *relative)
         if (strcmp(w->seen[i].name, relative) == 0) return path;
     struct acc_seen *s = w->seen + w->n_seen;
     if (access(path, R_OK) != 0 || prov_sha256_file(path, s->sha, &e) != ST_OK) {
+        for (int i = 0; i < w->n_line; i++)
+            if (strcmp(w->line[i].file, relative) == 0) return NULL;
         acc_say(w, "\n* data not found: %s\n", relative);
         acc_summary(w, relative, "-", NULL, 0, "data not found");
         return NULL;

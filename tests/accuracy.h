@@ -147,7 +147,7 @@ struct acc_run {
     struct acc_value latency[ACC_METRICS][ACC_STATS]; /* s */
     struct acc_value requests_per_s, out_tok_per_s;
     double window_s; /* first due to last completion */
-    double kv_peak;  /* largest share of the KV blocks in use */
+    double kv_tok;   /* room for KV of a replica, tokens */
 };
 /* Runs all scenarios, two at a time, by `$ORRERY_BIN simulate` (./orrery if unset). False, and a
  * line that says so, if there is no such program. */

@@ -171,12 +171,15 @@ void e2e_trtllm(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
     }
     q->yaml = e2e_yaml(w, &p);
     if (latency) e2e_latency("ttft_mean", q);
-    q->static_batch = fixed_batch && !latency;
+    q->at_once_tok = fixed_batch && !latency ? batch * (r->isl + r->osl) : 0;
     q->divide = has(r->metric, "per_gpu") ? r->n_gpu : 1;
+    bool old = strncmp(r->version, "0.10", 4) == 0 || strncmp(r->version, "0.11", 4) == 0 ||
+               strncmp(r->version, "0.12", 4) == 0;
     snprintf(q->group, sizeof q->group, "%s, %s, TP %g, %s, %s",
-             latency       ? "first token, static"
-             : fixed_batch ? "tokens/s, static"
-                           : "tokens/s, in flight",
+             latency       ? "first token of a static batch (0.5-0.9)"
+             : fixed_batch ? "tokens/s of static batches (0.5-0.9)"
+             : old         ? "tokens/s in flight (0.10-0.12)"
+                           : "tokens/s in flight (0.14-1.0)",
              r->model, r->tp,
              has(r->gpu, "L40S")   ? "L40S"
              : has(r->gpu, "H100") ? "H100"
@@ -271,23 +274,25 @@ void e2e_mlperf(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
     p.policy = open ? "name: vllm" : trtllm_policy(w, 0, 2048);
     p.library = true;
     q->yaml = e2e_yaml(w, &p);
-    snprintf(q->group, sizeof q->group, "%s, %s, %g GPUs",
-             latency ? r->metric : "tokens/s, offline",
+    snprintf(q->group, sizeof q->group, "%s%s, %s, %g GPUs", open ? "open division " : "",
+             latency ? r->metric : "tokens/s offline",
              int4   ? "vLLM GPTQ"
              : open ? "vLLM FP8"
-                    : "TensorRT",
+                    : "TensorRT-LLM",
              r->n_gpu);
 }
 
 /* ---- ANL: static batches on A100-40GB */
 
+/* Figure 5 of the study repeats runs of its main table, figures and all. */
 static bool in_other_study(const struct e2e_row *r)
 {
-    size_t len = strcspn(r->scenario, "p");
+    const char *end = strstr(r->scenario, ";parallelism");
+    size_t len = end ? (size_t)(end - r->scenario) : strlen(r->scenario);
     for (const struct e2e_row *x = table.row; x < r; x++)
-        if (x->value == r->value && x->tp == r->tp && x->isl == r->isl && x->osl == r->osl &&
-            strcmp(x->model, r->model) == 0 && strcmp(x->metric, r->metric) == 0 &&
-            strncmp(x->scenario, r->scenario, len) == 0)
+        if (fabs(x->value / r->value - 1) < 1e-6 && x->tp == r->tp && x->isl == r->isl &&
+            x->osl == r->osl && strcmp(x->model, r->model) == 0 &&
+            strcmp(x->metric, r->metric) == 0 && strncmp(x->scenario, r->scenario, len) == 0)
             return true;
     return false;
 }
@@ -314,7 +319,7 @@ void e2e_static_batch(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
                    : trtllm_policy(w, r->isl, batch);
     q->yaml = e2e_yaml(w, &p);
     q->what = E2E_WINDOW;
-    q->static_batch = true;
+    q->at_once_tok = batch * (r->isl + r->osl);
     snprintf(q->group, sizeof q->group, "%s, %s, TP %g, batch %s", framework, p.model, r->tp,
              batch == 1 ? "1" : "16-64");
 }

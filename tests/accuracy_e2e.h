@@ -20,10 +20,10 @@ struct e2e_ask {
     enum e2e_quantity what;
     enum acc_metric metric;
     enum acc_stat stat;
-    bool static_batch; /* all sequences are meant to run at once: without room, another test */
-    double in_tok;     /* E2E_ALL_TOK: prompt tokens of a request */
-    double divide;     /* of the prediction, by number of GPUs */
-    double to_base;    /* the row's value in s, 1/s */
+    double at_once_tok; /* KV of a static batch whose sequences all run at once; 0: no such batch */
+    double in_tok;      /* E2E_ALL_TOK: prompt tokens of a request */
+    double divide;      /* of the prediction, by number of GPUs */
+    double to_base;     /* the row's value in s, 1/s */
 };
 
 /* The parts of a scenario that differ between cases. */

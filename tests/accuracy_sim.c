@@ -50,7 +50,8 @@ static void take(struct acc_run *r, const struct doc *d)
     r->requests_per_s = value(through, "requests", "_per_s", 1);
     r->out_tok_per_s = value(through, "output_tokens", "_per_s", 1);
     r->window_s = number(doc_get(doc_get(d, "runs"), "window_s"));
-    r->kv_peak = number(doc_get(doc_get(d, "kv"), "peak_ratio"));
+    r->kv_tok = number(doc_get(doc_get(d, "kv"), "blocks")) *
+                number(doc_get(doc_get(d, "kv"), "block_tok"));
     double lost = number(doc_get(doc_get(d, "requests"), "rejected")) +
                   number(doc_get(doc_get(d, "requests"), "failed"));
     r->ok = lost == 0;
