@@ -94,7 +94,7 @@ fuzz-run: $(FUZZ:%=$B/fuzz/%)
 	@sh tests/fuzz/run.sh $B $(FUZZ_S) $(FUZZ)
 bench: orrery $B/tests/run
 	sh tests/bench.sh ./orrery $B/tests/run > $B/bench.md && mv $B/bench.md tests/bench.md
-accuracy: $B/tests/accuracy
+accuracy: $B/tests/accuracy $B/orrery
 	./$< > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
 check:
 	@$(SUB) CC=clang $(call BESIDE,clang) objects

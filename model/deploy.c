@@ -15,7 +15,6 @@
 
 enum { PATH_BYTES = 1024, MAX_MODEL = 256, MAX_TP = 1024 };
 enum { FIXED_KV_BLOCKS = 1 << 20 };       /* of a degenerate server when none are given */
-enum { REF_DECODE = 64, REF_CTX = 1024 }; /* the decode step that "auto" balances */
 
 /* ---- names */
 
@@ -64,21 +63,30 @@ static int load_model(const struct deploy_request *q, struct arena *a, struct ar
     return arch_read(path, out, e);
 }
 
+static int load_nodes(const struct deploy_request *q, int n_node, struct arena *a, struct hw *out,
+                      struct err *e)
+{
+    if (!q->hw) return hw_load(q->hardware, q->beside, n_node, a, out, e);
+    *out = *q->hw;
+    out->n_node = n_node;
+    return hw_check_nodes(out, e);
+}
+
 /* n_node 0: as many as the GPUs of the strategy fill. Degrees out of range are left to
  * strategy_check. */
 static int load_hardware(const struct deploy_request *q, struct arena *a, struct hw *out,
                          struct err *e)
 {
     const struct strategy *s = &q->strategy;
-    if (!q->hardware || !*q->hardware) return err_set(e, ST_USAGE, "no hardware is named");
+    if (!q->hw && (!q->hardware || !*q->hardware)) return err_set(e, ST_USAGE, "no hardware is named");
     if (q->n_node < 0) return err_set(e, ST_USAGE, "%d nodes: at least 1 is needed", q->n_node);
     int n_node = q->n_node > 0 ? q->n_node : 1,
-        st = hw_load(q->hardware, q->beside, n_node, a, out, e);
+        st = load_nodes(q, n_node, a, out, e);
     if (st != ST_OK || q->n_node > 0) return st;
     double need = (double)s->tp * (double)s->pp * (double)s->dp / out->sys.n_gpu;
     if (need <= 1 || need > 1e6) return ST_OK;
     n_node = (int)need + ((int)need < need);
-    return hw_load(q->hardware, q->beside, n_node, a, out, e);
+    return load_nodes(q, n_node, a, out, e);
 }
 
 /* Kernel tables: a directory, beside the scenario or as it stands. */
@@ -151,7 +159,8 @@ static int split(struct deploy *d, struct err *e)
     double layer_s = 1, first_s = 0, last_s = 0, time_s[STRATEGY_MAX_PP];
     struct step_setup u = setup_of(d, &d->profile, stage);
 
-    if (d->fixed_ns == 0) step_layer_costs(&u, REF_DECODE, REF_CTX, &layer_s, &first_s, &last_s);
+    if (d->fixed_ns == 0)
+        step_layer_costs(&u, DEPLOY_REF_DECODE, DEPLOY_REF_CTX, &layer_s, &first_s, &last_s);
     if (strcmp(how, "auto") == 0) {
         strategy_balance(d->arch.n_layer, d->n_stage, layer_s, first_s, last_s, layers);
     } else if (strcmp(how, "equal") == 0) {

@@ -8,6 +8,9 @@
 #include "model/memory.h"
 #include "model/step.h"
 
+/* The decode step that a split "auto" balances: sequences, and tokens of context of each. */
+enum { DEPLOY_REF_DECODE = 64, DEPLOY_REF_CTX = 1024 };
+
 struct deploy_stage {
     struct step_stage step;
     int first_layer;
@@ -33,6 +36,7 @@ struct deploy {
 struct deploy_request {
     const char *model;             /* path or name of a config.json */
     const char *hardware;          /* name or path */
+    const struct hw *hw;           /* the hardware itself, instead of its name; its n_node is not looked at */
     const char *beside;            /* the scenario file: relative names are tried beside it first */
     const char *engine, *kernels;  /* profile choice; kernels NULL for none */
     int n_node;                    /* 0: as many as the strategy needs */

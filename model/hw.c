@@ -346,14 +346,23 @@ static int unknown_name(const char *name, const struct catalog *c, struct arena 
                    names(c, true, false, ", ", a), names(c, false, true, ", ", a));
 }
 
+int hw_check_nodes(const struct hw *h, struct err *e)
+{
+    if (h->n_node < 1 || h->n_node > MAX_NODE)
+        return err_set(e, ST_USAGE, "%d nodes: from 1 to %d are possible", h->n_node, MAX_NODE);
+    if (h->n_node > 1 && h->sys.inter_bytes_per_s == 0)
+        return err_set(e, ST_USAGE, "%s has no inter.rate, so %d nodes of it cannot be joined",
+                       h->sys.name, h->n_node);
+    return ST_OK;
+}
+
 int hw_load(const char *name, const char *beside, int n_node, struct arena *a, struct hw *out,
             struct err *e)
 {
     struct catalog c;
-    struct hw h = { 0 };
+    struct hw h = { .n_node = n_node };
     assert(name && a && out);
-    if (n_node < 1 || n_node > MAX_NODE)
-        return err_set(e, ST_USAGE, "%d nodes: from 1 to %d are possible", n_node, MAX_NODE);
+    if (n_node < 1) return hw_check_nodes(&h, e);
     int st = read_catalog(a, &c, e);
     if (st != ST_OK) return st;
     const struct hw_system *s = find_system(&c, name);
@@ -369,9 +378,7 @@ int hw_load(const char *name, const char *beside, int n_node, struct arena *a, s
         st = unknown_name(name, &c, a, e);
     }
     h.n_node = n_node;
-    if (st == ST_OK && n_node > 1 && h.sys.inter_bytes_per_s == 0)
-        st = err_set(e, ST_USAGE, "%s has no inter.rate, so %d nodes of it cannot be joined",
-                     h.sys.name, n_node);
+    if (st == ST_OK) st = hw_check_nodes(&h, e);
     if (st == ST_OK) *out = h;
     return st;
 }

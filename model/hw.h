@@ -68,6 +68,8 @@ struct hw {                        /* a cluster of equal nodes */
  * name, ST_IO. */
 int hw_load(const char *name, const char *beside, int n_node, struct arena *a, struct hw *out,
             struct err *e);
+/* Nodes in range, and joined where there are several. Errors: ST_USAGE. */
+int hw_check_nodes(const struct hw *h, struct err *e);
 /* All names, sorted as in the catalog, for listings: systems then GPUs. */
 int hw_list(struct arena *a, struct hw_gpu **gpus, int *n_gpu, struct hw_system **systems, int *n_system,
             struct err *e);

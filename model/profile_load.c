@@ -359,6 +359,8 @@ static void load_links(struct load *l)
     const struct doc *d = doc_get(l->root, "links"), *k = doc_get(l->root, "rank_skew");
     double sd_a = get(l, d, "sd_a", UNIT_RATIO, 0.4), sd_b = get(l, d, "sd_b", UNIT_RATIO, 0.2);
     double peer = s->peer_bytes_per_s > 0 ? s->peer_bytes_per_s : l->hw->gpu.pcie_bytes_per_s;
+    /* Bridges join pairs: only two stages of one GPU each are neighbours on one. */
+    if (s->fabric == HW_PAIRS && !(l->strategy->tp == 1 && l->strategy->pp == 2)) peer = l->hw->gpu.pcie_bytes_per_s / 2;
     double net = s->inter_bytes_per_s > 0 ? s->inter_bytes_per_s : s->nic_bytes_per_s;
     const char *source = "from the system's link figures";
     put(l, P_P2P_A_S, s->peer_alpha_s > 0 ? s->peer_alpha_s : 10e-6, sd_a, COVER_CLASS, source);

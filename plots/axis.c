@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-static const double LOG_FROM = 20;
+static const double LOG_FROM = 20, MOST = 1e18;
 
 void axis_init(struct axis *x)
 {
@@ -13,7 +13,7 @@ void axis_init(struct axis *x)
 
 void axis_add(struct axis *x, double v)
 {
-    if (!isfinite(v)) return;
+    if (!(fabs(v) <= MOST)) return;
     if (isnan(x->lo) || v < x->lo) x->lo = v;
     if (isnan(x->hi) || v > x->hi) x->hi = v;
 }

@@ -15,7 +15,7 @@ struct axis {
 };
 
 void axis_init(struct axis *x);
-void axis_add(struct axis *x, double v); /* values that are not finite are left out */
+void axis_add(struct axis *x, double v); /* left out: not finite, past 1e18 */
 /* A time in ns: unit by the largest value; logarithmic where values span more than a factor 20
  * and none is 0. */
 void axis_time(struct axis *x);

@@ -10,11 +10,12 @@ const char *const figure_name[FIGURE_N] = { "cdf_ttft", "cdf_tpot", "cdf_e2e", "
                                             "scaling",  "gantt",    "series",  "operators" };
 
 const char *const figure_caption[FIGURE_N] = {
-    "Share of the requests due that got their first token within the time on the axis.",
+    "Share of the requests due that got their first token within the time on the axis (first seed; "
+    "the tables pool all seeds).",
     "Share of the requests due whose mean time per output token after the first is at most the "
     "time "
-    "on the axis.",
-    "Share of the requests due that were complete within the time on the axis.",
+    "on the axis (first seed).",
+    "Share of the requests due that were complete within the time on the axis (first seed).",
     "How latency, throughput and attainment change with the offered rate; bars and bands are "
     "intervals, grey is where the queue grows without bound.",
     "Output tokens per second against the number of GPUs, with the line of ideal scaling through "

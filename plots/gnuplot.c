@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,11 +57,19 @@ void gnuplot_end(struct gnuplot *g)
     *g = (struct gnuplot){ .data = NULL };
 }
 
-/* Inside single quotes gnuplot takes every byte as it is but the quote, which is doubled. */
+/* Inside double quotes gnuplot runs `commands` and knows escapes; written as octal escapes, bytes
+ * are only themselves. */
+static void put_byte(FILE *f, unsigned char c)
+{
+    bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                 (c && strchr(" /._-+=:,()[]", c));
+    fprintf(f, plain ? "%c" : "\\%03o", c);
+}
+
 void gnuplot_text(struct gnuplot *g, const char *name, const char *text, size_t max)
 {
     size_t n = strlen(text), count = 0;
-    fprintf(g->args, "%s = '", name);
+    fprintf(g->args, "%s = \"", name);
     for (size_t i = 0; i < n;) {
         uint32_t code = 0;
         size_t step = utf8_step(text + i, n - i, &code);
@@ -68,22 +77,26 @@ void gnuplot_text(struct gnuplot *g, const char *name, const char *text, size_t 
             fputs("...", g->args);
             break;
         }
+        bool control = code < 0x20 || (code >= 0x7f && code < 0xa0);
         if (step == 0 || code == 0xfffe || code == 0xffff)
-            fputc('?', g->args);
-        else if (code < 0x20 || (code >= 0x7f && code < 0xa0))
-            fputc(' ', g->args);
-        else if (code == '\'')
-            fputs("''", g->args);
+            put_byte(g->args, '?');
+        else if (control)
+            put_byte(g->args, ' ');
         else
-            fwrite(text + i, 1, step, g->args);
+            for (size_t k = 0; k < step; k++) put_byte(g->args, (unsigned char)text[i + k]);
         i += step ? step : 1;
     }
-    fputs("'\n", g->args);
+    fputs("\"\n", g->args);
+}
+
+double gnuplot_sane(double v)
+{
+    return fabs(v) <= 1e15 ? v : NAN;
 }
 
 void gnuplot_value(FILE *f, double v)
 {
-    if (isfinite(v))
+    if (!isnan(gnuplot_sane(v)))
         fprintf(f, "\t%.6g", v);
     else
         fputs("\tNaN", f);
@@ -91,7 +104,7 @@ void gnuplot_value(FILE *f, double v)
 
 void gnuplot_number(struct gnuplot *g, const char *name, double v)
 {
-    if (isfinite(v))
+    if (!isnan(gnuplot_sane(v)))
         fprintf(g->args, "%s = %.17g\n", name, v);
     else
         fprintf(g->args, "%s = NaN\n", name);

@@ -21,8 +21,10 @@ struct gnuplot {
 int gnuplot_begin(struct gnuplot *g, struct err *e);
 /* name = 'text' for the script: on one line, well-formed UTF-8, cut after `max` characters. */
 void gnuplot_text(struct gnuplot *g, const char *name, const char *text, size_t max);
-void gnuplot_value(FILE *f, double v); /* one field of the data, NaN where it is not finite */
-void gnuplot_number(struct gnuplot *g, const char *name, double v); /* NAN is gnuplot's NaN */
+/* v, or NAN where it is not finite or past 1e15, which gnuplot does not survive. */
+double gnuplot_sane(double v);
+void gnuplot_value(FILE *f, double v); /* one field of the data, sane */
+void gnuplot_number(struct gnuplot *g, const char *name, double v); /* sane; NAN is gnuplot's NaN */
 /* Runs plots/<script>; the picture's bytes are in `a`. Errors: ST_IO when gnuplot is missing or
  * fails (with its first line), ST_STOPPED after Ctrl-C. */
 int gnuplot_run(struct gnuplot *g, const char *script, enum gnuplot_format format, struct arena *a,

@@ -6,7 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TITLE_CHARS = 90, LINE_CHARS = 118, MAX_SPAN = 1600, MAX_ROW = 32, MAX_BIN = 150 };
+enum {
+    TITLE_CHARS = 90,
+    LINE_CHARS = 118,
+    MAX_SPAN = 1600,
+    MAX_ROW = 32,
+    MAX_BIN = 150,
+    MAX_STAGE = 128
+};
 
 void plot_data_head(struct source *s, const char *title, const char *seeds, struct gnuplot *g)
 {
@@ -95,20 +102,22 @@ int plot_data_gantt(struct source *s, struct gnuplot *g, struct err *e)
     if (st != ST_OK) return st;
     int n_stage = most_index(c[3], n, MAX_ROW - 1) + 1;
     int replicas = most_index(c[2], n, 1 << 20) + 1, fit = MAX_ROW / n_stage;
-    int n_row = n_stage * (replicas < fit ? replicas : fit);
+    int n_replica = replicas < fit ? replicas : fit, n_row = n_stage * n_replica;
     struct span *p = arena_array(s->arena, n + 1, sizeof *p);
     begin = least(c[0], n);
     for (size_t i = 0; i < n; i++) {
         bool sound = c[1][i] >= c[0][i] && c[2][i] >= 0 && c[3][i] >= 0 && c[3][i] < n_stage;
         all_end = c[1][i] > all_end ? c[1][i] : all_end;
-        if (!sound || c[2][i] >= n_row / n_stage) continue;
+        if (!sound || c[2][i] >= n_replica) continue;
         p[kept++] = (struct span){ c[0][i], c[1][i], (int)c[2][i] * n_stage + (int)c[3][i],
                                    c[4][i] >= 1 && c[4][i] <= 2 ? (int)c[4][i] : 0 };
     }
     if (kept == 0) return err_set(e, ST_USAGE, "%s: /stages has no span", s->file.path);
     end = gantt_end(p, kept, s->arena);
+    if (!(end > begin && end - begin < 1e18))
+        return err_set(e, ST_USAGE, "%s: the spans of /stages have no length", s->file.path);
     for (size_t i = 0; i < kept; i++)
-        if (p[i].t0 < end || end <= begin) p[shown++] = p[i];
+        if (p[i].t0 < end) p[shown++] = p[i];
     for (size_t i = 0; i < shown; i++) p[i].t1 = p[i].t1 < end ? p[i].t1 : end;
     bool in_s = end - begin >= 20e9;
     gantt_rows(p, shown, n_row, n_stage, end - begin, g);
@@ -152,6 +161,8 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
         return err_set(e, ST_USAGE, "%s: the run is shorter than two bins of /series (record.bin)",
                        s->file.path);
     double one_s = 1e-9 * (c[0][1] - c[0][0]), last_s = 1e-9 * c[0][n - 1];
+    if (!(one_s > 0 && last_s > 0 && last_s < 1e12))
+        return err_set(e, ST_USAGE, "%s: the times of /series do not go forward", s->file.path);
     n--; /* the last bin ends with the run, who knows when */
     size_t join = (n + MAX_BIN - 1) / MAX_BIN;
     double bin_s = one_s * (double)join;
@@ -194,6 +205,7 @@ int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e)
     const char *names = source_text(s, "/summary/time_share", "classes");
     char *list = arena_copy_text(s->arena, names, strlen(names));
     if (n_bubble < n_stage) n_stage = n_bubble;
+    if (n_stage > MAX_STAGE) n_stage = MAX_STAGE;
     if (n == 0 || n_stage == 0)
         return err_set(e, ST_USAGE, "%s: no time_share or stage_busy in /summary", s->file.path);
     fprintf(g->data, "# row [1]\toperator class [text]\tshare of step time [%%]\n");
@@ -204,9 +216,12 @@ int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e)
         fprintf(g->data, "%zu\t\"%s\"", row, w);
         gnuplot_value(g->data, 100 * share[row]);
         fputc('\n', g->data);
-        sum += isfinite(share[row]) ? share[row] : 0;
+        sum = fmax(sum, gnuplot_sane(100 * share[row]));
     }
-    if (sum <= 0)
+    /* also: gnuplot 5.4 crashes on labels of which none has a place */
+    for (size_t i = 0; i < n_stage; i++)
+        if (isnan(gnuplot_sane(busy[i])) || isnan(gnuplot_sane(bubble[i]))) sum = 0;
+    if (!(sum > 0))
         return err_set(e, ST_USAGE,
                        "%s: no step falls into the window, so there is no time to share",
                        s->file.path);

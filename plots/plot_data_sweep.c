@@ -27,7 +27,7 @@ static size_t sorted_rows(const double *x, size_t n, struct arena *a, struct ord
     struct order *o = arena_array(a, n + 1, sizeof *o);
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
-        if (isfinite(x[i]) && x[i] > 0) o[kept++] = (struct order){ x[i], i };
+        if (gnuplot_sane(x[i]) > 0) o[kept++] = (struct order){ x[i], i };
     qsort(o, kept, sizeof *o, by_x);
     *out = o;
     return kept;
@@ -155,8 +155,7 @@ int plot_data_rate(struct source *s, struct gnuplot *g, struct err *e)
     latency_axis(c, o, n, R_TTFT50, slo_ttft, &ttft);
     latency_axis(c, o, n, R_TPOT50, slo_tpot, &tpot);
     rate_rows(c, o, n, &ttft, &tpot, g);
-    for (size_t i = 0; i < n; i++)
-        top = c[R_REQUESTS][o[i].row] > top ? c[R_REQUESTS][o[i].row] : top;
+    for (size_t i = 0; i < n; i++) top = fmax(top, gnuplot_sane(c[R_REQUESTS][o[i].row]));
     sweep_head(s, "Latency, throughput and attainment against the offered rate", g);
     axis_args(&ttft, "ttft", slo_ttft, s, g);
     axis_args(&tpot, "tpot", slo_tpot, s, g);
@@ -195,19 +194,22 @@ int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e)
     n = sorted_rows(c[S_GPUS], n, s->arena, &o);
     if (n < 2) return err_set(e, ST_USAGE, "%s: /sweep has no two numbers of GPUs", s->file.path);
     for (size_t i = 0; i < n && o[i].x == o[0].x; i++) { /* the best of the smallest */
-        double v = c[S_OUT][o[i].row] / o[i].x;
-        if (!(v <= per_gpu)) per_gpu = v;
+        double v = gnuplot_sane(c[S_OUT][o[i].row]) / o[i].x;
+        if (!isnan(v) && !(v <= per_gpu)) per_gpu = v;
     }
+    if (!(per_gpu > 0))
+        return err_set(e, ST_USAGE, "%s: /sweep has no output on the smallest number of GPUs",
+                       s->file.path);
     fprintf(g->data,
             "# GPUs [1]\toutput [tokens/s]\tlower\tupper\tideal [tokens/s]\tof ideal [%%]\t"
             "limited by the load [1]\tstrategy [text]\n");
     for (size_t i = 0; i < n; i++) {
         size_t r = o[i].row;
         double ideal = per_gpu * o[i].x;
-        ratio = fmax(ratio, 100 * c[S_OUT][r] / ideal);
+        ratio = fmax(ratio, gnuplot_sane(100 * c[S_OUT][r] / ideal));
         bool limited = plot_data_load_limited(c[S_REQUESTS][r], c[S_RATE][r]);
         n_limited += limited;
-        top = c[S_OUT][r] > top ? c[S_OUT][r] : top;
+        top = fmax(top, gnuplot_sane(c[S_OUT][r]));
         fprintf(g->data, "%.6g", o[i].x);
         gnuplot_value(g->data, c[S_OUT][r]);
         gnuplot_value(g->data, c[S_OUT_LO][r]);

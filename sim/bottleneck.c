@@ -19,6 +19,7 @@ const char *bottleneck(const struct metrics *m, int64_t max_seqs, struct arena *
         [SCHED_BY_BUDGET] = "the token budget of a step: prompts wait for policy.max_batch_tokens",
         [SCHED_BY_PREEMPTION] = "KV memory: running requests are preempted"
     };
+    if (m->w.n_step == 0) return "none: nothing ran";
     int stage = 0, worst = 0;
     double blocked = 0, waiting = m->w.queue_area_ns / (m->w.queue_area_ns + m->w.running_area_ns);
     for (int p = 1; p < m->n_stage; p++)

@@ -217,8 +217,9 @@ static void pull(void *arg, int i)
 
 static void find_levers(const struct deploy *d, int n_thread, struct outcome *o)
 {
-    struct lever l = { .d = d, .m = &o->all, .base = mean_step_s(&o->all, d->step, d->n_stage) };
+    struct lever l = { .d = d, .m = &o->all };
     if (d->fixed_ns || o->all.w.n_step == 0) return;
+    l.base = mean_step_s(&o->all, d->step, d->n_stage);
     pool_run(n_thread, P_N, pull, &l);
     for (int k = 0; k < EVALUATE_TOP; k++) {
         int best = 0;

@@ -58,6 +58,7 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     into->kv_blocks = from->kv_blocks;
     into->n_replica = from->n_replica;
     into->n_stage = from->n_stage;
+    if (!into->why_rejected) into->why_rejected = from->why_rejected;
     into->stopped = into->stopped || from->stopped;
 }
 
@@ -111,6 +112,7 @@ double metrics_utilisation(const struct metrics *m, int stage)
 
 double metrics_bubble(const struct metrics *m, int stage)
 {
+    if (m->w.active_ns <= 0) return 0;
     double idle = 1 - ratio(m->w.stage_busy_ns[stage], m->w.active_ns);
     return idle < 0 ? 0 : idle;   /* a batch that straddles the window's end is counted whole */
 }

@@ -59,6 +59,7 @@ struct metrics {
     struct step_extent extent;
     uint64_t digest;                                  /* of every event: kind, request, time; order-free sum */
     int64_t n_run;                                    /* pooled runs */
+    const char *why_rejected;                         /* of the first that was; NULL */
     bool    stopped;                                  /* Ctrl-C */
 };
 

@@ -120,6 +120,7 @@ static void slo(const struct print_in *in, FILE *f)
 static void where_time_goes(const struct print_in *in, FILE *f)
 {
     const struct metrics *m = &in->o->all;
+    if (m->w.n_step == 0) return;
     fprintf(f, "time        ");
     for (int c = 0; c < STEP_N_CLASS; c++)
         fprintf(f, "%s%s %.1f %%", c ? ", " : "", step_class_name((enum step_class)c),
@@ -151,9 +152,10 @@ static void checks(const struct print_in *in, FILE *f)
     const struct outcome *o = in->o;
     const struct metrics *m = &o->first;
     char wall[N_TEXT], peak[N_TEXT];
-    fprintf(f, "requests    %lld due = %lld finished + %lld failed + %lld rejected; Little's law holds to %.1e; digest %016llx\n",
-            (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected,
-            metrics_little_error(&o->all), (unsigned long long)m->digest);
+    fprintf(f, "requests    %lld due = %lld finished + %lld failed + %lld rejected%s%s%s; Little's law holds to %.1e; digest %016llx\n",
+            (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected, m->rejected ? " (" : "",
+            m->rejected ? m->why_rejected : "", m->rejected ? ")" : "", metrics_little_error(&o->all),
+            (unsigned long long)m->digest);
     fprintf(f, "runs        %d seed%s, %d draws of the constants; %s, %.3g requests/s simulated, %s of memory\n", o->n_seed,
             o->n_seed == 1 ? "" : "s", o->n_draw, units_human(UNIT_TIME, in->wall_s, wall, N_TEXT),
             (double)m->due * (o->n_seed + o->n_draw) / in->wall_s, bytes_text(in->peak_bytes, peak));

@@ -117,6 +117,7 @@ json_t *print_json(const struct print_in *in)
     json_put_i64(j, "requests.finished", m->finished);
     json_put_i64(j, "requests.failed", m->failed);
     json_put_i64(j, "requests.rejected", m->rejected);
+    if (m->why_rejected) json_put_text(j, "requests.why_rejected", m->why_rejected);
     json_put_i64(j, "runs.seeds", o->n_seed);
     json_put_i64(j, "runs.draws", o->n_draw);
     json_put_f64(j, "runs.interval_level", in->s->sim.level);

@@ -215,14 +215,16 @@ int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
 {
     static const char *const engine[] = { "any", "vllm", "trtllm" };
     struct hw h;
-    int st = hw_load(s->o.hardware, s->path, 1, s->arena, &h, e);
+    int st = ST_OK;
+    if (s->hw) h = *s->hw;
+    else st = hw_load(s->o.hardware, s->path, 1, s->arena, &h, e);
     if (st == ST_OK) {
         s->policy.max_batch_tok = batch_tok(&s->policy, &h);
         int64_t tok = s->policy.max_batch_tok;
         if (s->policy.policy == SCHED_SARATHI) tok = s->policy.chunk_tok;
         if (tok < s->policy.max_seqs) tok = s->policy.max_seqs;
         struct deploy_request q = {
-            .model = s->o.model, .hardware = s->o.hardware, .beside = s->path, .engine = engine[s->o.engine],
+            .model = s->o.model, .hardware = s->o.hardware, .hw = &h, .beside = s->path, .engine = engine[s->o.engine],
             .kernels = s->o.kernels, .n_node = (int)s->o.nodes, .strategy = s->strategy,
             .lim = { tok, s->policy.max_seqs, s->policy.block_tok, s->policy.memory_util },
             .kv_blocks = s->policy.kv_blocks, .fixed_ns = s->o.fixed_ns

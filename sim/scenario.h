@@ -27,6 +27,7 @@ struct scenario_opts {       /* keys title, model, hardware.*, record.* */
 enum { SCENARIO_MAX_SWEEP = 256 };
 struct scenario {
     const char *path;
+    const struct hw *hw;     /* set by the caller: deployed on this instead of what o.hardware names; NULL */
     struct doc *doc;
     struct conf_set conf;
     int n_own;               /* tables of the scenario itself */

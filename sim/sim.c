@@ -245,9 +245,11 @@ static void arrive(struct sim *s)
     for (int i = 0; i < s->n_rep; i++) s->load[i] = s->rep[i].n_sys;
     int i = router_pick(&s->router, &q, s->load);
     struct replica *r = &s->rep[i];
-    if (sched_refuses(&r->s, &q)) {
+    const char *why = sched_refuses(&r->s, &q);
+    if (why) {
         struct sreq gone = { .t = q, .t_start_ns = -1, .t_first_ns = -1, .t_last_ns = -1, .replica = i };
         s->m->rejected++;
+        if (!s->m->why_rejected) s->m->why_rejected = why;
         s->m->digest += mix_pair(mix_pair(DIGEST_REJECT, (uint64_t)q.id), (uint64_t)q.t_due_ns);
         tell_request(s, &gone, RUN_REJECTED);
         answer(s, &q, s->now_ns);

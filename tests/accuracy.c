@@ -124,28 +124,38 @@ void acc_table(struct acc *w, const struct acc_groups *v, const char *head,
     }
 }
 
-void acc_groups_summary(struct acc *w, const struct acc_groups *v, int first, const char *file,
-                        const char *what)
+static void summarise_part(struct acc *w, const struct acc_groups *v, int first, const char *file,
+                           const char *what)
 {
     struct acc_err all = { NULL, 0, 0 };
-    const char *sample = "";
-    size_t odd = 0;
+    const char *sample = "", *part = v->g[first].part;
     for (int i = first; i < v->n; i++) {
         const struct acc_group *g = v->g + i;
-        if (g->odd) {
-            odd += g->all.n;
-            continue;
-        }
+        if (g->odd || strcmp(g->part, part) != 0) continue;
         acc_err_join(&all, &g->all);
         bool mixed = *sample && strcmp(sample, g->sample) != 0;
         bool yes = strncmp(sample, "yes", 3) == 0 || strncmp(g->sample, "yes", 3) == 0;
         sample = !mixed ? g->sample : yes || strcmp(sample, "in part") == 0 ? "in part" : "no";
     }
     struct acc_sum s = acc_err_sum(&all);
-    if (s.n) acc_summary(w, file, what, &s, 0, sample);
+    const char *text = arena_printf(&w->a, "%s%s%s", what, *part ? ", " : "", part);
+    if (s.n) acc_summary(w, file, text, &s, 0, sample);
+    acc_err_release(&all);
+}
+
+void acc_groups_summary(struct acc *w, const struct acc_groups *v, int first, const char *file,
+                        const char *what)
+{
+    size_t odd = 0;
+    for (int i = first; i < v->n; i++) {
+        bool seen = v->g[i].odd;
+        if (v->g[i].odd) odd += v->g[i].all.n;
+        for (int k = first; k < i; k++)
+            seen |= !v->g[k].odd && strcmp(v->g[k].part, v->g[i].part) == 0;
+        if (!seen) summarise_part(w, v, i, file, what);
+    }
     if (odd)
         acc_summary(w, file, what, NULL, odd, "not scored: faster than the hardware's peak rates");
-    acc_err_release(&all);
 }
 
 static int by_name(const void *a, const void *b)

@@ -56,7 +56,8 @@ struct acc_sum acc_err_sum(const struct acc_err *v);
 enum { ACC_BINS = 3, ACC_GROUPS = 256 };
 struct acc_group {
     char key[192], sample[64];
-    bool odd; /* the measurement is at fault, not the prediction: summed up apart */
+    char part[128]; /* of its file, for the summary: "" the whole */
+    bool odd;       /* the measurement is at fault, not the prediction: summed up apart */
     size_t n_interval, n_inside; /* predictions with an interval, and measurements inside it */
     struct acc_err all, bin[ACC_BINS];
 };
@@ -91,7 +92,7 @@ void acc_say(struct acc *w, const char *fmt, ...) __attribute__((format(printf, 
  * modelled, n rows, `sample` says why. */
 void acc_summary(struct acc *w, const char *file, const char *what, const struct acc_sum *s,
                  size_t n, const char *sample);
-/* Lines of the summary for the groups from `first` on: what is modelled, and the odd ones. */
+/* Lines of the summary for the groups from `first` on: one for each part, and the odd ones. */
 void acc_groups_summary(struct acc *w, const struct acc_groups *v, int first, const char *file,
                         const char *what);
 /* One Markdown table of all groups; bins names the three ranges, or NULL. */

@@ -133,7 +133,10 @@ static struct acc_group *gemm_group(struct kernels *k, const char *word, bool sm
     bool block = strcmp(word, "fp8_block") == 0;
     if (block) sample = "no: block scales as plain fp8";
     if (small && strcmp(sample, "yes") == 0) sample = "no: N or K below 1024";
-    return acc_group_of(&k->groups, label(k, word, small ? ", N or K < 1024" : ""), sample);
+    const char *range = small ? ", N or K < 1024" : "";
+    struct acc_group *g = acc_group_of(&k->groups, label(k, word, range), sample);
+    snprintf(g->part, sizeof g->part, "%s%s", word, range);
+    return g;
 }
 
 static void gemm_file(struct kernels *k, const char *path)
@@ -242,6 +245,7 @@ static struct acc_group *attn_group(struct kernels *k, const struct attn_row *r)
     if (!odd && !r->prefill) more = far ? ", KV > 1.5 L2, GQA" : ", less KV or MHA";
     struct acc_group *g = acc_group_of(&k->groups, label(k, what, more), sample);
     g->odd = odd;
+    snprintf(g->part, sizeof g->part, "%s%s", what, r->prefill ? "" : more);
     return g;
 }
 

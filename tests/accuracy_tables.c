@@ -54,7 +54,7 @@ static void law_lists(struct tables *t, const struct profile_dir *d, struct acc_
     struct acc_csv csv;
     const char *path = file_of(t->w, d, file);
     if (!acc_open(t->w, path, &csv)) return;
-    struct acc_err all = { NULL, 0, 0 };
+    struct acc_err all[2] = { { NULL, 0, 0 } }; /* GEMMs, the rest */
     size_t unknown = 0;
     for (size_t i = 0; i < csv.n_row; i++) {
         const char *layer = acc_csv_word(&csv, i, "layer");
@@ -70,7 +70,7 @@ static void law_lists(struct tables *t, const struct profile_dir *d, struct acc_
             continue;
         }
         double p = acc_op_s(v, o);
-        acc_err_add(&all, p, us * 1e-6);
+        acc_err_add(all + (o->kind != OP_GEMM), p, us * 1e-6);
         char key[96];
         snprintf(key, sizeof key, "%s, %s", dense ? "dense" : "per sequence", layer);
         acc_group_add(acc_group_of(&t->law, key, no_release),
@@ -79,10 +79,13 @@ static void law_lists(struct tables *t, const struct profile_dir *d, struct acc_
                                  : 2,
                       p, us * 1e-6);
     }
-    struct acc_sum s = acc_err_sum(&all);
-    acc_summary(t->w, path, "laws", &s, 0, no_release);
+    for (int i = 0; i < 2; i++) {
+        struct acc_sum s = acc_err_sum(all + i);
+        acc_summary(t->w, path, i == 0 ? "laws, GEMMs" : "laws, norms, activations, sampling", &s,
+                    0, no_release);
+        acc_err_release(all + i);
+    }
     if (unknown) acc_summary(t->w, path, "operators unknown to the model", NULL, unknown, "-");
-    acc_err_release(&all);
     acc_csv_release(&csv);
 }
 
@@ -144,7 +147,7 @@ static void law_attention(struct tables *t, const struct profile_dir *d, struct 
                       p, us * 1e-6);
     }
     struct acc_sum s = acc_err_sum(&all);
-    acc_summary(t->w, path, "laws", &s, 0, no_release);
+    acc_summary(t->w, path, "laws, attention", &s, 0, no_release);
     acc_err_release(&all);
     acc_csv_release(&csv);
 }

@@ -332,3 +332,17 @@ TEST(simulate_runs_the_mooncake_trace)
              trace);
     check_adds_up(args, 3993);
 }
+
+TEST(simulate_says_why_nothing_could_run)
+{
+    const char *path = put("long.yaml", "model: falcon-180b\nhardware: dgx-h100\nstrategy: {tp: 8, weights: fp8}\npolicy: orca\n"
+                                        "workload: {rate: 1/s, requests: 2, prompt: {dist: fixed, mean: 2048tok}, "
+                                        "output: {dist: fixed, mean: 1tok}}\n");
+    CHECK_INT(simulate("%s", path), 0);
+    CHECK_HAS(out, "2 due = 0 finished + 0 failed + 2 rejected (prompt and output exceed the model's context)");
+    CHECK(strstr(out, "nan") == NULL);
+    CHECK_INT(simulate("%s --json", path), 0);
+    json_t *j = parsed();
+    CHECK(json_is_null(at(j, "latency.ttft.mean_ns")));
+    json_decref(j);
+}
