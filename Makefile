@@ -17,7 +17,7 @@ TAG_1    := san
 TAG_fuzz := fuzz
 B        := build/$(TAG_$(SAN))$(if $(findstring clang,$(CC)),-clang)
 # by name: with both Debian packages installed, plain `hdf5` may be the MPI build
-PKG      := hdf5-serial gsl yaml-0.1 jansson libmd
+PKG      := hdf5-serial gsl yaml-0.1 jansson libmd hwloc expat
 WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
             -Wmissing-prototypes -Wvla -Wundef -Wwrite-strings -Wformat=2 -Werror
 CHECKED  := -O1 -fno-sanitize-recover=undefined -fno-omit-frame-pointer -fsanitize=address,undefined

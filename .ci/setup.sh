@@ -35,6 +35,8 @@ look() {
     need libyaml-dev has_lib yaml-0.1
     need libjansson-dev has_lib jansson
     need libmd-dev has_lib libmd
+    need libhwloc-dev has_lib hwloc
+    need libexpat1-dev has_lib expat
     need gnuplot-nox has gnuplot
     [ "$1" = demo ] && return
     need python3-h5py has_python h5py

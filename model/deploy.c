@@ -52,8 +52,7 @@ static int unknown_model(const char *name, struct arena *a, struct err *e)
                    model_names(", ", a));
 }
 
-static int load_model(const struct deploy_request *q, struct arena *a, struct arch *out,
-                      struct err *e)
+int deploy_model(const struct deploy_request *q, struct arena *a, struct arch *out, struct err *e)
 {
     char path[PATH_BYTES];
     if (!q->model || !*q->model) return err_set(e, ST_USAGE, "no model is named");
@@ -78,7 +77,8 @@ static int load_hardware(const struct deploy_request *q, struct arena *a, struct
                          struct err *e)
 {
     const struct strategy *s = &q->strategy;
-    if (!q->hw && (!q->hardware || !*q->hardware)) return err_set(e, ST_USAGE, "no hardware is named");
+    if (!q->hw && (!q->hardware || !*q->hardware))
+        return err_set(e, ST_USAGE, "no hardware is named");
     if (q->n_node < 0) return err_set(e, ST_USAGE, "%d nodes: at least 1 is needed", q->n_node);
     int n_node = q->n_node > 0 ? q->n_node : 1,
         st = load_nodes(q, n_node, a, out, e);
@@ -270,12 +270,13 @@ static int count_memory(struct deploy *d, int64_t given, struct err *e)
 
 /* ---- all of it */
 
-static int load_profile(const struct deploy_request *q, struct arena *a, struct deploy *d,
-                        struct err *e)
+int deploy_constants(const struct deploy_request *q, const struct hw *h, struct arena *a,
+                     struct profile *out, struct table **table, struct err *e)
 {
     const char *kernels = kernel_dir(q, a), *engine = q->engine ? q->engine : "any";
-    int st = profile_load(&d->hw, &d->strategy, engine, kernels, a, &d->profile, e);
-    if (st == ST_OK && d->profile.kernels) st = table_read(d->profile.kernels, a, &d->table, e);
+    int st = profile_load(h, &q->strategy, engine, kernels, a, out, e);
+    *table = NULL;
+    if (st == ST_OK && out->kernels) st = table_read(out->kernels, a, table, e);
     return st;
 }
 
@@ -285,10 +286,10 @@ int deploy_init(const struct deploy_request *q, struct arena *a, struct deploy *
     struct deploy *d = out;
     *d = (struct deploy){ .strategy = q->strategy, .lim = q->lim, .fixed_ns = q->fixed_ns };
     int st = check_limits(&q->lim, q->kv_blocks, e);
-    if (st == ST_OK) st = load_model(q, a, &d->arch, e);
+    if (st == ST_OK) st = deploy_model(q, a, &d->arch, e);
     if (st == ST_OK) st = load_hardware(q, a, &d->hw, e);
     if (st == ST_OK) st = strategy_check(&d->strategy, &d->arch, &d->hw, e);
-    if (st == ST_OK) st = load_profile(q, a, d, e);
+    if (st == ST_OK) st = deploy_constants(q, &d->hw, a, &d->profile, &d->table, e);
     if (st != ST_OK) return st;
     d->n_stage = (int)d->strategy.pp;
     place(d);

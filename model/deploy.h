@@ -49,6 +49,11 @@ struct deploy_request {
 /* Errors ST_USAGE: unknown names, degrees that do not divide, a model that does not fit (which stage, required,
  * available, deficit, and the smallest TP that fits), ... Everything lives in a. */
 int deploy_init(const struct deploy_request *q, struct arena *a, struct deploy *out, struct err *e);
+/* Its parts that need nothing to fit: the model asked for; the constants for it on h, and the measured kernels
+ * (NULL: none). */
+int deploy_model(const struct deploy_request *q, struct arena *a, struct arch *out, struct err *e);
+int deploy_constants(const struct deploy_request *q, const struct hw *h, struct arena *a, struct profile *out,
+                     struct table **table, struct err *e);
 /* The step model of another draw of the constants, same stages. */
 int deploy_step(const struct deploy *d, const struct profile *p, struct arena *a, struct step **out,
                 struct err *e);

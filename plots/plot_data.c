@@ -148,6 +148,18 @@ static double mean_of(const double *x, size_t i, size_t k)
     return sum / (double)k;
 }
 
+/* Ends of the four y axes: requests, KV blocks in use, tokens/s, requests/s. */
+static void series_tops(double *const *c, size_t n, struct gnuplot *g)
+{
+    static const int panel[8] = { -1, 0, 0, 1, 2, 2, 3, 3 }; /* of each column */
+    static const char *const name[4] = { "requests_top", "kv_top", "tokens_top", "rate_top" };
+    double top[4] = { 0 };
+    for (int j = 1; j < 8; j++)
+        for (size_t i = 0; i < n; i++)
+            top[panel[j]] = fmax(top[panel[j]], gnuplot_sane(c[j][i] * (j == 3 ? 100 : 1)));
+    for (int k = 0; k < 4; k++) gnuplot_number(g, name[k], top[k] > 1e-9 ? 1.05 * top[k] : 1);
+}
+
 int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
 {
     static const char *const col[] = { "t",       "running",  "queue",    "kv_used",
@@ -184,6 +196,7 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
     for (int j = 1; j < N; j++) gnuplot_value(g->data, c[j][n - 1] * (j == 3 ? 100 : 1));
     fputc('\n', g->data);
     plot_data_head(s, "Load, KV memory and tokens over time", "first of", g);
+    series_tops(joined, n_bin, g);
     gnuplot_text(g, "x_unit", in_h ? "h" : "s", 4);
     gnuplot_text(g, "bin", arena_printf(s->arena, "%.4g s", bin_s), 20);
     gnuplot_number(g, "x_end", last_s * unit);

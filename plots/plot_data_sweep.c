@@ -21,13 +21,14 @@ static int by_x(const void *a, const void *b)
     return (p->row > q->row) - (p->row < q->row);
 }
 
-/* Rows whose x is a positive number, sorted. */
-static size_t sorted_rows(const double *x, size_t n, struct arena *a, struct order **out)
+/* Rows whose x is `least` or more, sorted. */
+static size_t sorted_rows(const double *x, size_t n, double least, struct arena *a,
+                          struct order **out)
 {
     struct order *o = arena_array(a, n + 1, sizeof *o);
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
-        if (gnuplot_sane(x[i]) > 0) o[kept++] = (struct order){ x[i], i };
+        if (gnuplot_sane(x[i]) >= least) o[kept++] = (struct order){ x[i], i };
     qsort(o, kept, sizeof *o, by_x);
     *out = o;
     return kept;
@@ -150,7 +151,7 @@ int plot_data_rate(struct source *s, struct gnuplot *g, struct err *e)
     if (st != ST_OK) return st;
     double slo_ttft = s->slo_ns[SOURCE_TTFT] > 0 ? (double)s->slo_ns[SOURCE_TTFT] : NAN;
     double slo_tpot = s->slo_ns[SOURCE_TPOT] > 0 ? (double)s->slo_ns[SOURCE_TPOT] : NAN;
-    n = sorted_rows(c[R_RATE], n, s->arena, &o);
+    n = sorted_rows(c[R_RATE], n, 1e-9, s->arena, &o);
     if (n < 2) return err_set(e, ST_USAGE, "%s: /sweep has no two offered rates", s->file.path);
     latency_axis(c, o, n, R_TTFT50, slo_ttft, &ttft);
     latency_axis(c, o, n, R_TPOT50, slo_tpot, &tpot);
@@ -191,7 +192,7 @@ int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e)
     int n_limited = 0;
     int st = source_columns(s, "sweep", scale_cols, S_N, c, &n, e);
     if (st != ST_OK) return st;
-    n = sorted_rows(c[S_GPUS], n, s->arena, &o);
+    n = sorted_rows(c[S_GPUS], n, 1, s->arena, &o);
     if (n < 2) return err_set(e, ST_USAGE, "%s: /sweep has no two numbers of GPUs", s->file.path);
     for (size_t i = 0; i < n && o[i].x == o[0].x; i++) { /* the best of the smallest */
         double v = gnuplot_sane(c[S_OUT][o[i].row]) / o[i].x;

@@ -211,24 +211,28 @@ static int64_t batch_tok(const struct sched_opts *o, const struct hw *h)
     return tok > o->max_seqs ? tok : o->max_seqs;
 }
 
-int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
+void scenario_request(struct scenario *s, const struct hw *h, struct deploy_request *q)
 {
     static const char *const engine[] = { "any", "vllm", "trtllm" };
-    struct hw h;
-    int st = ST_OK;
-    if (s->hw) h = *s->hw;
-    else st = hw_load(s->o.hardware, s->path, 1, s->arena, &h, e);
+    s->policy.max_batch_tok = batch_tok(&s->policy, h);
+    int64_t tok = s->policy.max_batch_tok;
+    if (s->policy.policy == SCHED_SARATHI) tok = s->policy.chunk_tok;
+    if (tok < s->policy.max_seqs) tok = s->policy.max_seqs;
+    *q = (struct deploy_request){
+        .model = s->o.model, .hardware = s->o.hardware, .hw = h, .beside = s->path, .engine = engine[s->o.engine],
+        .kernels = s->o.kernels, .n_node = (int)s->o.nodes, .strategy = s->strategy,
+        .lim = { tok, s->policy.max_seqs, s->policy.block_tok, s->policy.memory_util },
+        .kv_blocks = s->policy.kv_blocks, .fixed_ns = s->o.fixed_ns
+    };
+}
+
+int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
+{
+    struct hw named;
+    struct deploy_request q;
+    int st = s->hw ? ST_OK : hw_load(s->o.hardware, s->path, 1, s->arena, &named, e);
     if (st == ST_OK) {
-        s->policy.max_batch_tok = batch_tok(&s->policy, &h);
-        int64_t tok = s->policy.max_batch_tok;
-        if (s->policy.policy == SCHED_SARATHI) tok = s->policy.chunk_tok;
-        if (tok < s->policy.max_seqs) tok = s->policy.max_seqs;
-        struct deploy_request q = {
-            .model = s->o.model, .hardware = s->o.hardware, .hw = &h, .beside = s->path, .engine = engine[s->o.engine],
-            .kernels = s->o.kernels, .n_node = (int)s->o.nodes, .strategy = s->strategy,
-            .lim = { tok, s->policy.max_seqs, s->policy.block_tok, s->policy.memory_util },
-            .kv_blocks = s->policy.kv_blocks, .fixed_ns = s->o.fixed_ns
-        };
+        scenario_request(s, s->hw ? s->hw : &named, &q);
         st = deploy_init(&q, s->arena, out, e);
     }
     for (int i = 0; st == ST_OK && i < s->n_profile; i++) st = profile_set(&out->profile, s->profile[i].name, s->profile[i].v, e);

@@ -50,6 +50,8 @@ void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra
 /* File, then options (also profile.NAME=V and sweep=KEY=V1,V2,... ), then checks that need no model. Errors: ST_IO,
  * ST_USAGE with the place in the file. */
 int  scenario_read(struct scenario *s, const char *path, const struct conf_args *args, struct err *e);
+/* What scenario_deploy asks for on h, which stays the caller's; policy.max_batch_tok is resolved in s. */
+void scenario_request(struct scenario *s, const struct hw *h, struct deploy_request *q);
 /* Puts the model on the hardware; policy.max_batch_tok is resolved in s. */
 int  scenario_deploy(struct scenario *s, struct deploy *out, struct err *e);
 /* The effective scenario as YAML, defaults included. */
