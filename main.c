@@ -1,6 +1,6 @@
 /* main.c - the table of subcommands, and what the shell asks of a program: help, version,
- * completion, a manual page, exit codes. The only file that exits. SPDX-License-Identifier:
- * Apache-2.0 */
+ * completion, a manual page, exit codes. The only file that exits.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
 #include <gsl/gsl_errno.h>

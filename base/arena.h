@@ -10,19 +10,19 @@
 
 struct arena_chunk;
 struct arena {
-    struct arena_chunk *last;   /* newest chunk; NULL while empty */
-    size_t used, cap;           /* bytes of the newest chunk */
-    size_t total_bytes;         /* handed out since init, alignment included */
+    struct arena_chunk *last; /* newest chunk; NULL while empty */
+    size_t used, cap;         /* bytes of the newest chunk */
+    size_t total_bytes;       /* handed out since init, alignment included */
 };
 
-void  arena_init(struct arena *a);
+void arena_init(struct arena *a);
 /* n bytes, zeroed, aligned to 16. n may be 0: the pointer is then unique but not readable. */
 void *arena_alloc(struct arena *a, size_t n);
 /* count * size with the product checked. */
 void *arena_array(struct arena *a, size_t count, size_t size);
-char *arena_copy_text(struct arena *a, const char *text, size_t n);   /* adds the final NUL */
+char *arena_copy_text(struct arena *a, const char *text, size_t n); /* adds the final NUL */
 char *arena_printf(struct arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void  arena_release(struct arena *a);   /* frees all; a is then as after arena_init */
+void arena_release(struct arena *a); /* frees all; a is then as after arena_init */
 
 /* malloc/realloc/calloc that abort with a message instead of returning NULL. */
 void *mem_alloc(size_t n);

@@ -25,41 +25,45 @@
 #include "base/doc.h"
 #include "base/err.h"
 
-enum conf_type {        /* type of the struct member */
-    CONF_END,
-    CONF_BOOL,          /* bool: true false yes no on off */
-    CONF_INT,           /* int64_t, UNIT_COUNT */
-    CONF_TOKENS,        /* int64_t, UNIT_TOKENS; a bare integer is refused */
-    CONF_NUMBER,        /* double, pure number */
-    CONF_TIME,          /* int64_t ns */
-    CONF_RATE,          /* double, per second */
-    CONF_BYTES,         /* double, bytes */
-    CONF_BYTES_PER_S,   /* double */
-    CONF_FLOP_PER_S,    /* double */
-    CONF_WATT,          /* double */
-    CONF_USD,           /* double */
-    CONF_USD_PER_H,     /* double */
-    CONF_WORD,          /* int: index into `allow`, words separated by one blank */
-    CONF_TEXT           /* const char *, in the arena; NULL when unset and the default is NULL */
+enum conf_type { /* type of the struct member */
+                 CONF_END,
+                 CONF_BOOL,        /* bool: true false yes no on off */
+                 CONF_INT,         /* int64_t, UNIT_COUNT */
+                 CONF_TOKENS,      /* int64_t, UNIT_TOKENS; a bare integer is refused */
+                 CONF_NUMBER,      /* double, pure number */
+                 CONF_TIME,        /* int64_t ns */
+                 CONF_RATE,        /* double, per second */
+                 CONF_BYTES,       /* double, bytes */
+                 CONF_BYTES_PER_S, /* double */
+                 CONF_FLOP_PER_S,  /* double */
+                 CONF_WATT,        /* double */
+                 CONF_USD,         /* double */
+                 CONF_USD_PER_H,   /* double */
+                 CONF_WORD,        /* int: index into `allow`, words separated by one blank */
+                 CONF_TEXT /* const char *, in the arena; NULL when unset and the default is NULL */
 };
 
 struct conf_row {
-    const char *key;       /* "strategy.tp"; what stands before the last dot is its YAML map */
+    const char *key; /* "strategy.tp"; what stands before the last dot is its YAML map */
     enum conf_type type;
-    size_t at;             /* offset of the member */
-    const char *dflt;      /* default as text; NULL: zero (NULL text), shown as "-" */
-    const char *allow;     /* words of CONF_WORD */
-    double lo, hi;         /* inclusive limits in base units (s for time); both 0: no limits */
-    const char *help;      /* one line, lower case, no full stop */
+    size_t at;         /* offset of the member */
+    const char *dflt;  /* default as text; NULL: zero (NULL text), shown as "-" */
+    const char *allow; /* words of CONF_WORD */
+    double lo, hi;     /* inclusive limits in base units (s for time); both 0: no limits */
+    const char *help;  /* one line, lower case, no full stop */
 };
 
 enum { CONF_MAX_TABLES = 12 };
-struct conf_table { const struct conf_row *rows; void *base; const char *title; };
+struct conf_table {
+    const struct conf_row *rows;
+    void *base;
+    const char *title;
+};
 struct conf_set {
     struct conf_table table[CONF_MAX_TABLES];
     int n_table;
-    struct arena *arena;   /* texts live here */
-    unsigned char *given;  /* per row over all tables: 0 default, 1 file, 2 command line */
+    struct arena *arena;  /* texts live here */
+    unsigned char *given; /* per row over all tables: 0 default, 1 file, 2 command line */
     int n_row;
 };
 
@@ -67,9 +71,9 @@ struct conf_set {
 void conf_init(struct conf_set *s, struct arena *a);
 void conf_add(struct conf_set *s, const struct conf_row *rows, void *base, const char *title);
 
-/* Applies a YAML map. `skip` lists top-level keys, separated by blanks, that belong to somebody else
- * (NULL for none). Where a key is a group ("policy") and the file gives a scalar, the scalar goes to
- * "<group>.name" if there is such a row: `policy: vllm` is `policy: {name: vllm}`.
+/* Applies a YAML map. `skip` lists top-level keys, separated by blanks, that belong to somebody
+ * else (NULL for none). Where a key is a group ("policy") and the file gives a scalar, the scalar
+ * goes to "<group>.name" if there is such a row: `policy: vllm` is `policy: {name: vllm}`.
  * Errors ST_USAGE, one sentence in the form
  *     x.yaml:11:9: policy.name: 'sarathy' is none of static, orca, sarathi; did you mean 'sarathi'?
  *     x.yaml:12:3: policy: no key 'chnk', only name, kv, chunk; did you mean 'chunk'?
@@ -83,8 +87,9 @@ int conf_set_text(struct conf_set *s, const char *key, const char *text, const c
                   struct err *e);
 
 /* The row of a key, or NULL; *table gets its table when not NULL. */
-const struct conf_row *conf_find(const struct conf_set *s, const char *key, struct conf_table **table);
-bool conf_given(const struct conf_set *s, const char *key);   /* by file or command line */
+const struct conf_row *conf_find(const struct conf_set *s, const char *key,
+                                 struct conf_table **table);
+bool conf_given(const struct conf_set *s, const char *key); /* by file or command line */
 
 /* Present value as text that conf_set_text reads back to the same value; "-" for an unset row whose
  * default is NULL. Returns buf. */
@@ -95,17 +100,21 @@ void conf_echo_yaml(const struct conf_set *s, FILE *f);
 /* Options grouped by table title, with type, default, allowed words and help; 100 columns. */
 void conf_help(const struct conf_set *s, FILE *f);
 
-/* A command line taken apart: files, and options in order. A switch (CONF_BOOL) stands alone and means "yes"; another
- * option takes its value after '=' or as the next argument. '-' in a key is read as '_'. -h is --help; keys that are no
- * row of the set need '='. Errors ST_USAGE. Texts live in the set's arena. */
+/* A command line taken apart: files, and options in order. A switch (CONF_BOOL) stands alone and
+ * means "yes"; another option takes its value after '=' or as the next argument. '-' in a key is
+ * read as '_'. -h is --help; keys that are no row of the set need '='. Errors ST_USAGE. Texts live
+ * in the set's arena. */
 enum { CONF_MAX_FILES = 64 };
 struct conf_args {
     const char *file[CONF_MAX_FILES];
     int n_file, n_option;
-    struct conf_option { const char *key, *text, *where; } *option;   /* where: "--key" as typed */
+    struct conf_option {
+        const char *key, *text, *where;
+    } * option; /* where: "--key" as typed */
     bool help;
 };
-int conf_args(struct conf_set *s, int argc, char *const *argv, struct conf_args *out, struct err *e);
+int conf_args(struct conf_set *s, int argc, char *const *argv, struct conf_args *out,
+              struct err *e);
 /* Applies the options, in order. */
 int conf_apply_args(struct conf_set *s, const struct conf_args *a, struct err *e);
 

@@ -1,9 +1,11 @@
-/* base/conf_args.c - a command line as files and options of a set. SPDX-License-Identifier: Apache-2.0 */
+/* base/conf_args.c - a command line as files and options of a set.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
 #include "base/conf.h"
 
-static int add_option(struct conf_set *s, const char *arg, const char *next, struct conf_args *out, struct err *e)
+static int add_option(struct conf_set *s, const char *arg, const char *next, struct conf_args *out,
+                      struct err *e)
 {
     const char *equal = strchr(arg, '=');
     size_t n = equal ? (size_t)(equal - arg) - 2 : strlen(arg) - 2;

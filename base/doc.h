@@ -1,9 +1,9 @@
 /* base/doc.h - a YAML or JSON file as a tree of text with the place of each piece.
  *
  * Scalars stay text until the option row that owns them parses them, so YAML's own typing (`no`,
- * `010`, `1e3`) never acts. Refused with file:line:column: anchors, aliases, tags, second documents,
- * duplicate keys, non-scalar keys, nesting past 64, files past 256 MiB, more than 2^24 nodes, an
- * empty document, bytes that are not UTF-8, control bytes.
+ * `010`, `1e3`) never acts. Refused with file:line:column: anchors, aliases, tags, second
+ * documents, duplicate keys, non-scalar keys, nesting past 64, files past 256 MiB, more than 2^24
+ * nodes, an empty document, bytes that are not UTF-8, control bytes.
  * YAML is read by libyaml, JSON by jansson (JSON nodes know their file; line and column are 0,
  * since jansson keeps none, and a JSON number's text is as jansson prints it with 17 digits).
  * SPDX-License-Identifier: Apache-2.0 */
@@ -34,11 +34,11 @@ struct doc {
 
 /* All nodes live in `a`. Errors: ST_IO if the file cannot be read, ST_USAGE if it is malformed. */
 int doc_read_yaml(struct arena *a, const char *path, struct doc **out, struct err *e);
-int doc_parse_yaml(struct arena *a, const char *name, const void *bytes, size_t n,
-                   struct doc **out, struct err *e);
+int doc_parse_yaml(struct arena *a, const char *name, const void *bytes, size_t n, struct doc **out,
+                   struct err *e);
 int doc_read_json(struct arena *a, const char *path, struct doc **out, struct err *e);
-int doc_parse_json(struct arena *a, const char *name, const void *bytes, size_t n,
-                   struct doc **out, struct err *e);
+int doc_parse_json(struct arena *a, const char *name, const void *bytes, size_t n, struct doc **out,
+                   struct err *e);
 
 /* Child of a map by key, or NULL (also when d is NULL or no map). */
 struct doc *doc_get(const struct doc *d, const char *key);
@@ -46,10 +46,12 @@ struct doc *doc_get(const struct doc *d, const char *key);
 /* "file:line:column" of a node, or "file" where the place is unknown. Returns buf. */
 char *doc_place(const struct doc *d, char *buf, size_t n);
 
-/* ST_USAGE with the place of the first byte that is no UTF-8 or a control byte (but tab, line ends). */
+/* ST_USAGE with the place of the first byte that is no UTF-8 or a control byte (but tab, line
+ * ends). */
 int doc_check_text(const char *name, const char *bytes, size_t n, struct err *e);
 
-/* A whole file as bytes (NUL-terminated, n excludes it) in `a`. Errors: ST_IO; ST_USAGE past `max`. */
+/* A whole file as bytes (NUL-terminated, n excludes it) in `a`. Errors: ST_IO; ST_USAGE past
+ * `max`. */
 int doc_read_bytes(struct arena *a, const char *path, size_t max, char **bytes, size_t *n,
                    struct err *e);
 

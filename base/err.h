@@ -10,16 +10,16 @@
 
 enum status {
     ST_OK = 0,
-    ST_USAGE,    /* wrong option, scenario, trace or import file: exit 2 */
-    ST_RANGE,    /* a value outside its meaning, found while computing: exit 2 */
-    ST_IO,       /* reading or writing failed: exit 5 */
-    ST_DEVICE,   /* a device or communicator failed: exit 5 */
-    ST_STOPPED   /* the user interrupted (Ctrl-C): exit 130 */
+    ST_USAGE,  /* wrong option, scenario, trace or import file: exit 2 */
+    ST_RANGE,  /* a value outside its meaning, found while computing: exit 2 */
+    ST_IO,     /* reading or writing failed: exit 5 */
+    ST_DEVICE, /* a device or communicator failed: exit 5 */
+    ST_STOPPED /* the user interrupted (Ctrl-C): exit 130 */
 };
 
 struct err {
-    int  status;      /* of the sentence in text; ST_OK while text is empty */
-    char text[760];   /* one line, no newline, UTF-8 */
+    int status;     /* of the sentence in text; ST_OK while text is empty */
+    char text[760]; /* one line, no newline, UTF-8 */
 };
 
 /* Writes the sentence unless e already holds one, and returns `status`, so that a failure reads

@@ -179,8 +179,8 @@ static hid_t open_dataset(h5 *f, const char *path, size_t *n, struct err *e)
     return -1;
 }
 
-/* Whether so many bytes can come from what the file stores of d. Deflate packs 1032 to 1 at best; rows
- * that were never written are read as zeros, and few of them are allowed for. */
+/* Whether so many bytes can come from what the file stores of d. Deflate packs 1032 to 1 at best;
+ * rows that were never written are read as zeros, and few of them are allowed for. */
 static bool could_hold(const h5 *f, hid_t d, size_t bytes)
 {
     enum { MOST_RATIO = 1040, MOST_UNWRITTEN = 1 << 16 };

@@ -15,9 +15,10 @@
 
 void json_put_f64(json_t *j, const char *path, double v);
 void json_put_i64(json_t *j, const char *path, int64_t v);
-void json_put_text(json_t *j, const char *path, const char *v);     /* NULL -> null; bytes that are no UTF-8 become '?' */
+void json_put_text(json_t *j, const char *path,
+                   const char *v); /* NULL -> null; bytes that are no UTF-8 become '?' */
 void json_put_bool(json_t *j, const char *path, bool v);
 void json_put(json_t *j, const char *path, json_t *stolen);
-void json_print(const json_t *j, FILE *f);                          /* indent 2, newline at the end */
+void json_print(const json_t *j, FILE *f); /* indent 2, newline at the end */
 
 #endif

@@ -9,7 +9,8 @@
 
 #include "base/err.h"
 
-/* "scenarios/hardware/gpus.yaml" -> a path that exists, in buf. Errors: ST_IO naming every place. */
+/* "scenarios/hardware/gpus.yaml" -> a path that exists, in buf. Errors: ST_IO naming every place.
+ * */
 int paths_find(const char *relative, char *buf, size_t n, struct err *e);
 /* `name` itself if it is a readable file, relative to the directory of `beside` (a file, may be
  * NULL) if that exists; else `under`/`name``suffix` by paths_find. */

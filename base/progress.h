@@ -1,5 +1,5 @@
-/* base/progress.h - one status line on stderr with rate and time left; nothing if stderr is no terminal.
- * SPDX-License-Identifier: Apache-2.0 */
+/* base/progress.h - one status line on stderr with rate and time left; nothing if stderr is no
+ * terminal. SPDX-License-Identifier: Apache-2.0 */
 #ifndef BASE_PROGRESS_H
 #define BASE_PROGRESS_H
 
@@ -7,20 +7,22 @@
 #include <stdint.h>
 
 struct progress {
-    const char *what;           /* "simulate" */
-    const char *unit;           /* "requests" */
+    const char *what; /* "simulate" */
+    const char *unit; /* "requests" */
     double total, done;
     int64_t start_ns, last_ns;
     bool on, shown;
 };
 
-/* on: forced by --progress (also without a terminal: one line every 10 s) or, with `force` false, by
- * stderr being a terminal. Shown only once the work has lasted a second. Thread-safe calls are the
- * caller's business: one thread reports. */
-void progress_start(struct progress *p, const char *what, const char *unit, double total, bool force);
-void progress_at(struct progress *p, double done);     /* cheap: looks at the clock every call, prints 5/s */
-void progress_end(struct progress *p);                 /* wipes the line */
+/* on: forced by --progress (also without a terminal: one line every 10 s) or, with `force` false,
+ * by stderr being a terminal. Shown only once the work has lasted a second. Thread-safe calls are
+ * the caller's business: one thread reports. */
+void progress_start(struct progress *p, const char *what, const char *unit, double total,
+                    bool force);
+void progress_at(struct progress *p,
+                 double done);         /* cheap: looks at the clock every call, prints 5/s */
+void progress_end(struct progress *p); /* wipes the line */
 
-int64_t clock_mono_ns(void);                           /* CLOCK_MONOTONIC */
+int64_t clock_mono_ns(void); /* CLOCK_MONOTONIC */
 
 #endif

@@ -192,20 +192,20 @@ int prov_write(const struct prov *p, h5 *f, const char *schema, const char *sche
     snprintf(history, n, "%s %s", p->created_utc, p->command);
     snprintf(source, sizeof source, "orrery %s, revision %s", p->version, p->revision);
     const char *const attr[][2] = {
-        {"schema_name",     schema        },
-        { "schema_version", schema_version},
-        { "Conventions",    "CF-1.10"     },
-        { "title",          title         },
-        { "source",         source        },
-        { "history",        history       },
-        { "created_utc",    p->created_utc},
-        { "run_uuid",       p->run_uuid   },
-        { "compiler",       p->compiler   },
-        { "compiler_flags", p->flags      },
-        { "host",           p->host_sha   },
-        { "cpu",            p->cpu        },
-        { "kernel",         p->kernel     },
-        { "command",        p->command    },
+        { "schema_name", schema },
+        { "schema_version", schema_version },
+        { "Conventions", "CF-1.10" },
+        { "title", title },
+        { "source", source },
+        { "history", history },
+        { "created_utc", p->created_utc },
+        { "run_uuid", p->run_uuid },
+        { "compiler", p->compiler },
+        { "compiler_flags", p->flags },
+        { "host", p->host_sha },
+        { "cpu", p->cpu },
+        { "kernel", p->kernel },
+        { "command", p->command },
     };
     for (size_t o = 0; o < 2; o++)
         for (size_t i = 0; i < sizeof attr / sizeof attr[0] && st == ST_OK; i++)

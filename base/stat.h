@@ -9,13 +9,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-struct ci { double lo, mid, hi; };   /* NAN bounds: no interval can be given */
+struct ci {
+    double lo, mid, hi;
+}; /* NAN bounds: no interval can be given */
 
-double stat_mean(const double *x, size_t n);                  /* compensated sum; NAN for n = 0 */
-double stat_sd(const double *x, size_t n);                    /* sample sd, n - 1; NAN for n < 2 */
+double stat_mean(const double *x, size_t n); /* compensated sum; NAN for n = 0 */
+double stat_sd(const double *x, size_t n);   /* sample sd, n - 1; NAN for n < 2 */
 /* Type 7 quantile of x sorted ascending; NAN for n = 0. */
 double stat_quantile_sorted(const double *x, size_t n, double q);
-void   stat_sort(double *x, size_t n);
+void stat_sort(double *x, size_t n);
 
 /* Mean with Student t interval over n independent runs. NAN bounds for n < 2. */
 struct ci stat_ci_mean(const double *x, size_t n, double level);
@@ -40,7 +42,7 @@ size_t stat_mser5(const double *x, size_t n, bool *found);
 
 double stat_lag1(const double *x, size_t n);
 /* Least squares y = a + b x; t of b under independent errors. */
-void   stat_line(const double *x, const double *y, size_t n, double *a, double *b, double *t);
+void stat_line(const double *x, const double *y, size_t n, double *a, double *b, double *t);
 double stat_t_quantile(double p, double dof);
 double stat_normal_quantile(double p);
 /* Kendall's tau-b of two paired series. */

@@ -5,8 +5,8 @@
 
 #include <stdbool.h>
 
-void stop_install(void);     /* SIGINT and SIGTERM set the flag; a second one kills the process */
-bool stop_asked(void);       /* cheap: one relaxed atomic load */
-void stop_reset(void);       /* for tests */
+void stop_install(void); /* SIGINT and SIGTERM set the flag; a second one kills the process */
+bool stop_asked(void);   /* cheap: one relaxed atomic load */
+void stop_reset(void);   /* for tests */
 
 #endif

@@ -23,8 +23,8 @@
 #include "base/err.h"
 
 enum unit {
-    UNIT_TIME,          /* value in seconds */
-    UNIT_RATE,          /* per second */
+    UNIT_TIME, /* value in seconds */
+    UNIT_RATE, /* per second */
     UNIT_BYTES,
     UNIT_BYTES_PER_S,
     UNIT_FLOP_PER_S,
@@ -32,8 +32,8 @@ enum unit {
     UNIT_WATT,
     UNIT_USD,
     UNIT_USD_PER_H,
-    UNIT_RATIO,         /* a pure number; "%" is refused with a hint */
-    UNIT_COUNT          /* an integer; "12" but also "10k" and "1M" */
+    UNIT_RATIO, /* a pure number; "%" is refused with a hint */
+    UNIT_COUNT  /* an integer; "12" but also "10k" and "1M" */
 };
 
 /* Value of `text` in the base unit named above. Errors: ST_USAGE, the sentence says what was

@@ -148,8 +148,10 @@ static void evict(struct kvpool *p, int64_t n)
 static void *spare_take(struct kvpool *p, int log2)
 {
     void *room = p->spare[log2];
-    if (room) memcpy(&p->spare[log2], room, sizeof(int32_t *));
-    else room = arena_array(p->arena, (size_t)1 << log2, sizeof(int32_t));
+    if (room)
+        memcpy(&p->spare[log2], room, sizeof(int32_t *));
+    else
+        room = arena_array(p->arena, (size_t)1 << log2, sizeof(int32_t));
     return room;
 }
 

@@ -32,6 +32,8 @@ const struct conf_row sched_rows[] = {
       "longest prompt and output together; 0: the model's" },
     { "policy.grouping", CONF_WORD, AT(grouping), "auto", "auto engine balanced", 0, 0,
       "micro-batches of a pipeline; auto: engine under vllm, else balanced" },
+    { "policy.async", CONF_WORD, AT(async), "auto", "auto on off", 0, 0,
+      "choose each step while the one before runs; auto: under vllm without a pipeline" },
     { .type = CONF_END }
 };
 #undef AT
@@ -50,6 +52,11 @@ int sched_check(const struct sched_opts *o, struct err *e)
     return ST_OK;
 }
 
+bool sched_is_async(const struct sched_opts *o, int depth)
+{
+    return o->policy == SCHED_VLLM && depth == 1 && o->async != 2;
+}
+
 void sched_init(struct sched *s, const struct sched_opts *o, int64_t n_block, int depth,
                 int64_t max_ctx, const struct sched_sink *sink, struct arena *a)
 {
@@ -64,6 +71,7 @@ void sched_init(struct sched *s, const struct sched_opts *o, int64_t n_block, in
     s->max_ctx = max_ctx;
     s->paged = o->policy != SCHED_NULL;
     s->hold = o->policy == SCHED_STATIC;
+    s->ahead = sched_is_async(o, depth);
     s->balanced = o->grouping == 2 || (o->grouping == 0 && o->policy != SCHED_VLLM);
     bool share = o->prefix_cache == 1 || (o->prefix_cache == 0 && o->policy == SCHED_VLLM);
     if (o->policy == SCHED_ORCA || o->policy == SCHED_STATIC) share = false;
@@ -137,6 +145,7 @@ void sched_wait_push_front(struct sched *s, struct sreq *r)
         s->wait_last = r;
     s->wait_first = r;
     s->n_wait++;
+    s->n_seen++;
     s->wait_tok += r->t.n_in;
 }
 
@@ -150,6 +159,7 @@ struct sreq *sched_wait_pop(struct sched *s)
         s->wait_last = NULL;
     r->next = NULL;
     s->n_wait--;
+    s->n_seen--;
     s->wait_tok -= r->t.n_in;
     return r;
 }
@@ -191,35 +201,12 @@ struct sreq *sched_submit(struct sched *s, const struct trace_req *t, int64_t no
         s->wait_first = r;
     s->wait_last = r;
     s->n_wait++;
+    if (!s->ahead) s->n_seen++;
     s->wait_tok += t->n_in;
     return r;
 }
 
 /* ---- steps */
-
-void sched_next(struct sched *s, struct batch *b, int64_t now_ns)
-{
-    b->cohort = NULL;
-    b->n_chunk = 0;
-    b->n_regular = b->blocks = 0;
-    memset(&b->shape, 0, sizeof b->shape);
-    int64_t before;
-    do { /* again if all that could run was preempted: now somebody can be admitted */
-        before = s->n_preempt;
-        s->blocked = SCHED_FREE;
-        s->ops->fill(s, b, now_ns);
-    } while (batch_empty(b) && s->n_preempt > before);
-    if (!s->wait_first) s->blocked = SCHED_FREE;
-    s->freed = false;
-    struct cohort *c = b->cohort;
-    if (!c) return;
-    c->in_flight = true;
-    b->n_regular = c->n_live - c->n_irregular;
-    b->shape.n_decode = c->n;
-    b->shape.sum_ctx = c->sum_ctx;
-    b->shape.skew = c->n * (c->max_off + c->steps) - c->sum_ctx;
-    b->shape.n_logits += c->n;
-}
 
 static void recycle(struct sched *s, struct sreq *r)
 {
@@ -234,6 +221,46 @@ static void leave(struct sched *s, struct sreq *r)
     sched_run_remove(s, r);
     s->freed = true;
     recycle(s, r);
+}
+
+/* What happened during the last step becomes known, for the next choice. Whether there was
+ * anything. */
+static bool catch_up(struct sched *s)
+{
+    bool any = s->ended_first || s->n_seen < s->n_wait;
+    s->n_seen = s->n_wait;
+    while (s->ended_first) {
+        struct sreq *r = s->ended_first;
+        s->ended_first = r->c_next;
+        leave(s, r);
+    }
+    return any;
+}
+
+void sched_next(struct sched *s, struct batch *b, int64_t now_ns)
+{
+    bool again;
+    b->cohort = NULL;
+    b->n_chunk = 0;
+    b->n_regular = b->blocks = 0;
+    memset(&b->shape, 0, sizeof b->shape);
+    do { /* again if all that could run was preempted, or nothing could run but more is known now */
+        int64_t before = s->n_preempt;
+        s->blocked = SCHED_FREE;
+        s->ops->fill(s, b, now_ns);
+        s->freed = false;
+        again = s->n_preempt > before;
+        if (s->ahead) again |= catch_up(s);
+    } while (batch_empty(b) && again);
+    if (!s->wait_first) s->blocked = SCHED_FREE;
+    struct cohort *c = b->cohort;
+    if (!c) return;
+    c->in_flight = true;
+    b->n_regular = c->n_live - c->n_irregular;
+    b->shape.n_decode = c->n;
+    b->shape.sum_ctx = c->sum_ctx;
+    b->shape.skew = c->n * (c->max_off + c->steps) - c->sum_ctx;
+    b->shape.n_logits += c->n;
 }
 
 /* Its last token came at now_ns. */
@@ -253,7 +280,13 @@ static void finish(struct sched *s, struct sreq *r, int64_t now_ns)
         if (s->paged) kvpool_settle(&s->pool, &r->kv, r->computed);
     }
     s->sink->done(s->sink->ctx, r, now_ns);
-    leave(s, r);
+    if (!s->ahead) {
+        leave(s, r);
+        return;
+    }
+    r->state = SREQ_GHOST;
+    r->c_next = s->ended_first;
+    s->ended_first = r;
 }
 
 static void release_ghosts(struct sched *s, struct cohort *c)

@@ -45,7 +45,8 @@ static void preempt(struct sched *s, struct sreq *r, int64_t now_ns)
 static struct sreq *victim(const struct sched *s)
 {
     for (struct sreq *r = s->run_last; r; r = r->prev)
-        if (r->in_flight == 0 && !(r->cohort && r->cohort->in_flight)) return r;
+        if (r->state != SREQ_GHOST && r->in_flight == 0 && !(r->cohort && r->cohort->in_flight))
+            return r;
     return NULL;
 }
 
@@ -194,7 +195,7 @@ static void start(struct sched *s, struct sreq *r, enum sched_need need, int64_t
 void sched_admit(struct sched *s, struct batch *b, int64_t *budget, enum sched_need need,
                  bool whole, int64_t now_ns)
 {
-    while (s->wait_first) {
+    while (s->n_seen > 0) {
         struct sreq *r = s->wait_first;
         int64_t evictable = 0, hit = 0;
         if (s->n_run >= s->o.max_seqs) {

@@ -104,12 +104,8 @@ static const struct {
     const char *type;
     enum arch_family family;
 } families[] = {
-    {"llama",    ARCH_LLAMA  },
-    { "mistral", ARCH_LLAMA  },
-    { "qwen2",   ARCH_QWEN2  },
-    { "qwen3",   ARCH_QWEN3  },
-    { "falcon",  ARCH_FALCON },
-    { "mixtral", ARCH_MIXTRAL},
+    { "llama", ARCH_LLAMA }, { "mistral", ARCH_LLAMA }, { "qwen2", ARCH_QWEN2 },
+    { "qwen3", ARCH_QWEN3 }, { "falcon", ARCH_FALCON }, { "mixtral", ARCH_MIXTRAL },
 };
 #define FAMILY_WORDS "llama mistral qwen2 qwen3 falcon mixtral"
 #define FAMILY_LIST  "llama, mistral, qwen2, qwen3, falcon, mixtral"

@@ -14,7 +14,7 @@
 #include "base/paths.h"
 
 enum { PATH_BYTES = 1024, MAX_MODEL = 256, MAX_TP = 1024 };
-enum { FIXED_KV_BLOCKS = 1 << 20 };       /* of a degenerate server when none are given */
+enum { FIXED_KV_BLOCKS = 1 << 20 }; /* of a degenerate server when none are given */
 
 /* ---- names */
 
@@ -80,8 +80,7 @@ static int load_hardware(const struct deploy_request *q, struct arena *a, struct
     if (!q->hw && (!q->hardware || !*q->hardware))
         return err_set(e, ST_USAGE, "no hardware is named");
     if (q->n_node < 0) return err_set(e, ST_USAGE, "%d nodes: at least 1 is needed", q->n_node);
-    int n_node = q->n_node > 0 ? q->n_node : 1,
-        st = load_nodes(q, n_node, a, out, e);
+    int n_node = q->n_node > 0 ? q->n_node : 1, st = load_nodes(q, n_node, a, out, e);
     if (st != ST_OK || q->n_node > 0) return st;
     double need = (double)s->tp * (double)s->pp * (double)s->dp / out->sys.n_gpu;
     if (need <= 1 || need > 1e6) return ST_OK;

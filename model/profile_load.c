@@ -360,7 +360,8 @@ static void load_links(struct load *l)
     double sd_a = get(l, d, "sd_a", UNIT_RATIO, 0.4), sd_b = get(l, d, "sd_b", UNIT_RATIO, 0.2);
     double peer = s->peer_bytes_per_s > 0 ? s->peer_bytes_per_s : l->hw->gpu.pcie_bytes_per_s;
     /* Bridges join pairs: only two stages of one GPU each are neighbours on one. */
-    if (s->fabric == HW_PAIRS && !(l->strategy->tp == 1 && l->strategy->pp == 2)) peer = l->hw->gpu.pcie_bytes_per_s / 2;
+    if (s->fabric == HW_PAIRS && !(l->strategy->tp == 1 && l->strategy->pp == 2))
+        peer = l->hw->gpu.pcie_bytes_per_s / 2;
     double net = s->inter_bytes_per_s > 0 ? s->inter_bytes_per_s : s->nic_bytes_per_s;
     const char *source = "from the system's link figures";
     put(l, P_P2P_A_S, s->peer_alpha_s > 0 ? s->peer_alpha_s : 10e-6, sd_a, COVER_CLASS, source);
@@ -388,12 +389,9 @@ static void load_host(struct load *l)
         enum profile_id id;
         const char *key, *sd;
     } rows[] = {
-        {P_HOST_STEP_S, "step",    "sd_step"   },
-        { P_HOST_SEQ_S, "seq",     "sd_seq"    },
-        { P_HOST_TOK_S, "tok",     "sd_tok"    },
-        { P_HOST_REQ_S, "request", "sd_request"},
-        { P_HOST_OUT_S, "output",  "sd_output" },
-        { P_HOST_GAP_S, "gap",     "sd_gap"    },
+        { P_HOST_STEP_S, "step", "sd_step" },    { P_HOST_SEQ_S, "seq", "sd_seq" },
+        { P_HOST_TOK_S, "tok", "sd_tok" },       { P_HOST_REQ_S, "request", "sd_request" },
+        { P_HOST_OUT_S, "output", "sd_output" }, { P_HOST_GAP_S, "gap", "sd_gap" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         put(l, rows[i].id, get(l, d, rows[i].key, UNIT_TIME, 0),

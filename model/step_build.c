@@ -190,12 +190,10 @@ static void prefill_of(const struct step *m, const struct step_stage *g, struct 
     v.arch = &wide_open;
     v.table = NULL;
     const int64_t far = (int64_t)1 << 30;
-    struct step_shape s[4] = {
-        {.n_prefill = 1,          .prefill_tok = far},
-        {               .n_prefill = 1, .prefill_tok = 2 * far                 },
-        {  .n_prefill = 1,    .prefill_tok = far,                     .prefill_past = far },
-        { .n_prefill = 1,   .prefill_tok = far,                    .prefill_pairs = far }
-    };
+    struct step_shape s[4] = { { .n_prefill = 1, .prefill_tok = far },
+                               { .n_prefill = 1, .prefill_tok = 2 * far },
+                               { .n_prefill = 1, .prefill_tok = far, .prefill_past = far },
+                               { .n_prefill = 1, .prefill_tok = far, .prefill_pairs = far } };
     double t[4] = { 0 };
     for (int i = 0; i < 4; i++) {
         struct op op[OPS_MAX];

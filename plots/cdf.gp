@@ -16,7 +16,8 @@ do for [i = 1:n_slo] {
     at = x_log ? log(slo_x[i] / x_from) / log(x_to / x_from) : (slo_x[i] - x_from) / (x_to - x_from)
     set arrow i from slo_x[i], graph 0 to slo_x[i], graph 1 nohead lc rgb BLACK lw 1.4 dt (8, 5) front
     text_y = (slo_high[i] ? 0.95 - (i - 1) * 0.06 : 0.05 + (i - 1) * 0.06)
-    if (at > 0.6) {
+    # above the curve to the left of the line, or below it to the right: clear of it if there is room
+    if (slo_high[i] && at > 0.36) {
         set label i slo_text[i] at slo_x[i], graph text_y right offset character -0.8, 0 font middle front
     } else {
         set label i slo_text[i] at slo_x[i], graph text_y left offset character 0.8, 0 font middle front

@@ -1,5 +1,5 @@
-/* plots/cmd_report.h - `orrery report`: run files as one HTML page. SPDX-License-Identifier:
- * Apache-2.0 */
+/* plots/cmd_report.h - `orrery report`: run files as one HTML page.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef PLOTS_CMD_REPORT_H
 #define PLOTS_CMD_REPORT_H
 

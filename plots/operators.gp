@@ -31,7 +31,7 @@ eval PANEL
 eval key_box(1, left, BLUE, 'solid 1', 'busy') . key_box(2, left + 85, '#444444', 'pattern 4', 'bubble: idle with work')
 set yrange [(n_stage < 3 ? 3 : n_stage) - 0.4:-0.6]
 unset ytics
-if (n_stage <= 16) { set ytics 0, 1, n_stage - 1 scale 0 font middle } else { set ytics 0, 8, n_stage - 1 scale 0 font middle }
+if (n_stage <= 16) { set ytics 0, 1, n_stage - 1 scale 0 nomirror font middle } else { set ytics 0, 8, n_stage - 1 scale 0 nomirror font middle }
 set format y '%.0f'
 plot fig_data index 1 using (0):1:(0):2:($1 - 0.38):($1 - 0.02) with boxxyerror lw 0.8 fc rgb BLUE, \
      fig_data index 1 using (0):1:(0):3:($1 + 0.02):($1 + 0.38) with boxxyerror lw 0.8 fc rgb '#444444' \

@@ -140,23 +140,40 @@ int plot_data_gantt(struct source *s, struct gnuplot *g, struct err *e)
 
 /* ---- time series */
 
-/* Mean of rows i .. i+k-1 of a column. */
-static double mean_of(const double *x, size_t i, size_t k)
+enum { SERIES_COLS = 8 };
+
+/* Joins neighbouring rows to their means, in place, time being the first one's; returns their
+ * number. */
+static size_t series_join(double *const *c, size_t n, size_t join)
 {
-    double sum = 0;
-    for (size_t j = i; j < i + k; j++) sum += x[j];
-    return sum / (double)k;
+    size_t at = 0;
+    for (size_t i = 0; i < n; i += join, at++) {
+        size_t k = i + join <= n ? join : n - i;
+        c[0][at] = c[0][i];
+        for (int j = 1; j < SERIES_COLS; j++) {
+            double sum = 0;
+            for (size_t m = i; m < i + k; m++) sum += c[j][m];
+            c[j][at] = sum / (double)k * (j == 3 ? 100 : 1); /* a share becomes percent */
+        }
+    }
+    return at;
+}
+
+static void series_row(double *const *c, size_t i, double t, struct gnuplot *g)
+{
+    fprintf(g->data, "%.9g", t);
+    for (int j = 1; j < SERIES_COLS; j++) gnuplot_value(g->data, c[j][i]);
+    fputc('\n', g->data);
 }
 
 /* Ends of the four y axes: requests, KV blocks in use, tokens/s, requests/s. */
 static void series_tops(double *const *c, size_t n, struct gnuplot *g)
 {
-    static const int panel[8] = { -1, 0, 0, 1, 2, 2, 3, 3 }; /* of each column */
+    static const int panel[SERIES_COLS] = { -1, 0, 0, 1, 2, 2, 3, 3 }; /* of each column */
     static const char *const name[4] = { "requests_top", "kv_top", "tokens_top", "rate_top" };
     double top[4] = { 0 };
-    for (int j = 1; j < 8; j++)
-        for (size_t i = 0; i < n; i++)
-            top[panel[j]] = fmax(top[panel[j]], gnuplot_sane(c[j][i] * (j == 3 ? 100 : 1)));
+    for (int j = 1; j < SERIES_COLS; j++)
+        for (size_t i = 0; i < n; i++) top[panel[j]] = fmax(top[panel[j]], gnuplot_sane(c[j][i]));
     for (int k = 0; k < 4; k++) gnuplot_number(g, name[k], top[k] > 1e-9 ? 1.05 * top[k] : 1);
 }
 
@@ -164,10 +181,9 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
 {
     static const char *const col[] = { "t",       "running",  "queue",    "kv_used",
                                        "in_rate", "out_rate", "arrivals", "done" };
-    enum { N = sizeof col / sizeof *col };
-    double *c[N];
+    double *c[SERIES_COLS];
     size_t n;
-    int st = source_columns(s, "series", col, N, c, &n, e);
+    int st = source_columns(s, "series", col, SERIES_COLS, c, &n, e);
     if (st != ST_OK) return st;
     if (n < 3)
         return err_set(e, ST_USAGE, "%s: the run is shorter than two bins of /series (record.bin)",
@@ -177,6 +193,7 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
         return err_set(e, ST_USAGE, "%s: the times of /series do not go forward", s->file.path);
     n--; /* the last bin ends with the run, who knows when */
     size_t join = (n + MAX_BIN - 1) / MAX_BIN;
+    n = series_join(c, n, join);
     double bin_s = one_s * (double)join;
     bool in_h = last_s > 10000;
     double unit = in_h ? 1 / 3600. : 1;
@@ -185,18 +202,10 @@ int plot_data_series(struct source *s, struct gnuplot *g, struct err *e)
             "KV blocks in use [%%]\tprompt tokens [1/s]\toutput tokens [1/s]\t"
             "due [requests/s]\tdone [requests/s]\n",
             in_h ? "h" : "s");
-    for (size_t i = 0; i < n; i += join) {
-        size_t k = i + join <= n ? join : n - i;
-        fprintf(g->data, "%.9g", 1e-9 * c[0][i] * unit);
-        for (int j = 1; j < N; j++)
-            gnuplot_value(g->data, mean_of(c[j], i, k) * (j == 3 ? 100 : 1));
-        fputc('\n', g->data);
-    }
-    fprintf(g->data, "%.9g", last_s * unit); /* steps end with the last bin */
-    for (int j = 1; j < N; j++) gnuplot_value(g->data, c[j][n - 1] * (j == 3 ? 100 : 1));
-    fputc('\n', g->data);
+    for (size_t i = 0; i < n; i++) series_row(c, i, 1e-9 * c[0][i] * unit, g);
+    series_row(c, n - 1, last_s * unit, g); /* steps end with the last bin */
     plot_data_head(s, "Load, KV memory and tokens over time", "first of", g);
-    series_tops(joined, n_bin, g);
+    series_tops(c, n, g);
     gnuplot_text(g, "x_unit", in_h ? "h" : "s", 4);
     gnuplot_text(g, "bin", arena_printf(s->arena, "%.4g s", bin_s), 20);
     gnuplot_number(g, "x_end", last_s * unit);

@@ -121,6 +121,20 @@ static void head(struct source *const *s, const struct curve *c, int n, enum sou
     gnuplot_text(g, "fig_sub2", "First seed of each run, requests due in its window", LINE_CHARS);
 }
 
+/* Where most requests meet a limit, its label stands to the right of the line, below the curve;
+ * this makes room there. */
+static void make_room(const struct curve *c, int n, struct axis *x)
+{
+    static const double LINE_AT = .66; /* of the width: the label takes a third */
+    for (int i = 0; i < n; i++) {
+        double at = c[i].limit_ns * x->scale;
+        if (isnan(at) || 2 * c[i].met < c[i].due) continue;
+        double to =
+            x->log ? x->from * pow(at / x->from, 1 / LINE_AT) : x->from + (at - x->from) / LINE_AT;
+        x->to = fmax(x->to, to);
+    }
+}
+
 int plot_data_cdf(struct source *const *s, int n, enum source_metric m, struct gnuplot *g,
                   struct err *e)
 {
@@ -140,6 +154,7 @@ int plot_data_cdf(struct source *const *s, int n, enum source_metric m, struct g
         return err_set(e, ST_USAGE, "%s: no finished request in the window has a %s",
                        s[0]->file.path, source_metric_label[m]);
     axis_time(&x);
+    make_room(c, n, &x);
     fprintf(g->args, "array n_point[%d]\n", PLOT_DATA_MAX_RUN);
     for (int i = 0; i < n; i++) {
         fprintf(g->data, "%s# run %d: %s [%s]\tshare of %zu requests due [%%]\n", i ? "\n\n" : "",

@@ -31,16 +31,25 @@ const char *bottleneck(const struct metrics *m, int64_t max_seqs, struct arena *
     double busy = metrics_utilisation(m, stage);
     enum step_class c = dominant(m);
     if (waiting >= WAITING && reason[worst])
-        return arena_printf(a, "%s (%.0f %% of the time anybody waits; waiting is %.0f %% of the time in the system)",
-                            reason[worst], 100 * m->w.blocked_ns[worst] / blocked, 100 * waiting);
-    double window = 1e9 * metrics_window_s(m) * (double)m->n_replica, running = m->w.running_area_ns / window;
-    double tok = m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : 0, share = 100 * metrics_class_share(m, c);
+        return arena_printf(
+            a,
+            "%s (%.0f %% of the time anybody waits; waiting is %.0f %% of the time in the system)",
+            reason[worst], 100 * m->w.blocked_ns[worst] / blocked, 100 * waiting);
+    double window = 1e9 * metrics_window_s(m) * (double)m->n_replica,
+           running = m->w.running_area_ns / window;
+    double tok = m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : 0,
+           share = 100 * metrics_class_share(m, c);
     if (busy >= BUSY && (metrics_overloaded(m) || running >= FULL * (double)max_seqs))
-        return arena_printf(a, "stage %d, busy %.0f %% of the time; most of a step is %s (%.0f %%)", stage, 100 * busy,
-                            step_class_name(c), share);
+        return arena_printf(a, "stage %d, busy %.0f %% of the time; most of a step is %s (%.0f %%)",
+                            stage, 100 * busy, step_class_name(c), share);
     if (m->n_stage > 1 && metrics_bubble(m, stage) >= BUBBLE && m->w.active_ns >= BUSY * window)
-        return arena_printf(a, "pipeline bubbles: there is always work, yet every stage is idle %.0f %% of the time or more, for want of "
-                            "micro-batches (policy.grouping)", 100 * metrics_bubble(m, stage));
-    return arena_printf(a, "none: nothing is used up (busiest stage %d: %.0f %% of the time, %.0f tokens a step, mostly %s, %.0f %%)",
+        return arena_printf(a,
+                            "pipeline bubbles: there is always work, yet every stage is idle %.0f "
+                            "%% of the time or more, for want of "
+                            "micro-batches (policy.grouping)",
+                            100 * metrics_bubble(m, stage));
+    return arena_printf(a,
+                        "none: nothing is used up (busiest stage %d: %.0f %% of the time, %.0f "
+                        "tokens a step, mostly %s, %.0f %%)",
                         stage, 100 * busy, tok, step_class_name(c), share);
 }

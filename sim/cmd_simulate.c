@@ -1,4 +1,5 @@
-/* sim/cmd_simulate.c - `orrery simulate`: a scenario becomes a predicted run. SPDX-License-Identifier: Apache-2.0 */
+/* sim/cmd_simulate.c - `orrery simulate`: a scenario becomes a predicted run.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "sim/cmd_simulate.h"
 
 #include <math.h>
@@ -19,26 +20,34 @@ static const char usage[] =
     "  orrery simulate SCENARIO.yaml [--out=RUN.h5] [--json] [--dry-run] [--key=value ...]\n"
     "  orrery simulate SCENARIO.yaml --sweep=workload.rate=2/s,4/s,8/s\n"
     "\n"
-    "Options below may stand in the scenario file (dots are maps: `strategy: {tp: 2}`) or on the command\n"
-    "line, which wins. profile.NAME=VALUE sets a constant of the kernel laws, as profile.host.step=1.5ms.\n"
+    "Options below may stand in the scenario file (dots are maps: `strategy: {tp: 2}`) or on the "
+    "command\n"
+    "line, which wins. profile.NAME=VALUE sets a constant of the kernel laws, as "
+    "profile.host.step=1.5ms.\n"
     "Exit status: 0; 1 the SLO is missed; 2 a wrong option or file; 5 reading or writing failed.\n";
-static const char examples[] =
-    "\nExamples\n"
-    "  orrery simulate scenarios/llama3-70b-tp2pp4.yaml --out run.h5\n"
-    "  orrery simulate scenarios/llama3-70b-tp2pp4.yaml --strategy.tp=8 --strategy.pp=1 --workload.rate=12/s\n"
-    "  orrery simulate scenarios/smoke.yaml --json | jq .latency.ttft\n"
-    "  orrery report run.h5 --out report.html\n";
+static const char examples[] = "\nExamples\n"
+                               "  orrery simulate scenarios/llama3-70b-tp2pp4.yaml --out run.h5\n"
+                               "  orrery simulate scenarios/llama3-70b-tp2pp4.yaml --strategy.tp=8 "
+                               "--strategy.pp=1 --workload.rate=12/s\n"
+                               "  orrery simulate scenarios/smoke.yaml --json | jq .latency.ttft\n"
+                               "  orrery report run.h5 --out report.html\n";
 
-struct cmd { bool json, dry_run, progress; const char *out, *sweep; };
-#define AT(m) offsetof(struct cmd, m)
-static const struct conf_row rows[] = {
-    { "out", CONF_TEXT, AT(out), NULL, NULL, 0, 0, "run file to write (HDF5); appears when complete" },
-    { "json", CONF_BOOL, AT(json), "no", NULL, 0, 0, "one JSON object on stdout instead of text" },
-    { "dry_run", CONF_BOOL, AT(dry_run), "no", NULL, 0, 0, "print the effective scenario and run nothing" },
-    { "progress", CONF_BOOL, AT(progress), "no", NULL, 0, 0, "progress on stderr also without a terminal" },
-    { "sweep", CONF_TEXT, AT(sweep), NULL, NULL, 0, 0, "KEY=V1,V2,...: one row of results per value" },
-    { .type = CONF_END }
+struct cmd {
+    bool json, dry_run, progress;
+    const char *out, *sweep;
 };
+#define AT(m) offsetof(struct cmd, m)
+static const struct conf_row rows[] = { { "out", CONF_TEXT, AT(out), NULL, NULL, 0, 0,
+                                          "run file to write (HDF5); appears when complete" },
+                                        { "json", CONF_BOOL, AT(json), "no", NULL, 0, 0,
+                                          "one JSON object on stdout instead of text" },
+                                        { "dry_run", CONF_BOOL, AT(dry_run), "no", NULL, 0, 0,
+                                          "print the effective scenario and run nothing" },
+                                        { "progress", CONF_BOOL, AT(progress), "no", NULL, 0, 0,
+                                          "progress on stderr also without a terminal" },
+                                        { "sweep", CONF_TEXT, AT(sweep), NULL, NULL, 0, 0,
+                                          "KEY=V1,V2,...: one row of results per value" },
+                                        { .type = CONF_END } };
 #undef AT
 
 struct call {
@@ -46,7 +55,7 @@ struct call {
     const char *path;
     struct conf_args args;
     int argc;
-    char *const *argv;      /* with the program's name in front */
+    char *const *argv; /* with the program's name in front */
     struct store store;
     struct progress progress;
     int exit_status;
@@ -60,14 +69,30 @@ static void on_progress(void *ctx, int64_t ended, int64_t now_ns)
 }
 
 /* Rows go to the store, progress to the terminal. */
-static void tee_request(void *ctx, const struct run_request *r) { struct call *k = ctx; k->store.sink.request(&k->store, r); }
-static void tee_step(void *ctx, const struct run_step *r) { struct call *k = ctx; k->store.sink.step(&k->store, r); }
-static void tee_span(void *ctx, const struct run_span *r) { struct call *k = ctx; k->store.sink.span(&k->store, r); }
-static void tee_bin(void *ctx, const struct run_bin *r) { struct call *k = ctx; k->store.sink.bin(&k->store, r); }
+static void tee_request(void *ctx, const struct run_request *r)
+{
+    struct call *k = ctx;
+    k->store.sink.request(&k->store, r);
+}
+static void tee_step(void *ctx, const struct run_step *r)
+{
+    struct call *k = ctx;
+    k->store.sink.step(&k->store, r);
+}
+static void tee_span(void *ctx, const struct run_span *r)
+{
+    struct call *k = ctx;
+    k->store.sink.span(&k->store, r);
+}
+static void tee_bin(void *ctx, const struct run_bin *r)
+{
+    struct call *k = ctx;
+    k->store.sink.bin(&k->store, r);
+}
 
 /* Runs the scenario in s; rows: into the store. */
-static int run_scenario(struct call *k, struct scenario *s, bool rows_too, struct deploy *d, struct outcome *o,
-                        double *wall_s, struct err *e)
+static int run_scenario(struct call *k, struct scenario *s, bool rows_too, struct deploy *d,
+                        struct outcome *o, double *wall_s, struct err *e)
 {
     struct sim_sink sink = { .ctx = k, .progress = on_progress };
     if (rows_too) {
@@ -93,7 +118,8 @@ static double peak_bytes(void)
 
 static int written(FILE *f, struct err *e)
 {
-    return fflush(f) == 0 && !ferror(f) ? ST_OK : err_set(e, ST_IO, "cannot write the result to stdout");
+    return fflush(f) == 0 && !ferror(f) ? ST_OK
+                                        : err_set(e, ST_IO, "cannot write the result to stdout");
 }
 
 static int one(struct call *k, struct scenario *s, struct err *e)
@@ -132,7 +158,8 @@ static int one(struct call *k, struct scenario *s, struct err *e)
 /* The value of a swept option as a number, if it has one; else its place in the list. */
 static double sweep_number(const struct scenario *s, int i)
 {
-    static const enum unit unit[] = { UNIT_TIME, UNIT_RATE, UNIT_BYTES, UNIT_TOKENS, UNIT_COUNT, UNIT_RATIO };
+    static const enum unit unit[] = { UNIT_TIME,   UNIT_RATE,  UNIT_BYTES,
+                                      UNIT_TOKENS, UNIT_COUNT, UNIT_RATIO };
     double v;
     for (size_t k = 0; k < sizeof unit / sizeof *unit; k++)
         if (units_parse(unit[k], s->sweep[i], &v, NULL) == ST_OK) return v;
@@ -140,7 +167,8 @@ static double sweep_number(const struct scenario *s, int i)
 }
 
 /* Point i: the scenario read again with the swept option set. */
-static int sweep_point(struct call *k, const struct scenario *all, int i, json_t *list, struct err *e)
+static int sweep_point(struct call *k, const struct scenario *all, int i, json_t *list,
+                       struct err *e)
 {
     struct arena a;
     struct scenario s;
@@ -219,7 +247,8 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
         return written(stdout, e);
     }
     if (k->args.n_file != 1)
-        return err_set(e, ST_USAGE, "takes one scenario file, not %d; see orrery simulate --help", k->args.n_file);
+        return err_set(e, ST_USAGE, "takes one scenario file, not %d; see orrery simulate --help",
+                       k->args.n_file);
     k->path = k->args.file[0];
     st = scenario_read(&s, k->path, &k->args, e);
     if (st != ST_OK) return st;

@@ -28,9 +28,9 @@ static double quantity(const struct metrics *m, int q)
 /* ---- one run */
 
 struct job {
-    struct metrics m;        /* of a seed */
-    double q[Q_N];           /* of a draw */
-    const char *workload;    /* first job only */
+    struct metrics m;     /* of a seed */
+    double q[Q_N];        /* of a draw */
+    const char *workload; /* first job only */
     struct err e;
     int st;
 };
@@ -51,8 +51,14 @@ static int run_one(const struct jobs *w, int i, struct arena *a, struct metrics 
     uint64_t key = seed ? rng_bits(r, (uint64_t)seed) : (uint64_t)s->sim.seed;
     struct profile p;
     struct step *step = w->d->step;
-    struct sim_setup u = { .deploy = w->d, .sched = &s->policy, .slo = s->slo, .router = s->sim.router,
-                           .p2p = s->sim.p2p, .fast = s->sim.fast, .limit_ns = s->sim.limit_ns, .bin_ns = s->o.bin_ns,
+    struct sim_setup u = { .deploy = w->d,
+                           .sched = &s->policy,
+                           .slo = s->slo,
+                           .router = s->sim.router,
+                           .p2p = s->sim.p2p,
+                           .fast = s->sim.fast,
+                           .limit_ns = s->sim.limit_ns,
+                           .bin_ns = s->o.bin_ns,
                            .warmup_ratio = s->sim.warmup_ratio };
     int st = ST_OK;
     if (draw) {
@@ -69,7 +75,8 @@ static int run_one(const struct jobs *w, int i, struct arena *a, struct metrics 
         u.sink = w->sink;
         u.span_t0_ns = s->o.span_from_ns;
         u.span_t1_ns = s->o.span_for_ns > 0 ? s->o.span_from_ns + s->o.span_for_ns : 0;
-        job->workload = arena_printf(s->arena, "%s", trace_describe(u.trace));   /* alone: see evaluate */
+        job->workload =
+            arena_printf(s->arena, "%s", trace_describe(u.trace)); /* alone: see evaluate */
     }
     st = sim_run(&u, a, m, &job->e);
     if (st == ST_OK && m->stopped) st = ST_STOPPED;
@@ -91,8 +98,10 @@ static void work(void *arg, int i)
     metrics_init(&m);
     job->st = run_one(w, i, &a, &m);
     for (int q = 0; q < Q_N; q++) job->q[q] = quantity(&m, q);
-    if (i < w->n_seed) job->m = m;
-    else metrics_release(&m);
+    if (i < w->n_seed)
+        job->m = m;
+    else
+        metrics_release(&m);
     arena_release(&a);
 }
 
@@ -101,7 +110,8 @@ static void work_after_first(void *arg, int i)
     work(arg, i + 1);
 }
 
-/* ---- intervals. Latencies and throughputs on the log scale, as they cannot be negative; shares as they are. */
+/* ---- intervals. Latencies and throughputs on the log scale, as they cannot be negative; shares
+ * as they are. */
 
 static double to_scale(int q, double v)
 {
@@ -134,7 +144,8 @@ static void seed_intervals(const struct jobs *w, double level, struct outcome *o
     }
 }
 
-static void draw_intervals(const struct jobs *w, int n_draw, double level, struct outcome *o, struct arena *a)
+static void draw_intervals(const struct jobs *w, int n_draw, double level, struct outcome *o,
+                           struct arena *a)
 {
     double *x = arena_array(a, (size_t)n_draw + 1, sizeof *x);
     for (int q = 0; q < Q_N; q++) {
@@ -185,7 +196,8 @@ static double mean_step_s(const struct metrics *m, const struct step *step, int 
 {
     double n = (double)m->w.n_decode_sum / (double)m->w.n_step;
     double tok = (double)m->w.n_batch_tok / (double)m->w.n_step - n, sum = 0;
-    double ctx = m->kept_done ? ((double)m->in_tok + (double)m->out_tok / 2) / (double)m->kept_done : 1;
+    double ctx =
+        m->kept_done ? ((double)m->in_tok + (double)m->out_tok / 2) / (double)m->kept_done : 1;
     struct step_shape s = { .n_decode = (int64_t)(n + .5), .prefill_tok = (int64_t)(tok + .5) };
     s.sum_ctx = (int64_t)((double)s.n_decode * ctx);
     s.n_prefill = s.prefill_tok > 0;
@@ -193,11 +205,16 @@ static double mean_step_s(const struct metrics *m, const struct step *step, int 
     s.n_logits = s.n_decode + s.n_prefill;
     if (s.n_logits == 0) return NAN;
     for (int p = 0; p < n_stage; p++)
-        sum += (double)(step_total_fp(step, p, &s) + step_hop_fp(step, p, s.n_decode + s.prefill_tok));
+        sum +=
+            (double)(step_total_fp(step, p, &s) + step_hop_fp(step, p, s.n_decode + s.prefill_tok));
     return sum;
 }
 
-struct lever { const struct deploy *d; const struct metrics *m; double base, share[P_N]; };
+struct lever {
+    const struct deploy *d;
+    const struct metrics *m;
+    double base, share[P_N];
+};
 
 static void pull(void *arg, int i)
 {
@@ -208,7 +225,7 @@ static void pull(void *arg, int i)
     l->share[i] = 0;
     if (p.p[i].sd_log <= 0) return;
     arena_init(&a);
-    p.p[i].v *= exp(-p.p[i].sd_log);   /* down: efficiencies end at 1 */
+    p.p[i].v *= exp(-p.p[i].sd_log); /* down: efficiencies end at 1 */
     if (deploy_step(l->d, &p, &a, &step, NULL) == ST_OK)
         l->share[i] = fabs(log(mean_step_s(l->m, step, l->d->n_stage) / l->base));
     if (!isfinite(l->share[i])) l->share[i] = 0;
@@ -239,7 +256,8 @@ static void find_levers(const struct deploy *d, int n_thread, struct outcome *o)
 static int collect(struct jobs *w, int n_draw, struct outcome *o, struct err *e)
 {
     for (int i = 0; i < w->n_seed + n_draw; i++)
-        if (w->job[i].st != ST_OK && w->job[i].st != ST_STOPPED) return err_set(e, w->job[i].st, "%s", w->job[i].e.text);
+        if (w->job[i].st != ST_OK && w->job[i].st != ST_STOPPED)
+            return err_set(e, w->job[i].st, "%s", w->job[i].e.text);
     for (int i = 0; i < w->n_seed; i++) metrics_merge(&o->all, &w->job[i].m);
     return ST_OK;
 }
@@ -262,7 +280,8 @@ static bool drawn(const struct scenario *s, struct err *e, int *st)
     return random;
 }
 
-int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *sink, struct outcome *o, struct err *e)
+int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *sink,
+             struct outcome *o, struct err *e)
 {
     int st, n_thread = s->sim.threads > 0 ? (int)s->sim.threads : pool_cpus();
     memset(o, 0, sizeof *o);
@@ -272,7 +291,7 @@ int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *
     o->n_draw = uncertain(d) ? (int)s->sim.draws : 0;
     struct jobs w = { .s = s, .d = d, .sink = sink, .n_seed = o->n_seed };
     w.job = arena_array(s->arena, (size_t)(o->n_seed + o->n_draw), sizeof *w.job);
-    work(&w, 0);   /* alone in the arena of the scenario, and in the sink */
+    work(&w, 0); /* alone in the arena of the scenario, and in the sink */
     if (w.job[0].st == ST_OK) pool_run(n_thread, o->n_seed + o->n_draw - 1, work_after_first, &w);
     bool stopped = stop_asked();
     st = collect(&w, o->n_draw, o, e);
@@ -281,7 +300,8 @@ int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *
         draw_intervals(&w, o->n_draw, s->sim.level, o, s->arena);
         join_intervals(o);
         if (o->n_draw) find_levers(d, n_thread, o);
-        o->coverage = step_coverage(d->step, &o->all.extent, o->by_class, &o->extrapolated, s->arena);
+        o->coverage =
+            step_coverage(d->step, &o->all.extent, o->by_class, &o->extrapolated, s->arena);
         o->bottleneck = bottleneck(&o->all, s->policy.max_seqs, s->arena);
         o->workload = w.job[0].workload;
     }

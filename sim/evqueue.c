@@ -82,8 +82,10 @@ void evqueue_remove(struct evqueue *q, int32_t owner)
     struct ev last = q->heap[--q->n];
     q->at[owner] = -1;
     if (i == q->n) return;
-    if (i > 0 && before(&last, &q->heap[(i - 1) / 2])) up(q, i, last);
-    else down(q, i, last);
+    if (i > 0 && before(&last, &q->heap[(i - 1) / 2]))
+        up(q, i, last);
+    else
+        down(q, i, last);
 }
 
 struct ev evqueue_pop(struct evqueue *q)

@@ -39,16 +39,44 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
 {
 #define SUM(member) into->member += from->member
     for (int i = 0; i < METRIC_N; i++) hist_merge(&into->h[i], &from->h[i]);
-    SUM(due); SUM(finished); SUM(failed); SUM(rejected);
-    SUM(kept); SUM(kept_ok); SUM(kept_ttft); SUM(kept_tpot); SUM(kept_e2e);
-    SUM(kept_done); SUM(in_tok); SUM(out_tok); SUM(cached_tok);
-    SUM(w.done); SUM(w.done_in_tok); SUM(w.done_out_tok);
-    SUM(preempted); SUM(recomputed_tok); SUM(hit_tok); SUM(asked_tok);
-    SUM(t_begin_ns); SUM(w.t_end_ns); SUM(t_last_due_ns); SUM(t_stop_ns);   /* lengths of windows add up */
-    SUM(w.queue_area_ns); SUM(w.running_area_ns); SUM(w.kv_area_ns); SUM(w.active_ns);
-    SUM(in_system_area_ns); SUM(sojourn_sum_ns);
-    SUM(half[0]); SUM(half[1]);
-    SUM(w.n_step); SUM(w.n_batch_tok); SUM(w.n_decode_sum); SUM(n_event); SUM(n_run); SUM(digest);
+    SUM(due);
+    SUM(finished);
+    SUM(failed);
+    SUM(rejected);
+    SUM(kept);
+    SUM(kept_ok);
+    SUM(kept_ttft);
+    SUM(kept_tpot);
+    SUM(kept_e2e);
+    SUM(kept_done);
+    SUM(in_tok);
+    SUM(out_tok);
+    SUM(cached_tok);
+    SUM(w.done);
+    SUM(w.done_in_tok);
+    SUM(w.done_out_tok);
+    SUM(preempted);
+    SUM(recomputed_tok);
+    SUM(hit_tok);
+    SUM(asked_tok);
+    SUM(t_begin_ns);
+    SUM(w.t_end_ns);
+    SUM(t_last_due_ns);
+    SUM(t_stop_ns); /* lengths of windows add up */
+    SUM(w.queue_area_ns);
+    SUM(w.running_area_ns);
+    SUM(w.kv_area_ns);
+    SUM(w.active_ns);
+    SUM(in_system_area_ns);
+    SUM(sojourn_sum_ns);
+    SUM(half[0]);
+    SUM(half[1]);
+    SUM(w.n_step);
+    SUM(w.n_batch_tok);
+    SUM(w.n_decode_sum);
+    SUM(n_event);
+    SUM(n_run);
+    SUM(digest);
 #undef SUM
     for (int i = 0; i < SCHED_N_BLOCKED; i++) into->w.blocked_ns[i] += from->w.blocked_ns[i];
     for (int i = 0; i < STEP_N_CLASS; i++) into->w.class_ns[i] += from->w.class_ns[i];
@@ -60,6 +88,7 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     into->n_stage = from->n_stage;
     if (!into->why_rejected) into->why_rejected = from->why_rejected;
     into->stopped = into->stopped || from->stopped;
+    into->whole = into->whole || from->whole;
 }
 
 static double ratio(double a, double b)
@@ -107,14 +136,15 @@ double metrics_little_error(const struct metrics *m)
 
 double metrics_utilisation(const struct metrics *m, int stage)
 {
-    return fmin(1, ratio(m->w.stage_busy_ns[stage], 1e9 * metrics_window_s(m) * (double)m->n_replica));
+    return fmin(1,
+                ratio(m->w.stage_busy_ns[stage], 1e9 * metrics_window_s(m) * (double)m->n_replica));
 }
 
 double metrics_bubble(const struct metrics *m, int stage)
 {
     if (m->w.active_ns <= 0) return 0;
     double idle = 1 - ratio(m->w.stage_busy_ns[stage], m->w.active_ns);
-    return idle < 0 ? 0 : idle;   /* a batch that straddles the window's end is counted whole */
+    return idle < 0 ? 0 : idle; /* a batch that straddles the window's end is counted whole */
 }
 
 double metrics_class_share(const struct metrics *m, enum step_class c)
@@ -126,7 +156,8 @@ double metrics_class_share(const struct metrics *m, enum step_class c)
 
 double metrics_kv_mean(const struct metrics *m)
 {
-    return ratio(m->w.kv_area_ns, 1e9 * metrics_window_s(m) * (double)m->n_replica * (double)m->kv_blocks);
+    return ratio(m->w.kv_area_ns,
+                 1e9 * metrics_window_s(m) * (double)m->n_replica * (double)m->kv_blocks);
 }
 
 bool metrics_overloaded(const struct metrics *m)

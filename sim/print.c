@@ -31,8 +31,10 @@ static const char *bytes_text(double bytes, char *buf)
 /* "8.47 [8.31, 8.60]" */
 static const char *ci_text(struct ci c, char *buf, size_t n)
 {
-    if (isnan(c.lo)) snprintf(buf, n, "%.4g", c.mid);
-    else snprintf(buf, n, "%.4g [%.4g, %.4g]", c.mid, c.lo, c.hi);
+    if (isnan(c.lo))
+        snprintf(buf, n, "%.4g", c.mid);
+    else
+        snprintf(buf, n, "%.4g [%.4g, %.4g]", c.mid, c.lo, c.hi);
     return buf;
 }
 
@@ -42,8 +44,11 @@ static void capacity(const struct print_in *in, FILE *f)
     const struct metrics *m = &in->o->all;
     char w[N_TEXT], k[N_TEXT], r[N_TEXT], all[N_TEXT];
     double weights = 0;
-    for (int p = 0; p < d->n_stage; p++) weights += d->stage[p].mem.weights * (double)d->strategy.tp;
-    fprintf(f, "capacity    weights %s, %lld KV blocks of %lld tokens a replica (%lld tokens); of each %s GPU:\n",
+    for (int p = 0; p < d->n_stage; p++)
+        weights += d->stage[p].mem.weights * (double)d->strategy.tp;
+    fprintf(f,
+            "capacity    weights %s, %lld KV blocks of %lld tokens a replica (%lld tokens); of "
+            "each %s GPU:\n",
             bytes_text(weights, all), (long long)d->kv_blocks, (long long)d->lim.block_tok,
             (long long)(d->kv_blocks * d->lim.block_tok), bytes_text(d->hw.gpu.mem_bytes, r));
     fprintf(f, "  stage  layers    weights    overhead          KV    busy  bubble\n");
@@ -55,12 +60,14 @@ static void capacity(const struct print_in *in, FILE *f)
             g = &d->stage[p].mem;
         }
         fprintf(f, "  %5d  %6d  %9s   %9s   %9s  %4.0f %%  %4.0f %%\n", p, d->stage[p].step.n_layer,
-                bytes_text(g->weights, w), bytes_text(g->activation + g->comm + g->graphs + g->other, r),
-                bytes_text((double)(d->kv_blocks * d->lim.block_tok) * g->kv_token, k), 100 * metrics_utilisation(m, p),
-                100 * metrics_bubble(m, p));
+                bytes_text(g->weights, w),
+                bytes_text(g->activation + g->comm + g->graphs + g->other, r),
+                bytes_text((double)(d->kv_blocks * d->lim.block_tok) * g->kv_token, k),
+                100 * metrics_utilisation(m, p), 100 * metrics_bubble(m, p));
     }
     if (d->n_stage > 1)
-        fprintf(f, "  imbalance epsilon: %.1f %% by weights, %.1f %% by predicted time\n", 100 * d->eps_bytes, 100 * d->eps_time);
+        fprintf(f, "  imbalance epsilon: %.1f %% by weights, %.1f %% by predicted time\n",
+                100 * d->eps_bytes, 100 * d->eps_time);
 }
 
 static void throughput(const struct print_in *in, FILE *f)
@@ -69,7 +76,8 @@ static void throughput(const struct print_in *in, FILE *f)
     const struct strategy *g = &in->d->strategy;
     char a[N_TEXT * 2], b[N_TEXT * 2];
     double gpus = (double)(g->tp * g->pp * g->dp);
-    fprintf(f, "throughput  %s requests/s, %s output tokens/s, %.4g a GPU\n", ci_text(o->q[Q_REQUESTS_PER_S], a, sizeof a),
+    fprintf(f, "throughput  %s requests/s, %s output tokens/s, %.4g a GPU\n",
+            ci_text(o->q[Q_REQUESTS_PER_S], a, sizeof a),
             ci_text(o->q[Q_OUT_TOK_PER_S], b, sizeof b), o->q[Q_OUT_TOK_PER_S].mid / gpus);
 }
 
@@ -78,21 +86,28 @@ static void latency(const struct print_in *in, FILE *f)
     static const char *const label[] = { "TTFT", "TPOT", "ITL", "E2E" };
     char t[STAT_N][N_TEXT], lo[N_TEXT], hi[N_TEXT], lo9[N_TEXT], hi9[N_TEXT];
     const struct outcome *o = in->o;
-    fprintf(f, "latency           mean        p50        p90        p99   %2.0f %% interval: mean, p99\n", 100 * in->s->sim.level);
+    fprintf(
+        f,
+        "latency           mean        p50        p90        p99   %2.0f %% interval: mean, p99\n",
+        100 * in->s->sim.level);
     for (int k = 0; k < METRIC_N; k++) {
         const struct ci *c = &o->q[Q_LATENCY + k * STAT_N];
         fprintf(f, "  %-6s", label[k]);
         for (int i = 0; i < STAT_N; i++) fprintf(f, "  %9s", ns_text(c[i].mid, t[i]));
-        if (isnan(c[0].lo)) fprintf(f, "   none: one run, constants as exact\n");
-        else fprintf(f, "   %s .. %s, %s .. %s\n", ns_text(c[STAT_MEAN].lo, lo), ns_text(c[STAT_MEAN].hi, hi),
-                     ns_text(c[STAT_P99].lo, lo9), ns_text(c[STAT_P99].hi, hi9));
+        if (isnan(c[0].lo))
+            fprintf(f, "   none: one run, constants as exact\n");
+        else
+            fprintf(f, "   %s .. %s, %s .. %s\n", ns_text(c[STAT_MEAN].lo, lo),
+                    ns_text(c[STAT_MEAN].hi, hi), ns_text(c[STAT_P99].lo, lo9),
+                    ns_text(c[STAT_P99].hi, hi9));
     }
 }
 
 static void clause(const char *name, int64_t limit_ns, struct ci share, FILE *f)
 {
     char t[N_TEXT];
-    if (limit_ns) fprintf(f, "%s <= %s: %.1f %%; ", name, ns_text((double)limit_ns, t), 100 * share.mid);
+    if (limit_ns)
+        fprintf(f, "%s <= %s: %.1f %%; ", name, ns_text((double)limit_ns, t), 100 * share.mid);
 }
 
 static void slo(const struct print_in *in, FILE *f)
@@ -111,9 +126,12 @@ static void slo(const struct print_in *in, FILE *f)
     clause("E2E", s->slo.e2e_ns, o->q[Q_ATTAIN_E2E], f);
     fprintf(f, "all of them: %.1f %%", 100 * a.mid);
     if (!isnan(a.lo)) fprintf(f, " [%.1f, %.1f]", 100 * a.lo, 100 * a.hi);
-    fprintf(f, "\n            asked for %.4g %%: %s by %.1f points%s; goodput %s requests/s\n", 100 * s->slo.attain_ratio,
-            print_slo_held(s, o) ? "held" : "MISSED", 100 * fabs(a.mid - s->slo.attain_ratio),
-            !isnan(a.lo) && a.lo < s->slo.attain_ratio && a.hi >= s->slo.attain_ratio ? " (inside the interval: not certain)" : "",
+    fprintf(f, "\n            asked for %.4g %%: %s by %.1f points%s; goodput %s requests/s\n",
+            100 * s->slo.attain_ratio, print_slo_held(s, o) ? "held" : "MISSED",
+            100 * fabs(a.mid - s->slo.attain_ratio),
+            !isnan(a.lo) && a.lo < s->slo.attain_ratio && a.hi >= s->slo.attain_ratio
+                ? " (inside the interval: not certain)"
+                : "",
             ci_text(o->q[Q_GOODPUT_PER_S], g, sizeof g));
 }
 
@@ -125,13 +143,22 @@ static void where_time_goes(const struct print_in *in, FILE *f)
     for (int c = 0; c < STEP_N_CLASS; c++)
         fprintf(f, "%s%s %.1f %%", c ? ", " : "", step_class_name((enum step_class)c),
                 100 * metrics_class_share(m, (enum step_class)c));
-    fprintf(f, "\nKV          mean %.1f %%, peak %.1f %% of blocks; %lld preemptions (%lld tokens recomputed); prefix cache %.1f %%\n",
-            100 * metrics_kv_mean(m), 100 * (double)m->kv_peak / (double)m->kv_blocks, (long long)m->preempted,
-            (long long)m->recomputed_tok, m->asked_tok ? 100 * (double)m->hit_tok / (double)m->asked_tok : 0.0);
+    fprintf(f,
+            "\nKV          mean %.1f %%, peak %.1f %% of blocks; %lld preemptions (%lld tokens "
+            "recomputed); prefix cache %.1f %%\n",
+            100 * metrics_kv_mean(m), 100 * (double)m->kv_peak / (double)m->kv_blocks,
+            (long long)m->preempted, (long long)m->recomputed_tok,
+            m->asked_tok ? 100 * (double)m->hit_tok / (double)m->asked_tok : 0.0);
     double window = 1e9 * metrics_window_s(m);
-    fprintf(f, "load        %.1f running, %.1f waiting on average, %.1f tokens a step%s\n", m->w.running_area_ns / window,
-            m->w.queue_area_ns / window, m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : 0.0,
-            metrics_overloaded(m) ? "; OVERLOADED: the queue grows all the time, so latency depends on the length of the run" : "");
+    fprintf(f, "load        %.1f running, %.1f waiting on average, %.1f tokens a step%s%s\n",
+            m->w.running_area_ns / window, m->w.queue_area_ns / window,
+            m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : 0.0,
+            metrics_overloaded(m) ? "; OVERLOADED: the queue grows all the time, so latency "
+                                    "depends on the length of the run"
+                                  : "",
+            m->whole ? "; SHORT RUN: ramp and drain are counted in, more requests would give a "
+                       "higher throughput"
+                     : "");
 }
 
 static void trust(const struct print_in *in, FILE *f)
@@ -142,9 +169,10 @@ static void trust(const struct print_in *in, FILE *f)
     if (!o->top[0].name) return;
     fprintf(f, "uncertainty ");
     for (int k = 0; k < EVALUATE_TOP && o->top[k].name; k++)
-        fprintf(f, "%s%s (%s, sd %.0f %%) %.1f %% of a step", k ? ", " : "mostly ", o->top[k].name, cover_name(o->top[k].cover),
-                100 * o->top[k].sd_log, 100 * o->top[k].share);
-    fprintf(f, "\n            to shrink it, measure %s and set profile.%s\n", o->top[0].name, o->top[0].name);
+        fprintf(f, "%s%s (%s, sd %.0f %%) %.1f %% of a step", k ? ", " : "mostly ", o->top[k].name,
+                cover_name(o->top[k].cover), 100 * o->top[k].sd_log, 100 * o->top[k].share);
+    fprintf(f, "\n            to shrink it, measure %s and set profile.%s\n", o->top[0].name,
+            o->top[0].name);
 }
 
 static void checks(const struct print_in *in, FILE *f)
@@ -152,13 +180,19 @@ static void checks(const struct print_in *in, FILE *f)
     const struct outcome *o = in->o;
     const struct metrics *m = &o->first;
     char wall[N_TEXT], peak[N_TEXT];
-    fprintf(f, "requests    %lld due = %lld finished + %lld failed + %lld rejected%s%s%s; Little's law holds to %.1e; digest %016llx\n",
-            (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected, m->rejected ? " (" : "",
-            m->rejected ? m->why_rejected : "", m->rejected ? ")" : "", metrics_little_error(&o->all),
-            (unsigned long long)m->digest);
-    fprintf(f, "runs        %d seed%s, %d draws of the constants; %s, %.3g requests/s simulated, %s of memory\n", o->n_seed,
-            o->n_seed == 1 ? "" : "s", o->n_draw, units_human(UNIT_TIME, in->wall_s, wall, N_TEXT),
-            (double)m->due * (o->n_seed + o->n_draw) / in->wall_s, bytes_text(in->peak_bytes, peak));
+    fprintf(f,
+            "requests    %lld due = %lld finished + %lld failed + %lld rejected%s%s%s; Little's "
+            "law holds to %.1e; digest %016llx\n",
+            (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected,
+            m->rejected ? " (" : "", m->rejected ? m->why_rejected : "", m->rejected ? ")" : "",
+            metrics_little_error(&o->all), (unsigned long long)m->digest);
+    fprintf(f,
+            "runs        %d seed%s, %d draws of the constants; %s, %.3g requests/s simulated, %s "
+            "of memory\n",
+            o->n_seed, o->n_seed == 1 ? "" : "s", o->n_draw,
+            units_human(UNIT_TIME, in->wall_s, wall, N_TEXT),
+            (double)m->due * (o->n_seed + o->n_draw) / in->wall_s,
+            bytes_text(in->peak_bytes, peak));
     if (in->out_path) fprintf(f, "written     %s\n", in->out_path);
 }
 
@@ -180,8 +214,9 @@ void print_text(const struct print_in *in, FILE *f)
 void print_sweep_head(const struct scenario *s, FILE *f)
 {
     if (s->o.title) fprintf(f, "question    %s\n", s->o.title);
-    fprintf(f, "%-16.16s %5s %10s %10s %9s %9s %9s %9s %8s %6s\n", s->sweep_key, "GPUs", "requests/s", "out tok/s", "TTFT p50",
-            "TTFT p99", "TPOT p50", "TPOT p99", "attained", "busy");
+    fprintf(f, "%-16.16s %5s %10s %10s %9s %9s %9s %9s %8s %6s\n", s->sweep_key, "GPUs",
+            "requests/s", "out tok/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "attained",
+            "busy");
 }
 
 void print_sweep_row(const struct print_in *in, const char *value, FILE *f)
@@ -192,10 +227,15 @@ void print_sweep_row(const struct print_in *in, const char *value, FILE *f)
     double busy = 0;
     for (int p = 0; p < in->d->n_stage; p++) busy = fmax(busy, metrics_utilisation(&o->all, p));
     char attained[16] = "-";
-    if (print_has_slo(&in->s->slo)) snprintf(attained, sizeof attained, "%.1f %%", 100 * o->q[Q_ATTAIN].mid);
-    fprintf(f, "%-16.16s %5lld %10.4g %10.5g %9s %9s %9s %9s %8s %4.0f %%%s\n", value, (long long)(g->tp * g->pp * g->dp),
-            o->q[Q_REQUESTS_PER_S].mid, o->q[Q_OUT_TOK_PER_S].mid, ns_text(outcome_latency(o, METRIC_TTFT, STAT_P50).mid, t[0]),
-            ns_text(outcome_latency(o, METRIC_TTFT, STAT_P99).mid, t[1]), ns_text(outcome_latency(o, METRIC_TPOT, STAT_P50).mid, t[2]),
+    if (print_has_slo(&in->s->slo))
+        snprintf(attained, sizeof attained, "%.1f %%", 100 * o->q[Q_ATTAIN].mid);
+    fprintf(f, "%-16.16s %5lld %10.4g %10.5g %9s %9s %9s %9s %8s %4.0f %%%s\n", value,
+            (long long)(g->tp * g->pp * g->dp), o->q[Q_REQUESTS_PER_S].mid,
+            o->q[Q_OUT_TOK_PER_S].mid, ns_text(outcome_latency(o, METRIC_TTFT, STAT_P50).mid, t[0]),
+            ns_text(outcome_latency(o, METRIC_TTFT, STAT_P99).mid, t[1]),
+            ns_text(outcome_latency(o, METRIC_TPOT, STAT_P50).mid, t[2]),
             ns_text(outcome_latency(o, METRIC_TPOT, STAT_P99).mid, t[3]), attained, 100 * busy,
-            metrics_overloaded(&o->all) ? " overloaded" : "");
+            metrics_overloaded(&o->all) ? " overloaded"
+            : o->all.whole              ? " short run"
+                                        : "");
 }

@@ -11,13 +11,13 @@ struct print_in {
     const struct scenario *s;
     const struct deploy *d;
     const struct outcome *o;
-    double wall_s;          /* of all runs */
-    double peak_bytes;      /* largest resident memory of the process so far */
-    const char *out_path;   /* run file, or NULL */
+    double wall_s;        /* of all runs */
+    double peak_bytes;    /* largest resident memory of the process so far */
+    const char *out_path; /* run file, or NULL */
 };
 
-void print_text(const struct print_in *in, FILE *f);          /* under 40 lines */
-json_t *print_json(const struct print_in *in);                /* the caller's */
+void print_text(const struct print_in *in, FILE *f); /* under 40 lines */
+json_t *print_json(const struct print_in *in);       /* the caller's */
 
 /* Whether the attainment asked for is reached (no SLO: true). */
 bool print_slo_held(const struct scenario *s, const struct outcome *o);

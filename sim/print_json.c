@@ -67,7 +67,8 @@ static void put_classes(json_t *j, const struct metrics *m, struct arena *a)
 {
     static const char *const name[] = { "gemm", "attention", "collective", "p2p", "host", "other" };
     for (int c = 0; c < STEP_N_CLASS; c++)
-        json_put_f64(j, arena_printf(a, "time_share.%s_ratio", name[c]), metrics_class_share(m, (enum step_class)c));
+        json_put_f64(j, arena_printf(a, "time_share.%s_ratio", name[c]),
+                     metrics_class_share(m, (enum step_class)c));
 }
 
 static void put_load(json_t *j, const struct deploy *d, const struct metrics *m)
@@ -79,12 +80,15 @@ static void put_load(json_t *j, const struct deploy *d, const struct metrics *m)
     json_put_i64(j, "kv.recomputed_tok", m->recomputed_tok);
     json_put_f64(j, "kv.mean_ratio", metrics_kv_mean(m));
     json_put_f64(j, "kv.peak_ratio", (double)m->kv_peak / (double)m->kv_blocks);
-    json_put_f64(j, "kv.prefix_hit_ratio", m->asked_tok ? (double)m->hit_tok / (double)m->asked_tok : 0);
+    json_put_f64(j, "kv.prefix_hit_ratio",
+                 m->asked_tok ? (double)m->hit_tok / (double)m->asked_tok : 0);
     json_put_f64(j, "load.running_mean", m->w.running_area_ns / window);
     json_put_f64(j, "load.waiting_mean", m->w.queue_area_ns / window);
-    json_put_f64(j, "load.tokens_per_step", m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : NAN);
+    json_put_f64(j, "load.tokens_per_step",
+                 m->w.n_step ? (double)m->w.n_batch_tok / (double)m->w.n_step : NAN);
     json_put_i64(j, "load.steps", m->w.n_step);
     json_put_bool(j, "load.overloaded", metrics_overloaded(m));
+    json_put_bool(j, "load.short_run", m->whole);
 }
 
 static void put_uncertainty(json_t *j, const struct outcome *o)

@@ -49,8 +49,9 @@ void replica_init(struct replica *r, struct replica_env *env, int index, struct 
     const struct sim_setup *u = env->u;
     const struct deploy *d = u->deploy;
     *r = (struct replica){ .env = env, .index = index };
-    r->sink = (struct sched_sink){ .ctx = r, .first = on_first, .gap = on_gap, .done = on_done,
-                                   .preempt = on_preempt };
+    r->sink = (struct sched_sink){
+        .ctx = r, .first = on_first, .gap = on_gap, .done = on_done, .preempt = on_preempt
+    };
     int64_t max_ctx = u->sched->max_model_len > 0 ? u->sched->max_model_len : d->arch.max_ctx;
     sched_init(&r->s, u->sched, d->kv_blocks, env->n_stage, max_ctx, &r->sink, a);
     r->ring = arena_array(a, (size_t)env->n_stage, sizeof *r->ring);
@@ -112,8 +113,10 @@ static int64_t line_fp(const struct step_line *l, int64_t sum_ctx)
 static void count_line(struct metrics *m, const struct step_line *l, double steps, double sum_ctx)
 {
     const double ns = 1.0 / (1 << STEP_FP_BITS);
-    for (int c = 0; c < STEP_N_CLASS; c++) m->w.class_ns[c] += ns * steps * (double)l->class_a_fp[c];
-    if (l->line_class < STEP_N_CLASS) m->w.class_ns[l->line_class] += ns * (double)l->b_fp * sum_ctx;
+    for (int c = 0; c < STEP_N_CLASS; c++)
+        m->w.class_ns[c] += ns * steps * (double)l->class_a_fp[c];
+    if (l->line_class < STEP_N_CLASS)
+        m->w.class_ns[l->line_class] += ns * (double)l->b_fp * sum_ctx;
 }
 
 /* Time of the batch on a stage, in fixed point, and where it goes. */
@@ -125,11 +128,13 @@ static int64_t stage_fp(struct replica *r, struct flight *f, int stage)
         if (!f->counted) return step_total_fp(v->step, stage, s);
         struct step_cost c;
         step_cost(v->step, stage, s, &c);
-        for (int i = 0; i < STEP_N_CLASS; i++) v->m->w.class_ns[i] += (double)c.class_fp[i] / (1 << STEP_FP_BITS);
+        for (int i = 0; i < STEP_N_CLASS; i++)
+            v->m->w.class_ns[i] += (double)c.class_fp[i] / (1 << STEP_FP_BITS);
         return c.total_fp;
     }
     struct step_line *l = &f->line[stage];
-    if (!f->lined || s->sum_ctx >= l->ctx_end) step_line(v->step, stage, s->n_decode, s->sum_ctx, s->skew, l);
+    if (!f->lined || s->sum_ctx >= l->ctx_end)
+        step_line(v->step, stage, s->n_decode, s->sum_ctx, s->skew, l);
     if (f->counted) count_line(v->m, l, 1, (double)s->sum_ctx);
     return line_fp(l, s->sum_ctx);
 }
@@ -138,8 +143,12 @@ static void tell_span(struct replica *r, const struct flight *f, int stage, int6
 {
     const struct sim_setup *u = r->env->u;
     if (t1 <= u->span_t0_ns || t0 >= u->span_t1_ns || !u->sink || !u->sink->span) return;
-    struct run_span row = { .t0_ns = t0, .t1_ns = t1, .replica = r->index, .stage = stage,
-                            .batch = (int32_t)(f - r->ring), .n_prefill_tok = (int32_t)f->b.shape.prefill_tok,
+    struct run_span row = { .t0_ns = t0,
+                            .t1_ns = t1,
+                            .replica = r->index,
+                            .stage = stage,
+                            .batch = (int32_t)(f - r->ring),
+                            .n_prefill_tok = (int32_t)f->b.shape.prefill_tok,
                             .n_decode = (int32_t)f->b.shape.n_decode };
     row.kind = !f->b.n_chunk ? 0 : f->b.shape.n_decode ? 2 : 1;
     u->sink->span(u->sink->ctx, &row);
@@ -198,7 +207,8 @@ static void set_run(struct replica *r, struct flight *f, int64_t k)
 static bool fly_run(struct replica *r, struct flight *f, int64_t now_ns)
 {
     const struct sim_setup *u = r->env->u;
-    if (!u->fast || r->env->n_stage > 1 || f->b.n_chunk || (u->sink && u->sink->span && now_ns < u->span_t1_ns))
+    if (!u->fast || r->env->n_stage > 1 || f->b.n_chunk ||
+        (u->sink && u->sink->span && now_ns < u->span_t1_ns))
         return false;
     int64_t k = sched_horizon(&r->s, &f->b);
     if (k <= 1) return false;
@@ -228,7 +238,8 @@ static void note_extent(struct replica *r, const struct batch *b)
     if (s->n_decode && (s->sum_ctx + s->skew) / s->n_decode > x->max_ctx)
         x->max_ctx = (s->sum_ctx + s->skew) / s->n_decode;
     for (int32_t i = 0; i < b->n_chunk; i++)
-        if (b->chunk[i].past + b->chunk[i].tok > x->max_prefill) x->max_prefill = b->chunk[i].past + b->chunk[i].tok;
+        if (b->chunk[i].past + b->chunk[i].tok > x->max_prefill)
+            x->max_prefill = b->chunk[i].past + b->chunk[i].tok;
 }
 
 void replica_decide(struct replica *r, int64_t now_ns)
@@ -257,10 +268,14 @@ static void tell_step(struct replica *r, const struct flight *f)
     if (!k || !k->step) return;
     if (v->n_row++ % v->row_stride) return;
     if (v->n_row / v->row_stride >= MANY_ROWS) v->row_stride *= 2;
-    struct run_step row = { .t0_ns = f->t0_ns, .t1_ns = f->t1_ns, .kv_used_blocks = kv_now(r),
-                            .replica = r->index, .n_step = (int32_t)(f->k < INT32_MAX ? f->k : INT32_MAX),
+    struct run_step row = { .t0_ns = f->t0_ns,
+                            .t1_ns = f->t1_ns,
+                            .kv_used_blocks = kv_now(r),
+                            .replica = r->index,
+                            .n_step = (int32_t)(f->k < INT32_MAX ? f->k : INT32_MAX),
                             .n_prefill_tok = (int32_t)f->b.shape.prefill_tok,
-                            .n_decode = (int32_t)f->b.shape.n_decode, .queue = (int32_t)r->s.n_wait };
+                            .n_decode = (int32_t)f->b.shape.n_decode,
+                            .queue = (int32_t)r->s.n_wait };
     k->step(k->ctx, &row);
 }
 
@@ -289,7 +304,8 @@ static void count_flight(struct replica *r, const struct flight *f)
     if (v->n_stage > 1 || f->b.n_chunk)
         hist_add(&m->h[METRIC_ITL], f->t1_ns - c->t_emit_ns, told);
     else
-        hist_add_line(&m->h[METRIC_ITL], l->a_fp, l->b_fp, s->sum_ctx, s->n_decode, f->k, STEP_FP_BITS, told);
+        hist_add_line(&m->h[METRIC_ITL], l->a_fp, l->b_fp, s->sum_ctx, s->n_decode, f->k,
+                      STEP_FP_BITS, told);
 }
 
 static struct flight *pop(struct replica *r)
@@ -357,11 +373,13 @@ void replica_cut(struct replica *r, int64_t now_ns)
 {
     struct flight *f = r->n ? &r->ring[r->head] : NULL;
     if (!f || f->k <= 1 || f->t1_ns <= now_ns) return;
-    int64_t lo = 0, hi = f->k;      /* the lo-th step ends before now, the hi-th does not */
+    int64_t lo = 0, hi = f->k; /* the lo-th step ends before now, the hi-th does not */
     while (hi - lo > 1) {
         int64_t mid = lo + (hi - lo) / 2;
-        if (f->t0_ns + run_fp(f, mid, NULL) < now_ns) lo = mid;
-        else hi = mid;
+        if (f->t0_ns + run_fp(f, mid, NULL) < now_ns)
+            lo = mid;
+        else
+            hi = mid;
     }
     if (hi != f->k) set_run(r, f, hi);
 }
@@ -378,10 +396,12 @@ void replica_split(struct replica *r, int64_t now_ns)
         count_flight(r, &done);
         tell_step(r, &done);
         sched_advance(&r->s, &f->b, done.k, done.t1_ns);
+        int64_t used = kv_now(r);
+        if (used > r->env->m->kv_peak) r->env->m->kv_peak = used;
         f->t0_ns = done.t1_ns;
         f->k = 1;
     }
-    f->run = false;     /* a single step: counted from its launch on */
+    f->run = false; /* a single step: counted from its launch on */
     if (!f->counted) return;
     count_line(r->env->m, &f->line[0], 1, (double)f->b.shape.sum_ctx);
     r->env->m->w.stage_busy_ns[0] += (double)(f->t1_ns - f->t0_ns);

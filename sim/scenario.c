@@ -8,36 +8,50 @@
 #include "base/units.h"
 
 enum { BIG_BATCH_TOK = 8192, SMALL_BATCH_TOK = 2048 };
-static const double BIG_GPU_BYTES = 70e9;   /* vLLM 0.19 usage-context defaults: from 70 GiB class GPUs on */
+static const double BIG_GPU_BYTES =
+    70e9; /* vLLM 0.19 usage-context defaults: from 70 GiB class GPUs on */
 
 #define AT(m) offsetof(struct scenario_opts, m)
 static const struct conf_row rows[] = {
     { "title", CONF_TEXT, AT(title), NULL, NULL, 0, 0, "the question the scenario asks" },
-    { "model", CONF_TEXT, AT(model), NULL, NULL, 0, 0, "name in scenarios/models, or path of a config.json" },
-    { "hardware.name", CONF_TEXT, AT(hardware), NULL, NULL, 0, 0, "system or GPU of the catalog, or path of one like it" },
-    { "hardware.nodes", CONF_INT, AT(nodes), "0", NULL, 0, 1e6, "nodes; 0: as many as the strategy fills" },
-    { "hardware.engine", CONF_WORD, AT(engine), "vllm", "any vllm trtllm", 0, 0, "whose kernels and host times" },
-    { "hardware.kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0, "directory of measured kernel tables" },
+    { "model", CONF_TEXT, AT(model), NULL, NULL, 0, 0,
+      "name in scenarios/models, or path of a config.json" },
+    { "hardware.name", CONF_TEXT, AT(hardware), NULL, NULL, 0, 0,
+      "system or GPU of the catalog, or path of one like it" },
+    { "hardware.nodes", CONF_INT, AT(nodes), "0", NULL, 0, 1e6,
+      "nodes; 0: as many as the strategy fills" },
+    { "hardware.engine", CONF_WORD, AT(engine), "vllm", "any vllm trtllm", 0, 0,
+      "whose kernels and host times" },
+    { "hardware.kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0,
+      "directory of measured kernel tables" },
     { "hardware.fixed_step", CONF_TIME, AT(fixed_ns), "0s", NULL, 0, 3600,
       "every step takes this long on every stage, whatever it holds; 0s: by the model" },
-    { "record.bin", CONF_TIME, AT(bin_ns), "1s", NULL, 1e-6, 1e6, "bins of the time series; doubled when over 4096" },
-    { "record.stages_from", CONF_TIME, AT(span_from_ns), "0s", NULL, 0, 3e9, "when to begin recording what stages do" },
-    { "record.stages_for", CONF_TIME, AT(span_for_ns), "0s", NULL, 0, 1e6, "for how long; 0s: not at all" },
-    { "record.steps", CONF_BOOL, AT(steps), "true", NULL, 0, 0, "rows of engine steps in the run file" },
+    { "record.bin", CONF_TIME, AT(bin_ns), "1s", NULL, 1e-6, 1e6,
+      "bins of the time series; doubled when over 4096" },
+    { "record.stages_from", CONF_TIME, AT(span_from_ns), "0s", NULL, 0, 3e9,
+      "when to begin recording what stages do" },
+    { "record.stages_for", CONF_TIME, AT(span_for_ns), "0s", NULL, 0, 1e6,
+      "for how long; 0s: not at all" },
+    { "record.steps", CONF_BOOL, AT(steps), "true", NULL, 0, 0,
+      "rows of engine steps in the run file" },
     { .type = CONF_END }
 };
 #undef AT
 #define AT(m) offsetof(struct slo, m)
 static const struct conf_row slo_rows[] = {
-    { "slo.ttft", CONF_TIME, AT(ttft_ns), "0s", NULL, 0, 1e6, "longest time to first token, from due; 0s: no such clause" },
-    { "slo.tpot", CONF_TIME, AT(tpot_ns), "0s", NULL, 0, 1e6, "longest mean time per output token after the first" },
+    { "slo.ttft", CONF_TIME, AT(ttft_ns), "0s", NULL, 0, 1e6,
+      "longest time to first token, from due; 0s: no such clause" },
+    { "slo.tpot", CONF_TIME, AT(tpot_ns), "0s", NULL, 0, 1e6,
+      "longest mean time per output token after the first" },
     { "slo.e2e", CONF_TIME, AT(e2e_ns), "0s", NULL, 0, 1e6, "longest time from due to last token" },
-    { "slo.attainment", CONF_NUMBER, AT(attain_ratio), "0.99", NULL, 0, 1, "share of requests that must meet all clauses" },
+    { "slo.attainment", CONF_NUMBER, AT(attain_ratio), "0.99", NULL, 0, 1,
+      "share of requests that must meet all clauses" },
     { .type = CONF_END }
 };
 #undef AT
 
-void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra_base, struct arena *a)
+void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra_base,
+                   struct arena *a)
 {
     memset(s, 0, sizeof *s);
     s->arena = a;
@@ -49,12 +63,13 @@ void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra
     conf_add(&s->conf, slo_rows, &s->slo, "SLO");
     conf_add(&s->conf, sim_rows, &s->sim, "simulation");
     s->n_own = s->conf.n_table;
-    if (extra) conf_add(&s->conf, extra, extra_base, "command");   /* last: no part of the scenario */
+    if (extra) conf_add(&s->conf, extra, extra_base, "command"); /* last: no part of the scenario */
 }
 
 /* ---- profile constants and sweeps */
 
-static int add_constant(struct scenario *s, const char *name, const char *text, const char *where, struct err *e)
+static int add_constant(struct scenario *s, const char *name, const char *text, const char *where,
+                        struct err *e)
 {
     struct profile known = { 0 };
     double v = NAN;
@@ -63,13 +78,16 @@ static int add_constant(struct scenario *s, const char *name, const char *text, 
         err_prefix(e, "%s", where);
         return ST_USAGE;
     }
-    if (units_parse_ns(text, &ns, NULL) == ST_OK) v = 1e-9 * (double)ns;
+    if (units_parse_ns(text, &ns, NULL) == ST_OK)
+        v = 1e-9 * (double)ns;
     else if (units_parse(UNIT_BYTES_PER_S, text, &v, NULL) != ST_OK &&
              units_parse(UNIT_BYTES, text, &v, NULL) != ST_OK)
         units_parse(UNIT_RATIO, text, &v, NULL);
     if (!(v >= 0) || !isfinite(v))
-        return err_set(e, ST_USAGE, "%s: profile.%s: '%.40s' is no constant; write 1.5ms, 300GB/s, 8kB or a pure number", where,
-                       name, text);
+        return err_set(
+            e, ST_USAGE,
+            "%s: profile.%s: '%.40s' is no constant; write 1.5ms, 300GB/s, 8kB or a pure number",
+            where, name, text);
     for (int i = 0; i < s->n_profile; i++)
         if (strcmp(s->profile[i].name, name) == 0) {
             s->profile[i].v = v;
@@ -86,7 +104,8 @@ static int read_constants(struct scenario *s, const struct doc *d, const char *a
     char place[300];
     if (!d) return ST_OK;
     if (d->kind != DOC_MAP)
-        return err_set(e, ST_USAGE, "%s: profile is a map of constants", doc_place(d, place, sizeof place));
+        return err_set(e, ST_USAGE, "%s: profile is a map of constants",
+                       doc_place(d, place, sizeof place));
     for (const struct doc *c = d->first; c; c = c->next) {
         const char *name = *above ? arena_printf(s->arena, "%s.%s", above, c->key) : c->key;
         int st = c->kind == DOC_SCALAR
@@ -115,12 +134,14 @@ static int read_sweep(struct scenario *s, const struct doc *d, struct err *e)
     if (!d) return ST_OK;
     doc_place(d, place, sizeof place);
     if (d->kind != DOC_MAP || d->n != 1 || d->first->kind != DOC_LIST)
-        return err_set(e, ST_USAGE, "%s: sweep is one option with a list, as {workload.rate: [2/s, 4/s]}", place);
+        return err_set(e, ST_USAGE,
+                       "%s: sweep is one option with a list, as {workload.rate: [2/s, 4/s]}",
+                       place);
     s->sweep_key = d->first->key;
     for (const struct doc *v = d->first->first; v; v = v->next) {
         if (v->kind != DOC_SCALAR || s->n_sweep == SCENARIO_MAX_SWEEP)
-            return err_set(e, ST_USAGE, "%s: sweep takes up to %d plain values", doc_place(v, place, sizeof place),
-                           SCENARIO_MAX_SWEEP);
+            return err_set(e, ST_USAGE, "%s: sweep takes up to %d plain values",
+                           doc_place(v, place, sizeof place), SCENARIO_MAX_SWEEP);
         s->sweep[s->n_sweep++] = v->text;
     }
     return check_sweep(s, doc_place(d->first, place, sizeof place), e);
@@ -130,12 +151,14 @@ static int read_sweep(struct scenario *s, const struct doc *d, struct err *e)
 static int sweep_text(struct scenario *s, const char *text, struct err *e)
 {
     const char *equal = strchr(text, '=');
-    if (!equal || !equal[1]) return err_set(e, ST_USAGE, "--sweep: write --sweep=workload.rate=2/s,4/s");
+    if (!equal || !equal[1])
+        return err_set(e, ST_USAGE, "--sweep: write --sweep=workload.rate=2/s,4/s");
     s->sweep_key = arena_copy_text(s->arena, text, (size_t)(equal - text));
     s->n_sweep = 0;
     for (const char *p = equal + 1;; p++) {
         size_t n = strcspn(p, ",");
-        if (s->n_sweep == SCENARIO_MAX_SWEEP) return err_set(e, ST_USAGE, "--sweep: more than %d values", SCENARIO_MAX_SWEEP);
+        if (s->n_sweep == SCENARIO_MAX_SWEEP)
+            return err_set(e, ST_USAGE, "--sweep: more than %d values", SCENARIO_MAX_SWEEP);
         s->sweep[s->n_sweep++] = arena_copy_text(s->arena, p, n);
         p += n;
         if (!*p) break;
@@ -150,9 +173,12 @@ static int apply_args(struct scenario *s, const struct conf_args *args, struct e
     for (int i = 0; args && i < args->n_option; i++) {
         const struct conf_option *o = &args->option[i];
         int st;
-        if (strncmp(o->key, "profile.", 8) == 0) st = add_constant(s, o->key + 8, o->text, o->where, e);
-        else if (strcmp(o->key, "sweep") == 0) st = sweep_text(s, o->text, e);
-        else st = conf_set_text(&s->conf, o->key, o->text, o->where, e);
+        if (strncmp(o->key, "profile.", 8) == 0)
+            st = add_constant(s, o->key + 8, o->text, o->where, e);
+        else if (strcmp(o->key, "sweep") == 0)
+            st = sweep_text(s, o->text, e);
+        else
+            st = conf_set_text(&s->conf, o->key, o->text, o->where, e);
         if (st != ST_OK) return st;
     }
     return ST_OK;
@@ -161,34 +187,41 @@ static int apply_args(struct scenario *s, const struct conf_args *args, struct e
 int scenario_read(struct scenario *s, const char *path, const struct conf_args *args, struct err *e)
 {
     s->path = path;
-    struct conf_set own = s->conf;   /* a file does not set the command's own options */
+    struct conf_set own = s->conf; /* a file does not set the command's own options */
     own.n_table = s->n_own;
     int st = doc_read_yaml(s->arena, path, &s->doc, e);
     if (st == ST_OK) st = conf_apply(&own, s->doc, "profile sweep", e);
     if (st == ST_OK) st = read_constants(s, doc_get(s->doc, "profile"), "", e);
     if (st == ST_OK) st = read_sweep(s, doc_get(s->doc, "sweep"), e);
     if (st == ST_OK) st = apply_args(s, args, e);
-    if (st == ST_OK && !s->o.model) st = err_set(e, ST_USAGE, "%s: no model; write model: llama-3-8b", path);
-    if (st == ST_OK && !s->o.hardware) st = err_set(e, ST_USAGE, "%s: no hardware; write hardware: dgx-h100", path);
+    if (st == ST_OK && !s->o.model)
+        st = err_set(e, ST_USAGE, "%s: no model; write model: llama-3-8b", path);
+    if (st == ST_OK && !s->o.hardware)
+        st = err_set(e, ST_USAGE, "%s: no hardware; write hardware: dgx-h100", path);
     if (st == ST_OK && (st = sched_check(&s->policy, e)) != ST_OK) scenario_place(s, e);
     if (st == ST_OK && s->sim.warmup_ratio < 0 && s->sim.warmup_ratio != -1)
-        st = err_set(e, ST_USAGE, "sim.warmup: %g is neither a share from 0 to 0.9 nor -1", s->sim.warmup_ratio);
+        st = err_set(e, ST_USAGE, "sim.warmup: %g is neither a share from 0 to 0.9 nor -1",
+                     s->sim.warmup_ratio);
     return st;
 }
 
-/* The option that a sentence is about: the key it begins with, or one known from its first words. */
+/* The option that a sentence is about: the key it begins with, or one known from its first words.
+ * */
 static void key_of(const char *sentence, char *key, size_t n)
 {
-    static const struct { const char *words, *key; } known[] = {
-        { "no hardware", "hardware" }, { "no model", "model" }, { "tp ", "strategy.tp" }, { "pp ", "strategy.pp" },
-        { "ep ", "strategy.ep" }, { "dp ", "strategy.dp" }, { "weights ", "strategy.weights" }, { "KV ", "strategy.kv" },
-        { "split", "strategy.split" }
-    };
+    static const struct {
+        const char *words, *key;
+    } known[] = { { "no hardware", "hardware" },      { "no model", "model" },
+                  { "tp ", "strategy.tp" },           { "pp ", "strategy.pp" },
+                  { "ep ", "strategy.ep" },           { "dp ", "strategy.dp" },
+                  { "weights ", "strategy.weights" }, { "KV ", "strategy.kv" },
+                  { "split", "strategy.split" } };
     size_t len = strcspn(sentence, ": ");
     *key = 0;
     if (sentence[len] == ':' && len < n) snprintf(key, n, "%.*s", (int)len, sentence);
     for (size_t i = 0; i < sizeof known / sizeof *known && !*key; i++)
-        if (strncmp(sentence, known[i].words, strlen(known[i].words)) == 0) snprintf(key, n, "%s", known[i].key);
+        if (strncmp(sentence, known[i].words, strlen(known[i].words)) == 0)
+            snprintf(key, n, "%s", known[i].key);
 }
 
 void scenario_place(const struct scenario *s, struct err *e)
@@ -198,8 +231,10 @@ void scenario_place(const struct scenario *s, struct err *e)
     if (strncmp(e->text, s->path, strlen(s->path)) == 0) return;
     key_of(e->text, key, sizeof key);
     for (char *p = strtok(key, "."); p && d; p = strtok(NULL, ".")) d = doc_get(d, p);
-    if (d && d != s->doc) err_prefix(e, "%s", doc_place(d, place, sizeof place));
-    else err_prefix(e, "%s", s->path);
+    if (d && d != s->doc)
+        err_prefix(e, "%s", doc_place(d, place, sizeof place));
+    else
+        err_prefix(e, "%s", s->path);
 }
 
 /* ---- deployment */
@@ -207,7 +242,8 @@ void scenario_place(const struct scenario *s, struct err *e)
 static int64_t batch_tok(const struct sched_opts *o, const struct hw *h)
 {
     if (o->max_batch_tok > 0) return o->max_batch_tok;
-    int64_t tok = o->policy == SCHED_VLLM && h->gpu.mem_bytes < BIG_GPU_BYTES ? SMALL_BATCH_TOK : BIG_BATCH_TOK;
+    int64_t tok = o->policy == SCHED_VLLM && h->gpu.mem_bytes < BIG_GPU_BYTES ? SMALL_BATCH_TOK
+                                                                              : BIG_BATCH_TOK;
     return tok > o->max_seqs ? tok : o->max_seqs;
 }
 
@@ -218,12 +254,18 @@ void scenario_request(struct scenario *s, const struct hw *h, struct deploy_requ
     int64_t tok = s->policy.max_batch_tok;
     if (s->policy.policy == SCHED_SARATHI) tok = s->policy.chunk_tok;
     if (tok < s->policy.max_seqs) tok = s->policy.max_seqs;
-    *q = (struct deploy_request){
-        .model = s->o.model, .hardware = s->o.hardware, .hw = h, .beside = s->path, .engine = engine[s->o.engine],
-        .kernels = s->o.kernels, .n_node = (int)s->o.nodes, .strategy = s->strategy,
-        .lim = { tok, s->policy.max_seqs, s->policy.block_tok, s->policy.memory_util },
-        .kv_blocks = s->policy.kv_blocks, .fixed_ns = s->o.fixed_ns
-    };
+    *q = (struct deploy_request){ .model = s->o.model,
+                                  .hardware = s->o.hardware,
+                                  .hw = h,
+                                  .beside = s->path,
+                                  .engine = engine[s->o.engine],
+                                  .kernels = s->o.kernels,
+                                  .n_node = (int)s->o.nodes,
+                                  .strategy = s->strategy,
+                                  .lim = { tok, s->policy.max_seqs, s->policy.block_tok,
+                                           s->policy.memory_util },
+                                  .kv_blocks = s->policy.kv_blocks,
+                                  .fixed_ns = s->o.fixed_ns };
 }
 
 int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
@@ -235,8 +277,14 @@ int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
         scenario_request(s, s->hw ? s->hw : &named, &q);
         st = deploy_init(&q, s->arena, out, e);
     }
-    for (int i = 0; st == ST_OK && i < s->n_profile; i++) st = profile_set(&out->profile, s->profile[i].name, s->profile[i].v, e);
-    if (st == ST_OK && s->n_profile) st = deploy_step(out, &out->profile, s->arena, &out->step, e);
+    for (int i = 0; st == ST_OK && i < s->n_profile; i++)
+        st = profile_set(&out->profile, s->profile[i].name, s->profile[i].v, e);
+    bool sync = st == ST_OK && s->policy.policy == SCHED_VLLM && out->n_stage == 1 &&
+                !sched_is_async(&s->policy, 1);
+    if (sync)
+        out->profile.host_overlap = false; /* chosen and prepared between steps, not beside them */
+    if (st == ST_OK && (s->n_profile || sync))
+        st = deploy_step(out, &out->profile, s->arena, &out->step, e);
     if (st != ST_OK) scenario_place(s, e);
     return st;
 }
@@ -249,7 +297,8 @@ void scenario_echo(const struct scenario *s, FILE *f)
     own.n_table = s->n_own;
     conf_echo_yaml(&own, f);
     if (s->n_profile) fputs("profile:\n", f);
-    for (int i = 0; i < s->n_profile; i++) fprintf(f, "  %s: %.17g\n", s->profile[i].name, s->profile[i].v);
+    for (int i = 0; i < s->n_profile; i++)
+        fprintf(f, "  %s: %.17g\n", s->profile[i].name, s->profile[i].v);
     if (!s->n_sweep) return;
     fprintf(f, "sweep:\n  %s: [", s->sweep_key);
     for (int i = 0; i < s->n_sweep; i++) fprintf(f, "%s%s", i ? ", " : "", s->sweep[i]);
@@ -263,8 +312,9 @@ const char *scenario_line(const struct scenario *s, const struct deploy *d)
     const char *nodes = d->hw.n_node > 1 ? arena_printf(s->arena, "%d x ", d->hw.n_node) : "";
     const char *ep = g->ep > 1 ? arena_printf(s->arena, "-EP%lld", (long long)g->ep) : "";
     conf_text(&s->conf, "policy.name", policy, sizeof policy);
-    return arena_printf(s->arena, "%s TP%lld-PP%lld-DP%lld%s on %s%s (%lld of %d GPUs), weights %s, KV %s, %s", d->arch.name,
-                        (long long)g->tp, (long long)g->pp, (long long)g->dp, ep, nodes, d->hw.sys.name,
-                        (long long)(g->tp * g->pp * g->dp), d->hw.n_node * d->hw.sys.n_gpu,
-                        dtype_name(g->weight_dtype), dtype_name(g->kv_dtype), policy);
+    return arena_printf(
+        s->arena, "%s TP%lld-PP%lld-DP%lld%s on %s%s (%lld of %d GPUs), weights %s, KV %s, %s",
+        d->arch.name, (long long)g->tp, (long long)g->pp, (long long)g->dp, ep, nodes,
+        d->hw.sys.name, (long long)(g->tp * g->pp * g->dp), d->hw.n_node * d->hw.sys.n_gpu,
+        dtype_name(g->weight_dtype), dtype_name(g->kv_dtype), policy);
 }

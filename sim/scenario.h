@@ -1,5 +1,5 @@
-/* sim/scenario.h - a scenario file and command-line options, as one of each: hardware, model, strategy, workload,
- * policy, with an SLO.
+/* sim/scenario.h - a scenario file and command-line options, as one of each: hardware, model,
+ * strategy, workload, policy, with an SLO.
  *
  *     title: does TP2-PP4 hold the chat SLO at 8.5 requests/s?
  *     model: llama-3-70b
@@ -15,29 +15,33 @@
 
 #include "sim/sim.h"
 
-struct scenario_opts {       /* keys title, model, hardware.*, record.* */
+struct scenario_opts { /* keys title, model, hardware.*, record.* */
     const char *title, *model, *hardware, *kernels;
     int64_t nodes;
-    int     engine;
+    int engine;
     int64_t fixed_ns;
     int64_t bin_ns, span_from_ns, span_for_ns;
-    bool    steps;
+    bool steps;
 };
 
 enum { SCENARIO_MAX_SWEEP = 256 };
 struct scenario {
     const char *path;
-    const struct hw *hw;     /* set by the caller: deployed on this instead of what o.hardware names; NULL */
+    const struct hw
+        *hw; /* set by the caller: deployed on this instead of what o.hardware names; NULL */
     struct doc *doc;
     struct conf_set conf;
-    int n_own;               /* tables of the scenario itself */
+    int n_own; /* tables of the scenario itself */
     struct scenario_opts o;
     struct strategy strategy;
     struct trace_opts workload;
     struct sched_opts policy;
     struct slo slo;
     struct sim_opts sim;
-    struct { const char *name; double v; } profile[P_N];
+    struct {
+        const char *name;
+        double v;
+    } profile[P_N];
     int n_profile;
     const char *sweep_key;
     const char *sweep[SCENARIO_MAX_SWEEP];
@@ -46,14 +50,17 @@ struct scenario {
 };
 
 /* Option tables with their defaults. extra: rows of the command, joined last; may be NULL. */
-void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra_base, struct arena *a);
-/* File, then options (also profile.NAME=V and sweep=KEY=V1,V2,... ), then checks that need no model. Errors: ST_IO,
- * ST_USAGE with the place in the file. */
-int  scenario_read(struct scenario *s, const char *path, const struct conf_args *args, struct err *e);
-/* What scenario_deploy asks for on h, which stays the caller's; policy.max_batch_tok is resolved in s. */
+void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra_base,
+                   struct arena *a);
+/* File, then options (also profile.NAME=V and sweep=KEY=V1,V2,... ), then checks that need no
+ * model. Errors: ST_IO, ST_USAGE with the place in the file. */
+int scenario_read(struct scenario *s, const char *path, const struct conf_args *args,
+                  struct err *e);
+/* What scenario_deploy asks for on h, which stays the caller's; policy.max_batch_tok is resolved
+ * in s. */
 void scenario_request(struct scenario *s, const struct hw *h, struct deploy_request *q);
 /* Puts the model on the hardware; policy.max_batch_tok is resolved in s. */
-int  scenario_deploy(struct scenario *s, struct deploy *out, struct err *e);
+int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e);
 /* The effective scenario as YAML, defaults included. */
 void scenario_echo(const struct scenario *s, FILE *f);
 /* "llama-3-70b TP2-PP4-DP1 on dgx-h100 ..." */

@@ -13,15 +13,18 @@ void series_init(struct series *s, int64_t bin_ns, struct arena *a)
 
 static void join(struct series_bin *into, const struct series_bin *a, const struct series_bin *b)
 {
-    *into = (struct series_bin){ a->running + b->running, a->queue + b->queue, a->kv + b->kv, a->in_tok + b->in_tok,
-                                 a->out_tok + b->out_tok, a->arrivals + b->arrivals, a->done + b->done };
+    *into = (struct series_bin){ a->running + b->running, a->queue + b->queue,
+                                 a->kv + b->kv,           a->in_tok + b->in_tok,
+                                 a->out_tok + b->out_tok, a->arrivals + b->arrivals,
+                                 a->done + b->done };
 }
 
 /* The bin that holds t, after making room for it. */
 static int bin_of(struct series *s, int64_t t_ns)
 {
     while (t_ns / s->bin_ns >= SERIES_MAX) {
-        for (int i = 0; i < SERIES_MAX / 2; i++) join(&s->bin[i], &s->bin[2 * i], &s->bin[2 * i + 1]);
+        for (int i = 0; i < SERIES_MAX / 2; i++)
+            join(&s->bin[i], &s->bin[2 * i], &s->bin[2 * i + 1]);
         memset(&s->bin[SERIES_MAX / 2], 0, SERIES_MAX / 2 * sizeof *s->bin);
         s->bin_ns *= 2;
         s->n = (s->n + 1) / 2;
@@ -31,7 +34,8 @@ static int bin_of(struct series *s, int64_t t_ns)
     return i;
 }
 
-void series_state(struct series *s, int64_t t0, int64_t t1, double running, double queue, double kv0, double kv1)
+void series_state(struct series *s, int64_t t0, int64_t t1, double running, double queue,
+                  double kv0, double kv1)
 {
     if (t1 <= t0) return;
     int last = bin_of(s, t1 - 1);
@@ -76,16 +80,21 @@ void series_done(struct series *s, int64_t t_ns)
     s->bin[bin_of(s, t_ns)].done++;
 }
 
-void series_row(const struct series *s, int i, double kv_all, int64_t t_stop_ns, struct run_bin *out)
+void series_row(const struct series *s, int i, double kv_all, int64_t t_stop_ns,
+                struct run_bin *out)
 {
     const struct series_bin *b = &s->bin[i];
     int64_t t0 = i * s->bin_ns, width = s->bin_ns;
     if (t_stop_ns > t0 && t_stop_ns < t0 + width) width = t_stop_ns - t0;
     double ns = (double)width, second = ns * 1e-9;
-    *out = (struct run_bin){ .t_ns = t0, .running = b->running / ns, .queue = b->queue / ns,
+    *out = (struct run_bin){ .t_ns = t0,
+                             .running = b->running / ns,
+                             .queue = b->queue / ns,
                              .kv_used_ratio = kv_all > 0 ? b->kv / ns / kv_all : 0,
-                             .in_tok_per_s = b->in_tok / second, .out_tok_per_s = b->out_tok / second,
-                             .arrivals_per_s = b->arrivals / second, .done_per_s = b->done / second };
+                             .in_tok_per_s = b->in_tok / second,
+                             .out_tok_per_s = b->out_tok / second,
+                             .arrivals_per_s = b->arrivals / second,
+                             .done_per_s = b->done / second };
 }
 
 double series_in_system(const struct series *s, int64_t t0, int64_t t1)

@@ -18,13 +18,18 @@ const struct conf_row sim_rows[] = {
       "runs over seeds, for confidence intervals; a replayed trace has nothing to draw: 1" },
     { "sim.draws", CONF_INT, AT(draws), "16", NULL, 0, 10000,
       "runs over the uncertainty of the kernel constants, for prediction intervals; 0: none" },
-    { "sim.threads", CONF_INT, AT(threads), "0", NULL, 0, 1024, "threads; 0: one a processor; results do not depend on it" },
+    { "sim.threads", CONF_INT, AT(threads), "0", NULL, 0, 1024,
+      "threads; 0: one a processor; results do not depend on it" },
     { "sim.warmup", CONF_NUMBER, AT(warmup_ratio), "-1", NULL, -1, 0.9,
       "share of the requests left out at the start; -1: 0.1 of drawn arrivals, 0 of replays" },
-    { "sim.limit", CONF_TIME, AT(limit_ns), "0s", NULL, 0, 3e9, "stop after this simulated time; 0s: when all have ended" },
-    { "sim.fast_forward", CONF_BOOL, AT(fast), "true", NULL, 0, 0, "take runs of equal steps at once; same result" },
-    { "sim.router", CONF_WORD, AT(router), "least_loaded", ROUTER_WORDS, 0, 0, "how requests are spread over replicas" },
-    { "sim.p2p", CONF_WORD, AT(p2p), "async", "async rendezvous", 0, 0, "whether a stage waits until the next takes its batch" },
+    { "sim.limit", CONF_TIME, AT(limit_ns), "0s", NULL, 0, 3e9,
+      "stop after this simulated time; 0s: when all have ended" },
+    { "sim.fast_forward", CONF_BOOL, AT(fast), "true", NULL, 0, 0,
+      "take runs of equal steps at once; same result" },
+    { "sim.router", CONF_WORD, AT(router), "least_loaded", ROUTER_WORDS, 0, 0,
+      "how requests are spread over replicas" },
+    { "sim.p2p", CONF_WORD, AT(p2p), "async", "async rendezvous", 0, 0,
+      "whether a stage waits until the next takes its batch" },
     { "sim.level", CONF_NUMBER, AT(level), "0.9", NULL, 0.5, 0.999, "level of intervals" },
     { .type = CONF_END }
 };
@@ -35,9 +40,9 @@ struct arrivals {
     struct trace *trace;
     struct trace_req next;
     bool has_next;
-    struct evqueue due;         /* of slots, by due time, then request */
+    struct evqueue due; /* of slots, by due time, then request */
     struct trace_req *slot;
-    int32_t *spare;             /* free slots */
+    int32_t *spare; /* free slots */
     int32_t n_slot, n_spare, cap;
     struct arena *arena;
 };
@@ -48,16 +53,16 @@ struct sim {
     struct replica_env env;
     struct replica *rep;
     int n_rep;
-    struct evqueue ends;        /* next completion of each replica */
+    struct evqueue ends; /* next completion of each replica */
     struct arrivals arr;
     struct router router;
     int64_t *load;
     int64_t request_ns, total, now_ns;
-    int64_t *due_ns;            /* decision due at this time, else -1 */
-    int32_t *dirty, n_dirty;    /* replicas with one due */
+    int64_t *due_ns;         /* decision due at this time, else -1 */
+    int32_t *dirty, n_dirty; /* replicas with one due */
     bool answers, begun, closed;
-    struct metrics_window at_last;   /* as it stood at the last arrival */
-    int64_t warm_n, warm_ns;    /* not kept: ids below, due times before */
+    struct metrics_window at_last; /* as it stood at the last arrival */
+    int64_t warm_n, warm_ns;       /* not kept: ids below, due times before */
 };
 
 /* ---- arrivals */
@@ -119,13 +124,19 @@ static void tell_request(const struct sim *s, const struct sreq *r, int status)
     const struct sim_sink *k = s->u->sink;
     if (!k || !k->request) return;
     int64_t out = s->env.output_ns;
-    struct run_request row = {
-        .t_due_ns = r->t.t_due_ns, .t_start_ns = r->t_start_ns,
-        .t_first_ns = r->t_first_ns < 0 ? -1 : r->t_first_ns + out,
-        .t_last_ns = status != RUN_OK ? -1 : r->t_last_ns + out, .session = r->t.session, .n_in = r->t.n_in,
-        .n_out = status == RUN_OK ? r->t.n_out : r->made, .cached_in = r->cached_in, .preempted = r->preempted,
-        .replica = r->replica, .turn = r->t.turn, .status = (uint8_t)status, .klass = (uint8_t)r->t.klass
-    };
+    struct run_request row = { .t_due_ns = r->t.t_due_ns,
+                               .t_start_ns = r->t_start_ns,
+                               .t_first_ns = r->t_first_ns < 0 ? -1 : r->t_first_ns + out,
+                               .t_last_ns = status != RUN_OK ? -1 : r->t_last_ns + out,
+                               .session = r->t.session,
+                               .n_in = r->t.n_in,
+                               .n_out = status == RUN_OK ? r->t.n_out : r->made,
+                               .cached_in = r->cached_in,
+                               .preempted = r->preempted,
+                               .replica = r->replica,
+                               .turn = r->t.turn,
+                               .status = (uint8_t)status,
+                               .klass = (uint8_t)r->t.klass };
     k->request(k->ctx, &row);
 }
 
@@ -141,7 +152,8 @@ static void count_kept(struct sim *s, const struct sreq *r)
         tpot = (r->t_last_ns - r->t_first_ns + (r->t.n_out - 1) / 2) / (r->t.n_out - 1);
         hist_add(&m->h[METRIC_TPOT], tpot, 1);
     }
-    bool ok1 = slo->ttft_ns == 0 || ttft <= slo->ttft_ns, ok2 = slo->tpot_ns == 0 || tpot <= slo->tpot_ns;
+    bool ok1 = slo->ttft_ns == 0 || ttft <= slo->ttft_ns,
+         ok2 = slo->tpot_ns == 0 || tpot <= slo->tpot_ns;
     bool ok3 = slo->e2e_ns == 0 || e2e <= slo->e2e_ns;
     m->kept_ttft += ok1;
     m->kept_tpot += ok2;
@@ -208,7 +220,7 @@ static void see_arrival(struct sim *s, const struct trace_req *q)
 static void see_last_arrival(struct sim *s, const struct trace_req *q)
 {
     if (!s->u->steady || s->closed || s->arr.has_next || !evqueue_empty(&s->arr.due)) return;
-    if (s->answers && (s->total < 0 || s->m->due < s->total)) return;   /* more may follow */
+    if (s->answers && (s->total < 0 || s->m->due < s->total)) return; /* more may follow */
     s->closed = true;
     switch_counting(s, true, s->now_ns);
     s->at_last = s->m->w;
@@ -232,8 +244,10 @@ static void mark(struct sim *s, int i, int64_t now_ns)
 static void note_end(struct sim *s, int i)
 {
     int64_t t = replica_next_ns(&s->rep[i]);
-    if (t != INT64_MAX) evqueue_set(&s->ends, i, t, 0);
-    else evqueue_remove(&s->ends, i);
+    if (t != INT64_MAX)
+        evqueue_set(&s->ends, i, t, 0);
+    else
+        evqueue_remove(&s->ends, i);
 }
 
 static void arrive(struct sim *s)
@@ -247,7 +261,9 @@ static void arrive(struct sim *s)
     struct replica *r = &s->rep[i];
     const char *why = sched_refuses(&r->s, &q);
     if (why) {
-        struct sreq gone = { .t = q, .t_start_ns = -1, .t_first_ns = -1, .t_last_ns = -1, .replica = i };
+        struct sreq gone = {
+            .t = q, .t_start_ns = -1, .t_first_ns = -1, .t_last_ns = -1, .replica = i
+        };
         s->m->rejected++;
         if (!s->m->why_rejected) s->m->why_rejected = why;
         s->m->digest += mix_pair(mix_pair(DIGEST_REJECT, (uint64_t)q.id), (uint64_t)q.t_due_ns);
@@ -302,8 +318,14 @@ static void begin(struct sim *s, const struct sim_setup *u, struct arena *a, str
     s->u = u;
     s->m = m;
     s->n_rep = (int)u->deploy->strategy.dp;
-    s->env = (struct replica_env){ .step = u->step, .u = u, .m = m, .n_stage = u->deploy->n_stage,
-                                   .output_ns = step_output_ns(u->step), .ended = on_ended, .ctx = s, .row_stride = 1 };
+    s->env = (struct replica_env){ .step = u->step,
+                                   .u = u,
+                                   .m = m,
+                                   .n_stage = u->deploy->n_stage,
+                                   .output_ns = step_output_ns(u->step),
+                                   .ended = on_ended,
+                                   .ctx = s,
+                                   .row_stride = 1 };
     series_init(&s->env.series, u->bin_ns, a);
     s->rep = arena_array(a, (size_t)s->n_rep, sizeof *s->rep);
     s->load = arena_array(a, (size_t)s->n_rep, sizeof *s->load);
@@ -321,8 +343,10 @@ static void begin(struct sim *s, const struct sim_setup *u, struct arena *a, str
     s->total = trace_total(u->trace);
     s->request_ns = step_request_ns(u->step);
     s->router = (struct router){ .kind = u->router, .n = s->n_rep };
-    if (s->total >= 0) s->warm_n = (int64_t)(u->warmup_ratio * (double)s->total);
-    else s->warm_ns = u->warm_ns;
+    if (s->total >= 0)
+        s->warm_n = (int64_t)(u->warmup_ratio * (double)s->total);
+    else
+        s->warm_ns = u->warm_ns;
     m->kv_blocks = u->deploy->kv_blocks;
     m->n_replica = s->n_rep;
     m->n_stage = s->env.n_stage;
@@ -358,7 +382,9 @@ static void finish(struct sim *s, bool cut_short)
         m->asked_tok += c->pool.asked_tok;
     }
     m->w.t_end_ns = m->t_stop_ns;
-    if (s->closed && 2 * (m->t_stop_ns - s->at_last.t_end_ns) < s->at_last.t_end_ns - m->t_begin_ns) m->w = s->at_last;
+    m->whole = s->closed &&
+               2 * (m->t_stop_ns - s->at_last.t_end_ns) >= s->at_last.t_end_ns - m->t_begin_ns;
+    if (s->closed && !m->whole) m->w = s->at_last;
     if (!s->begun) m->t_begin_ns = m->w.t_end_ns;
     int64_t mid = m->t_begin_ns + (m->t_last_due_ns - m->t_begin_ns) / 2;
     m->half[0] = series_in_system(&s->env.series, m->t_begin_ns, mid);
@@ -385,8 +411,10 @@ int sim_run(const struct sim_setup *u, struct arena *a, struct metrics *m, struc
             cut_short = true;
             break;
         }
-        if (t_arrival <= t_end) arrive(&s);
-        else complete(&s);
+        if (t_arrival <= t_end)
+            arrive(&s);
+        else
+            complete(&s);
         decide(&s);
         if (++m->n_event % LOOK_EVERY == 0 && stop_asked()) {
             m->stopped = cut_short = true;
@@ -397,7 +425,8 @@ int sim_run(const struct sim_setup *u, struct arena *a, struct metrics *m, struc
     for (int i = 0; i < s.n_rep; i++) left += s.rep[i].n_sys;
     finish(&s, cut_short);
     if (left > 0 && !cut_short)
-        return err_set(e, ST_RANGE, "the scheduler stalled with %lld requests left; please report this scenario",
+        return err_set(e, ST_RANGE,
+                       "the scheduler stalled with %lld requests left; please report this scenario",
                        (long long)left);
     return ST_OK;
 }

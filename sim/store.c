@@ -32,7 +32,10 @@ int store_begin(struct store *t, const char *path, bool steps, struct err *e)
 {
     *t = (struct store){ .run = run_create(path, e) };
     if (!t->run) return e->status;
-    t->sink = (struct sim_sink){ .ctx = t, .request = put_request, .step = steps ? put_step : NULL, .span = put_span,
+    t->sink = (struct sim_sink){ .ctx = t,
+                                 .request = put_request,
+                                 .step = steps ? put_step : NULL,
+                                 .span = put_span,
                                  .bin = put_bin };
     return ST_OK;
 }
@@ -45,38 +48,48 @@ void store_abort(struct store *t)
 
 /* ---- summary */
 
-static void put_one(struct store *t, const char *name, const struct ci *c, int n, const char *stats, const char *units)
+static void put_one(struct store *t, const char *name, const struct ci *c, int n, const char *stats,
+                    const char *units)
 {
     if (!t->e.status)
-        run_put_summary(t->run, name, c, n, stats, units, "jackknife over seeds and quantiles over draws, in quadrature", &t->e);
+        run_put_summary(t->run, name, c, n, stats, units,
+                        "jackknife over seeds and quantiles over draws, in quadrature", &t->e);
 }
 
 static void put_quantities(struct store *t, const struct outcome *o)
 {
-    static const struct { int q; const char *name, *units; } one[] = {
-        { Q_REQUESTS_PER_S, "requests_per_s", "request s-1" }, { Q_OUT_TOK_PER_S, "output_per_s", "token s-1" },
-        { Q_GOODPUT_PER_S, "goodput_per_s", "request s-1" },   { Q_ATTAIN, "attainment", "1" },
-        { Q_ATTAIN_TTFT, "attainment_ttft", "1" },             { Q_ATTAIN_TPOT, "attainment_tpot", "1" },
-        { Q_ATTAIN_E2E, "attainment_e2e", "1" }
-    };
+    static const struct {
+        int q;
+        const char *name, *units;
+    } one[] = { { Q_REQUESTS_PER_S, "requests_per_s", "request s-1" },
+                { Q_OUT_TOK_PER_S, "output_per_s", "token s-1" },
+                { Q_GOODPUT_PER_S, "goodput_per_s", "request s-1" },
+                { Q_ATTAIN, "attainment", "1" },
+                { Q_ATTAIN_TTFT, "attainment_ttft", "1" },
+                { Q_ATTAIN_TPOT, "attainment_tpot", "1" },
+                { Q_ATTAIN_E2E, "attainment_e2e", "1" } };
     for (int k = 0; k < METRIC_N; k++)
-        put_one(t, metric_name((enum metric)k), &o->q[Q_LATENCY + k * STAT_N], STAT_N, "mean p50 p90 p99", "ns");
-    for (size_t i = 0; i < sizeof one / sizeof *one; i++) put_one(t, one[i].name, &o->q[one[i].q], 1, "mean", one[i].units);
+        put_one(t, metric_name((enum metric)k), &o->q[Q_LATENCY + k * STAT_N], STAT_N,
+                "mean p50 p90 p99", "ns");
+    for (size_t i = 0; i < sizeof one / sizeof *one; i++)
+        put_one(t, one[i].name, &o->q[one[i].q], 1, "mean", one[i].units);
 }
 
-static void put_list(struct store *t, const char *path, const char *dim, size_t n, const double *v, const char *units,
-                     const char *description)
+static void put_list(struct store *t, const char *path, const char *dim, size_t n, const double *v,
+                     const char *units, const char *description)
 {
     double index[STRATEGY_MAX_PP];
     const double *scale[1] = { index };
     const char *const unit[1] = { "1" };
     for (size_t i = 0; i < n; i++) index[i] = (double)i;
-    if (!t->e.status) h5_array(run_h5(t->run), path, 1, &n, &dim, scale, unit, v, units, description, &t->e);
+    if (!t->e.status)
+        h5_array(run_h5(t->run), path, 1, &n, &dim, scale, unit, v, units, description, &t->e);
 }
 
 static void put_stages(struct store *t, const struct deploy *d, const struct metrics *m)
 {
-    double busy[STRATEGY_MAX_PP], bubble[STRATEGY_MAX_PP], weights[STRATEGY_MAX_PP], kv[STRATEGY_MAX_PP];
+    double busy[STRATEGY_MAX_PP], bubble[STRATEGY_MAX_PP], weights[STRATEGY_MAX_PP],
+        kv[STRATEGY_MAX_PP];
     double layers[STRATEGY_MAX_PP], rest[STRATEGY_MAX_PP];
     size_t n = (size_t)d->n_stage;
     for (int p = 0; p < d->n_stage; p++) {
@@ -88,11 +101,15 @@ static void put_stages(struct store *t, const struct deploy *d, const struct met
         kv[p] = (double)(d->kv_blocks * d->lim.block_tok) * g->kv_token;
         layers[p] = d->stage[p].step.n_layer;
     }
-    put_list(t, "/summary/stage_busy", "stage", n, busy, "1", "share of the window that the stage computes");
-    put_list(t, "/summary/stage_bubble", "stage", n, bubble, "1", "share of time idle while its replica has work");
+    put_list(t, "/summary/stage_busy", "stage", n, busy, "1",
+             "share of the window that the stage computes");
+    put_list(t, "/summary/stage_bubble", "stage", n, bubble, "1",
+             "share of time idle while its replica has work");
     put_list(t, "/summary/stage_layers", "stage", n, layers, "1", "layers on the stage");
-    put_list(t, "/summary/stage_weights", "stage", n, weights, "byte", "weights on each GPU of the stage");
-    put_list(t, "/summary/stage_overhead", "stage", n, rest, "byte", "activations, communicators, graphs, context on each GPU");
+    put_list(t, "/summary/stage_weights", "stage", n, weights, "byte",
+             "weights on each GPU of the stage");
+    put_list(t, "/summary/stage_overhead", "stage", n, rest, "byte",
+             "activations, communicators, graphs, context on each GPU");
     put_list(t, "/summary/stage_kv", "stage", n, kv, "byte", "KV blocks on each GPU of the stage");
 }
 
@@ -101,10 +118,13 @@ static void put_shares(struct store *t, const struct metrics *m)
     double share[STEP_N_CLASS], blocked[SCHED_N_BLOCKED];
     for (int c = 0; c < STEP_N_CLASS; c++) share[c] = metrics_class_share(m, (enum step_class)c);
     for (int i = 0; i < SCHED_N_BLOCKED; i++) blocked[i] = m->w.blocked_ns[i] * 1e-9;
-    put_list(t, "/summary/time_share", "operator_class", STEP_N_CLASS, share, "1", "share of step time by operator class");
-    put_list(t, "/summary/blocked", "reason", SCHED_N_BLOCKED, blocked, "s", "time during which requests waited, by reason");
+    put_list(t, "/summary/time_share", "operator_class", STEP_N_CLASS, share, "1",
+             "share of step time by operator class");
+    put_list(t, "/summary/blocked", "reason", SCHED_N_BLOCKED, blocked, "s",
+             "time during which requests waited, by reason");
     if (t->e.status) return;
-    h5_attr_text(run_h5(t->run), "/summary/time_share", "classes", "GEMM attention collective p2p host other", &t->e);
+    h5_attr_text(run_h5(t->run), "/summary/time_share", "classes",
+                 "GEMM attention collective p2p host other", &t->e);
     h5_attr_text(run_h5(t->run), "/summary/blocked", "reasons",
                  "step_in_flight kv_blocks max_seqs token_budget micro_batch preemption", &t->e);
 }
@@ -118,28 +138,61 @@ static void put_scalars(struct store *t, const struct print_in *in)
     const struct slo *slo = &in->s->slo;
     char digest[20];
     snprintf(digest, sizeof digest, "%016llx", (unsigned long long)m->digest);
-    const struct { const char *name, *text; } text[] = {
-        { "scenario", scenario_line(in->s, in->d) }, { "title", in->s->o.title ? in->s->o.title : "" },
-        { "workload", o->workload }, { "bottleneck", o->bottleneck }, { "coverage", o->coverage }, { "digest", digest }
-    };
-    const struct { const char *name; int64_t v; } whole[] = {
-        { "due", m->due }, { "finished", m->finished }, { "failed", m->failed }, { "rejected", m->rejected },
-        { "seeds", o->n_seed }, { "draws", o->n_draw }, { "slo_ttft_ns", slo->ttft_ns }, { "slo_tpot_ns", slo->tpot_ns },
-        { "slo_e2e_ns", slo->e2e_ns }, { "kv_blocks", in->d->kv_blocks }, { "block_tok", in->d->lim.block_tok },
-        { "preemptions", m->preempted }, { "tp", g->tp }, { "pp", g->pp }, { "dp", g->dp },
-        { "gpus", g->tp * g->pp * g->dp }, { "extrapolated", o->extrapolated }, { "overloaded", metrics_overloaded(&o->all) },
-        { "window_begin_ns", m->t_begin_ns }, { "window_end_ns", m->w.t_end_ns }
-    };
-    for (size_t i = 0; i < sizeof text / sizeof *text; i++) h5_attr_text(f, "/summary", text[i].name, text[i].text, &t->e);
-    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, &t->e);
+    const struct {
+        const char *name, *text;
+    } text[] = { { "scenario", scenario_line(in->s, in->d) },
+                 { "title", in->s->o.title ? in->s->o.title : "" },
+                 { "workload", o->workload },
+                 { "bottleneck", o->bottleneck },
+                 { "coverage", o->coverage },
+                 { "digest", digest } };
+    const struct {
+        const char *name;
+        int64_t v;
+    } whole[] = { { "due", m->due },
+                  { "finished", m->finished },
+                  { "failed", m->failed },
+                  { "rejected", m->rejected },
+                  { "seeds", o->n_seed },
+                  { "draws", o->n_draw },
+                  { "slo_ttft_ns", slo->ttft_ns },
+                  { "slo_tpot_ns", slo->tpot_ns },
+                  { "slo_e2e_ns", slo->e2e_ns },
+                  { "kv_blocks", in->d->kv_blocks },
+                  { "block_tok", in->d->lim.block_tok },
+                  { "preemptions", m->preempted },
+                  { "tp", g->tp },
+                  { "pp", g->pp },
+                  { "dp", g->dp },
+                  { "gpus", g->tp * g->pp * g->dp },
+                  { "extrapolated", o->extrapolated },
+                  { "overloaded", metrics_overloaded(&o->all) },
+                  { "window_begin_ns", m->t_begin_ns },
+                  { "window_end_ns", m->w.t_end_ns } };
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        h5_attr_text(f, "/summary", text[i].name, text[i].text, &t->e);
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, &t->e);
     h5_attr_f64(f, "/summary", "slo_attainment", slo->attain_ratio, &t->e);
     h5_attr_f64(f, "/summary", "interval_level", in->s->sim.level, &t->e);
     h5_attr_f64(f, "/summary", "little_error", metrics_little_error(&o->all), &t->e);
     h5_attr_f64(f, "/summary", "kv_mean", metrics_kv_mean(&o->all), &t->e);
+    double window = 1e9 * metrics_window_s(&o->all);
+    h5_attr_f64(f, "/summary", "kv_peak", (double)o->all.kv_peak / (double)o->all.kv_blocks, &t->e);
+    h5_attr_f64(f, "/summary", "prefix_hit",
+                o->all.asked_tok ? (double)o->all.hit_tok / (double)o->all.asked_tok : 0, &t->e);
+    h5_attr_f64(f, "/summary", "running_mean", o->all.w.running_area_ns / window, &t->e);
+    h5_attr_f64(f, "/summary", "waiting_mean", o->all.w.queue_area_ns / window, &t->e);
+    h5_attr_f64(f, "/summary", "gpu_memory_bytes", in->d->hw.gpu.mem_bytes, &t->e);
+    h5_attr_i64(f, "/summary", "recomputed_tok", o->all.recomputed_tok, &t->e);
+    h5_attr_i64(f, "/summary", "short_run", o->all.whole, &t->e);
+    if (m->why_rejected) h5_attr_text(f, "/summary", "why_rejected", m->why_rejected, &t->e);
     h5_attr_f64(f, "/summary", "wall_s", in->wall_s, &t->e);
     for (int k = 0; k < EVALUATE_TOP && o->top[k].name; k++) {
-        h5_attr_text(f, "/summary", arena_printf(in->s->arena, "uncertain_%d", k + 1), o->top[k].name, &t->e);
-        h5_attr_f64(f, "/summary", arena_printf(in->s->arena, "uncertain_%d_of_step", k + 1), o->top[k].share, &t->e);
+        h5_attr_text(f, "/summary", arena_printf(in->s->arena, "uncertain_%d", k + 1),
+                     o->top[k].name, &t->e);
+        h5_attr_f64(f, "/summary", arena_printf(in->s->arena, "uncertain_%d_of_step", k + 1),
+                    o->top[k].share, &t->e);
     }
 }
 
@@ -155,7 +208,8 @@ static void put_scenario(struct store *t, const struct scenario *s, const struct
     scenario_echo(s, f);
     fclose(f);
     h5 *h = run_h5(t->run);
-    if (!t->e.status) prov_write(p, h, "orrery-run", "1.0.0", s->o.title ? s->o.title : s->path, &t->e);
+    if (!t->e.status)
+        prov_write(p, h, "orrery-run", "1.0.0", s->o.title ? s->o.title : s->path, &t->e);
     if (!t->e.status) h5_attr_text(h, "/provenance", "kind", "simulated", &t->e);
     if (!t->e.status) h5_attr_text(h, "/provenance", "scenario_file", s->path, &t->e);
     if (!t->e.status && prov_sha256_file(s->path, sha, NULL) == ST_OK)
@@ -199,12 +253,19 @@ void store_sweep_row(struct store *t, const struct print_in *in, double value)
     const struct outcome *o = in->o;
     const struct strategy *g = &in->d->strategy;
     const struct metrics *m = &o->all;
-    struct run_sweep r = { .value = value, .requests_per_s = o->q[Q_REQUESTS_PER_S].mid,
-                           .output_tok_per_s = o->q[Q_OUT_TOK_PER_S].mid, .goodput_per_s = o->q[Q_GOODPUT_PER_S].mid,
-                           .attain_ratio = o->q[Q_ATTAIN].mid, .attain_lo = o->q[Q_ATTAIN].lo,
-                           .attain_hi = o->q[Q_ATTAIN].hi, .out_lo = o->q[Q_OUT_TOK_PER_S].lo,
-                           .out_hi = o->q[Q_OUT_TOK_PER_S].hi, .tp = (double)g->tp, .pp = (double)g->pp,
-                           .dp = (double)g->dp, .gpus = (double)(g->tp * g->pp * g->dp),
+    struct run_sweep r = { .value = value,
+                           .requests_per_s = o->q[Q_REQUESTS_PER_S].mid,
+                           .output_tok_per_s = o->q[Q_OUT_TOK_PER_S].mid,
+                           .goodput_per_s = o->q[Q_GOODPUT_PER_S].mid,
+                           .attain_ratio = o->q[Q_ATTAIN].mid,
+                           .attain_lo = o->q[Q_ATTAIN].lo,
+                           .attain_hi = o->q[Q_ATTAIN].hi,
+                           .out_lo = o->q[Q_OUT_TOK_PER_S].lo,
+                           .out_hi = o->q[Q_OUT_TOK_PER_S].hi,
+                           .tp = (double)g->tp,
+                           .pp = (double)g->pp,
+                           .dp = (double)g->dp,
+                           .gpus = (double)(g->tp * g->pp * g->dp),
                            .overloaded = metrics_overloaded(m) };
     r.rate_per_s = (double)m->due / (1e-9 * (double)m->t_last_due_ns);
     double *const at[3][STAT_N] = { { &r.ttft_mean_s, &r.ttft_p50_s, &r.ttft_p90_s, &r.ttft_p99_s },
@@ -220,7 +281,8 @@ void store_sweep_row(struct store *t, const struct print_in *in, double value)
     if (!t->e.status) run_put_sweep(t->run, &r, &t->e);
 }
 
-int store_finish_sweep(struct store *t, const struct scenario *s, const struct prov *p, struct err *e)
+int store_finish_sweep(struct store *t, const struct scenario *s, const struct prov *p,
+                       struct err *e)
 {
     put_scenario(t, s, p);
     h5 *f = run_h5(t->run);

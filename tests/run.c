@@ -50,7 +50,8 @@ bool test_check_int(int64_t got, int64_t want, const char *file, int line, const
     return got == want;
 }
 
-bool test_check_near(double got, double want, double rel, const char *file, int line, const char *what)
+bool test_check_near(double got, double want, double rel, const char *file, int line,
+                     const char *what)
 {
     bool ok = (isnan(got) && isnan(want)) || got == want ||
               fabs(got - want) <= rel * fmax(fabs(got), fabs(want));
@@ -62,7 +63,8 @@ bool test_check_near(double got, double want, double rel, const char *file, int 
     return ok;
 }
 
-bool test_check_text(const char *got, const char *want, const char *file, int line, const char *what)
+bool test_check_text(const char *got, const char *want, const char *file, int line,
+                     const char *what)
 {
     bool ok = got && want && strcmp(got, want) == 0;
     if (!ok) {
@@ -107,7 +109,7 @@ const char *test_dir(void)
 const char *test_path(const char *name)
 {
     static char ring[8][512];
-    static int  at;
+    static int at;
     char *p = ring[at++ % 8];
     snprintf(p, sizeof ring[0], "%s/%s", test_dir(), name);
     return p;
@@ -116,7 +118,7 @@ const char *test_path(const char *name)
 const char *test_data(const char *relative)
 {
     static char ring[8][512];
-    static int  at;
+    static int at;
     char *p = ring[at++ % 8];
     snprintf(p, sizeof ring[0], "%s/%s", paths_data(), relative);
     if (access(p, R_OK) != 0) {
@@ -137,7 +139,10 @@ void test_golden(const char *name, const char *text)
         return;
     }
     FILE *f = fopen(path, "r");
-    if (!f) { test_check(false, path, 0, "golden file exists (make golden)"); return; }
+    if (!f) {
+        test_check(false, path, 0, "golden file exists (make golden)");
+        return;
+    }
     static char want[1 << 20];
     size_t n = fread(want, 1, sizeof want - 1, f);
     want[n] = 0;
@@ -178,7 +183,9 @@ int test_run(const char *cmd, char *out, size_t n_out, char *err, size_t n_err)
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *w)
 {
-    (void)st; (void)flag; (void)w;
+    (void)st;
+    (void)flag;
+    (void)w;
     return remove(path);
 }
 
@@ -188,7 +195,7 @@ static void run_child(const struct test *t)
     t->fn();
     if (dir[0]) nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     fflush(stdout);
-    exit(failed_checks ? 1 : 0);   /* exit, not _exit: the leak checker reports here */
+    exit(failed_checks ? 1 : 0); /* exit, not _exit: the leak checker reports here */
 }
 
 static bool chosen(const struct test *t, int argc, char **argv, int first)
@@ -211,23 +218,39 @@ int main(int argc, char **argv)
     int first = 1, n_pass = 0, n_fail = 0, n_skip = 0;
     bool list = false;
     for (; first < argc && argv[first][0] == '-'; first++) {
-        if (strcmp(argv[first], "--write-golden") == 0) write_golden = true;
-        else if (strcmp(argv[first], "--list") == 0) list = true;
-        else { fprintf(stderr, "tests/run: no option %s\n", argv[first]); return 2; }
+        if (strcmp(argv[first], "--write-golden") == 0)
+            write_golden = true;
+        else if (strcmp(argv[first], "--list") == 0)
+            list = true;
+        else {
+            fprintf(stderr, "tests/run: no option %s\n", argv[first]);
+            return 2;
+        }
     }
     for (struct test *t = all; t; t = t->next) {
         if (!chosen(t, argc, argv, first)) continue;
-        if (list) { printf("%s %s\n", t->file, t->name); continue; }
+        if (list) {
+            printf("%s %s\n", t->file, t->name);
+            continue;
+        }
         double start = seconds();
         fflush(stdout);
         pid_t pid = fork();
         if (pid == 0) run_child(t);
         int st = 0;
-        if (pid < 0 || waitpid(pid, &st, 0) != pid) { perror("tests/run"); return 5; }
+        if (pid < 0 || waitpid(pid, &st, 0) != pid) {
+            perror("tests/run");
+            return 5;
+        }
         const char *word = "FAILED";
-        if (WIFEXITED(st) && WEXITSTATUS(st) == 0) { word = "ok"; n_pass++; }
-        else if (WIFEXITED(st) && WEXITSTATUS(st) == EXIT_SKIPPED) { word = "skipped"; n_skip++; }
-        else n_fail++;
+        if (WIFEXITED(st) && WEXITSTATUS(st) == 0) {
+            word = "ok";
+            n_pass++;
+        } else if (WIFEXITED(st) && WEXITSTATUS(st) == EXIT_SKIPPED) {
+            word = "skipped";
+            n_skip++;
+        } else
+            n_fail++;
         printf("%-8s %-60s %6.2f s%s\n", word, t->name, seconds() - start,
                WIFSIGNALED(st) ? (WTERMSIG(st) == SIGALRM ? "  (time limit)" : "  (signal)") : "");
     }

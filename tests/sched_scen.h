@@ -76,6 +76,7 @@ static void scen_make(struct scen *c, uint64_t seed, int policy)
     c->n_block = most + draw(r, 2 * most + 1);
     if (draw(r, 4) == 0) c->n_block = 4 * most * c->n;
     if (draw(r, 10) == 0) c->n_block = (most + 1) / 2; /* some are refused */
+    o->async = (int)draw(r, 3);
 }
 
 #endif

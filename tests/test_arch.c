@@ -10,9 +10,9 @@
 #include "tests/test.h"
 
 /* clang-format off */
-/* Published counts, not computed here. Totals of the safetensors files for Llama 3.1, Mixtral and Qwen3
- * 0.6B, 1.7B, 8B, 32B. The others are as commonly quoted, and unverified but for this: a shape that was
- * misremembered would hardly give the quoted count to the last digit. */
+/* Published counts, not computed here. Totals of the safetensors files for Llama 3.1, Mixtral and
+ * Qwen3 0.6B, 1.7B, 8B, 32B. The others are as commonly quoted, and unverified but for this: a
+ * shape that was misremembered would hardly give the quoted count to the last digit. */
 static const struct { const char *name; int64_t params; double kv_bytes_tok; } published[] = {
     { "llama-2-7b", 6738415616, 524288 },       { "llama-2-13b", 13015864320, 819200 },
     { "llama-2-70b", 68976648192, 327680 },     { "llama-3-8b", 8030261248, 131072 },
@@ -69,11 +69,7 @@ TEST(arch_own_small_shapes_have_their_nominal_size)
     static const struct {
         const char *name;
         double nominal;
-    } own[] = {
-        {"llama-25m",   25e6 },
-        { "llama-110m", 110e6},
-        { "llama-1b1",  1.1e9}
-    };
+    } own[] = { { "llama-25m", 25e6 }, { "llama-110m", 110e6 }, { "llama-1b1", 1.1e9 } };
     for (size_t i = 0; i < 3; i++) {
         struct err e = { 0 };
         struct arch a;

@@ -104,11 +104,9 @@ TEST(coll_across_nodes_is_between_overlap_and_sum)
 
 TEST(coll_law_between_measured_sizes)
 {
-    struct coll_law l[3] = {
-        {1e-6,  100e9, 0,    1e3},
-        { 2e-6, 50e9,  4e-6, 4e3},
-        { 4e-6, 25e9,  6e-6, 4e3}
-    };
+    struct coll_law l[3] = { { 1e-6, 100e9, 0, 1e3 },
+                             { 2e-6, 50e9, 4e-6, 4e3 },
+                             { 4e-6, 25e9, 6e-6, 4e3 } };
     int n[3] = { 2, 4, 8 };
     for (int i = 0; i < 3; i++) {
         struct coll_law x = coll_law_at(l, n, 3, n[i]);

@@ -15,14 +15,14 @@ static struct deploy_request request(const char *model, const char *hardware, in
         .model = model,
         .hardware = hardware,
         .engine = "any",
-        .strategy = {.tp = tp,
-                     .pp = pp,
-                     .dp = dp,
-                     .ep = 1,
-                     .weight_dtype = DT_BF16,
-                     .kv_dtype = DT_BF16,
-                     .split = "auto" },
-        .lim = { .max_batch_tok = 2048, .max_seqs = 256, .block_tok = 16, .util = 0.9},
+        .strategy = { .tp = tp,
+                      .pp = pp,
+                      .dp = dp,
+                      .ep = 1,
+                      .weight_dtype = DT_BF16,
+                      .kv_dtype = DT_BF16,
+                      .split = "auto" },
+        .lim = { .max_batch_tok = 2048, .max_seqs = 256, .block_tok = 16, .util = 0.9 },
     };
 }
 
@@ -74,13 +74,7 @@ TEST(deploy_takes_the_nodes_it_needs)
 {
     static const struct {
         int tp, pp, dp, n_node;
-    } t[] = {
-        {8,   1, 1, 1},
-        { 8,  2, 1, 2},
-        { 4,  2, 3, 3},
-        { 1,  1, 9, 2},
-        { 16, 1, 1, 2}
-    };
+    } t[] = { { 8, 1, 1, 1 }, { 8, 2, 1, 2 }, { 4, 2, 3, 3 }, { 1, 1, 9, 2 }, { 16, 1, 1, 2 } };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         struct deploy_request q = request("llama-3-8b", "dgx-h100", t[i].tp, t[i].pp, t[i].dp);
         struct arena a;
@@ -216,10 +210,10 @@ TEST(deploy_advice_holds)
         const char *model, *hardware;
         int tp;
     } t[] = {
-        {"llama-3-70b",         "dgx-h100", 2},
-        { "llama-3-70b",        "aws-p4d",  4},
-        { "falcon-40b",         "aws-p4d",  4},
-        { "mixtral-8x22b-v0.1", "dgx-h100", 4},
+        { "llama-3-70b", "dgx-h100", 2 },
+        { "llama-3-70b", "aws-p4d", 4 },
+        { "falcon-40b", "aws-p4d", 4 },
+        { "mixtral-8x22b-v0.1", "dgx-h100", 4 },
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char advice[64];

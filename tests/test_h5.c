@@ -25,13 +25,13 @@ struct row {
     uint32_t gap;
 };
 static const struct h5col cols[] = {
-    {"t_due",              H5COL_I64, offsetof(struct row, t), "ns", "due", NULL },
+    { "t_due", H5COL_I64, offsetof(struct row, t), "ns", "due", NULL },
     { "n_out", H5COL_I32, offsetof(struct row, n), "1", "tokens", NULL },
-    { "x",                H5COL_F64, offsetof(struct row, x), "token s-1", "a rate", NULL },
-    { "y",                H5COL_F32, offsetof(struct row, y), "1", NULL, NULL },
-    { "status",             H5COL_U8, offsetof(struct row, kind), "1", "how it ended", "done failed shed" },
+    { "x", H5COL_F64, offsetof(struct row, x), "token s-1", "a rate", NULL },
+    { "y", H5COL_F32, offsetof(struct row, y), "1", NULL, NULL },
+    { "status", H5COL_U8, offsetof(struct row, kind), "1", "how it ended", "done failed shed" },
     { "gap", H5COL_U32, offsetof(struct row, gap), "us", "gap", NULL },
-    { .type = H5COL_END                },
+    { .type = H5COL_END },
 };
 
 static struct row row_at(int64_t i)

@@ -87,12 +87,11 @@ struct set {
     const char *gpu, *engine, *dir;
     double gemm_max, decode_max, prefill_max;
 };
-static const struct set sets[] = {
-    {"a100-sxm-80gb", "vllm",   "a100_sxm/vllm-0.14.0",                 10, 10, 16},
-    { "h100-sxm",     "vllm",   "h100_sxm/vllm-0.14.0",                 12, 16, 20},
-    { "l40s",         "vllm",   "l40s/vllm-0.14.0",                     18, 12, 20},
-    { "rtx-pro-6000", "trtllm", "rtx_pro_6000_server/trtllm-1.3.0rc10", 15, 0,  20}
-};
+static const struct set sets[] = { { "a100-sxm-80gb", "vllm", "a100_sxm/vllm-0.14.0", 10, 10, 16 },
+                                   { "h100-sxm", "vllm", "h100_sxm/vllm-0.14.0", 12, 16, 20 },
+                                   { "l40s", "vllm", "l40s/vllm-0.14.0", 18, 12, 20 },
+                                   { "rtx-pro-6000", "trtllm",
+                                     "rtx_pro_6000_server/trtllm-1.3.0rc10", 15, 0, 20 } };
 
 static int load(struct env *v, const struct set *s)
 {

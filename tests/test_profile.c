@@ -14,12 +14,10 @@ TEST(profile_measured_gpus_are_fitted)
     static const struct {
         const char *gpu;
         double gemm_em, dec_em, mape;
-    } want[] = {
-        {"a100-sxm-80gb", 0.7685, 0.7936, 8.394},
-        { "h100-sxm",     0.8746, 0.9459, 6.455},
-        { "l40s",         0.7855, 0.8144, 11.39},
-        { "rtx-pro-6000", 0.8482, 0.8525, 8.299}
-    };
+    } want[] = { { "a100-sxm-80gb", 0.7685, 0.7936, 8.394 },
+                 { "h100-sxm", 0.8746, 0.9459, 6.455 },
+                 { "l40s", 0.7855, 0.8144, 11.39 },
+                 { "rtx-pro-6000", 0.8482, 0.8525, 8.299 } };
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         struct env v;
         CHECK_OK(env_init(&v, &env_llama8, want[i].gpu, 1), &v.e);
@@ -213,14 +211,8 @@ TEST(profile_set_by_name)
         const char *name;
         double v;
     } bad[] = {
-        {"host.step",    -1      },
-        { "gemm.e_m",    0       },
-        { "gemm.e_c",    3       },
-        { "skew.alpha",  1.5     },
-        { "gemm.q",      0.5     },
-        { "allreduce.b", 0       },
-        { "p2p.a",       NAN     },
-        { "net.b",       INFINITY}
+        { "host.step", -1 }, { "gemm.e_m", 0 },    { "gemm.e_c", 3 }, { "skew.alpha", 1.5 },
+        { "gemm.q", 0.5 },   { "allreduce.b", 0 }, { "p2p.a", NAN },  { "net.b", INFINITY }
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         err_clear(&e);

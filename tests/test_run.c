@@ -40,10 +40,7 @@ static int write_run(const char *path, struct err *e)
     struct run_sweep sweep = {
         .value = 2, .rate_per_s = 4, .ttft_p99_s = 0.5, .ttft_p99_lo_s = NAN, .overloaded = 1
     };
-    const struct ci stat[2] = {
-        {1,    2, 3  },
-        { NAN, 5, NAN}
-    };
+    const struct ci stat[2] = { { 1, 2, 3 }, { NAN, 5, NAN } };
     if (st == ST_OK) st = run_put_step(r, &step, e);
     if (st == ST_OK) st = run_put_bin(r, &bin, e);
     if (st == ST_OK) st = run_put_span(r, &span, e);

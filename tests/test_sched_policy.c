@@ -13,7 +13,9 @@
  * After vllm/v1/core/sched/scheduler.py: one list of running requests in order of admission, each
  * wanting (prompt + output - computed) tokens; out of blocks, the last of the list is preempted.
  * Requests with nothing but one token to compute are not told apart from prompts here, as they are
- * not in vLLM. */
+ * not in vLLM. Asynchronous scheduling chooses a step while the one before runs: requests that have
+ * come since the last choice are not seen yet, and those that have ended still stand in the list.
+ */
 
 struct vreq {
     int64_t n_in, n_out, made, computed, blocks;
@@ -22,7 +24,9 @@ struct vsched {
     const struct scen *c;
     struct vreq r[N_REQ];
     int run[N_REQ], n_run, wait[N_REQ], n_wait; /* wait[0] is next */
-    int64_t preempts, tok[N_REQ];               /* tokens of each request in this step */
+    bool ahead;
+    int n_seen;                   /* of those waiting */
+    int64_t preempts, tok[N_REQ]; /* tokens of each request in this step */
 };
 
 static int64_t v_free(const struct vsched *v)
@@ -45,6 +49,22 @@ static void v_wait_front(struct vsched *v, int id)
     memmove(v->wait + 1, v->wait, (size_t)v->n_wait * sizeof *v->wait);
     v->wait[0] = id;
     v->n_wait++;
+    v->n_seen++;
+}
+
+static bool v_ended(const struct vsched *v, int id)
+{
+    return v->r[id].made == v->r[id].n_out;
+}
+
+/* Takes the last of the running out that has not ended. */
+static int v_last(struct vsched *v)
+{
+    int at = v->n_run - 1;
+    while (v_ended(v, v->run[at])) at--;
+    int id = v->run[at];
+    memmove(v->run + at, v->run + at + 1, (size_t)(--v->n_run - at) * sizeof *v->run);
+    return id;
 }
 
 static void v_schedule(struct vsched *v)
@@ -56,10 +76,11 @@ static void v_schedule(struct vsched *v)
         int id = v->run[i];
         struct vreq *r = &v->r[id];
         int64_t tok = r->n_in + r->made - r->computed;
+        if (v_ended(v, id)) continue;
         if (tok > budget) tok = budget;
         bool ok;
         while (!(ok = v_allocate(v, r, tok))) {
-            int out = v->run[--v->n_run];
+            int out = v_last(v);
             v->r[out].computed = v->r[out].blocks = 0;
             v_wait_front(v, out);
             v->preempts++;
@@ -70,17 +91,41 @@ static void v_schedule(struct vsched *v)
         v->tok[id] = tok;
         budget -= tok;
     }
-    while (!preempted && v->n_wait && budget > 0 && v->n_run < v->c->o.max_seqs) {
+    while (!preempted && v->n_seen && budget > 0 && v->n_run < v->c->o.max_seqs) {
         int id = v->wait[0];
         struct vreq *r = &v->r[id];
         int64_t all = r->n_in + r->made, tok = all < budget ? all : budget;
         if (v->c->o.reserve_full && (all + bt - 1) / bt > v_free(v)) break;
         if (!v_allocate(v, r, tok)) break;
         memmove(v->wait, v->wait + 1, (size_t)--v->n_wait * sizeof *v->wait);
+        v->n_seen--;
         v->run[v->n_run++] = id;
         v->tok[id] = tok;
         budget -= tok;
     }
+}
+
+/* Ended requests leave, new ones are seen; whether there were any. */
+static bool v_catch_up(struct vsched *v)
+{
+    int kept = 0, before = v->n_run;
+    bool any = v->n_seen < v->n_wait;
+    for (int i = 0; i < before; i++) {
+        if (v_ended(v, v->run[i]))
+            v->r[v->run[i]].blocks = 0;
+        else
+            v->run[kept++] = v->run[i];
+    }
+    v->n_run = kept;
+    v->n_seen = v->n_wait;
+    return any || kept < before;
+}
+
+static bool v_idle(const struct vsched *v)
+{
+    for (int i = 0; i < N_REQ; i++)
+        if (v->tok[i]) return false;
+    return true;
 }
 
 static void v_update(struct vsched *v)
@@ -90,7 +135,7 @@ static void v_update(struct vsched *v)
         struct vreq *r = &v->r[v->run[i]];
         r->computed += v->tok[v->run[i]];
         if (v->tok[v->run[i]] && r->computed == r->n_in + r->made) r->made++;
-        if (r->made == r->n_out)
+        if (r->made == r->n_out && !v->ahead)
             r->blocks = 0;
         else
             v->run[kept++] = v->run[i];
@@ -133,16 +178,24 @@ static int64_t beside_vllm(const struct scen *c, int64_t *preempts)
     int64_t step = 0;
     arena_init(&a);
     sched_init(&s, &c->o, c->n_block, 1, 0, &sink, &a);
+    v.ahead = s.ahead;
     for (; step < 200000; step++) {
         for (; next < c->n && c->arrive_ns[next] / 3000 <= step; next++) {
             const struct trace_req *q = &c->req[next];
             if (sched_refuses(&s, q)) continue;
             v.r[next] = (struct vreq){ .n_in = q->n_in, .n_out = q->n_out };
             v.wait[v.n_wait++] = next;
+            if (!v.ahead) v.n_seen++;
             sched_submit(&s, q, step);
         }
         if (next == c->n && sched_idle(&s) && !v.n_run && !v.n_wait) break;
-        v_schedule(&v);
+        int64_t preempted;
+        bool more;
+        do {
+            preempted = v.preempts;
+            v_schedule(&v);
+            more = (v.ahead && v_catch_up(&v)) || v.preempts > preempted;
+        } while (v_idle(&v) && more);
         sched_next(&s, &b, step);
         if (!same_step(&v, &b, step) || !CHECK_INT(s.n_preempt, v.preempts) ||
             !CHECK_INT(kvpool_available(&s.pool), v_free(&v))) {
@@ -229,6 +282,7 @@ static void tell_all(struct tale *t, const struct sched_opts *o, int64_t n_block
 }
 
 static const struct sched_opts plain_opts = { .policy = SCHED_VLLM,
+                                              .async = 2,
                                               .max_batch_tok = 32,
                                               .max_seqs = 8,
                                               .chunk_tok = 16,
@@ -401,4 +455,42 @@ TEST(sched_merged_groups_keep_their_gaps)
     sched_next(&s, &all, 33);
     CHECK_INT(all.n_regular, 7);
     arena_release(&a);
+}
+
+/* Two places. 0 and 1 run; 2 waits from the start; 1 ends with step 1, seen by the choice of
+ * step 3. Then 3 comes while step 4 runs and is seen by the choice of step 6, though a place is
+ * free. */
+TEST(sched_async_sees_a_step_late_what_came_and_what_ended)
+{
+    static const int32_t len[][2] = { { 8, 9 }, { 8, 1 }, { 8, 2 }, { 8, 1 } };
+    static const char *const want[] = {
+        "0+16 f0@1 f1@1 d1@1 1+8 f2@2 2+0 d2@3 1+0 1+8 f3@5 d3@5 1+0 1+0 1+0 1+0 ",
+        "0+16 f0@1 f1@1 d1@1 1+0 1+8 f2@3 2+0 d2@4 1+0 1+8 f3@6 d3@6 1+0 1+0 1+0 "
+    };
+    for (int async = 0; async < 2; async++) {
+        struct tale t = { .text = "" };
+        struct sched_opts o = plain_opts;
+        o.async = async ? 1 : 2;
+        o.max_seqs = 2;
+        t.sink = (struct sched_sink){ &t, tell_first, no_event, tell_done, tell_preempt };
+        arena_init(&t.a);
+        sched_init(&t.s, &o, 100, 1, 0, &t.sink, &t.a);
+        for (int now = 0; now < 9; now++) {
+            for (int i = 0; i < 4; i++) {
+                struct trace_req r = { .id = i, .n_in = len[i][0], .n_out = len[i][1] };
+                if (i < 3 ? now == 0 : now == 4) sched_submit(&t.s, &r, now);
+            }
+            sched_next(&t.s, &t.b, now);
+            size_t k = strlen(t.text);
+            snprintf(t.text + k, sizeof t.text - k, "%d+%d ", (int)t.b.shape.n_decode,
+                     (int)t.b.shape.prefill_tok);
+            sched_complete(&t.s, &t.b, 1, now + 1);
+        }
+        char cut[400];
+        snprintf(cut, sizeof cut, "%s", t.text);
+        char *last = strstr(cut, "d0@9");
+        if (last) *last = 0;
+        CHECK_TEXT(cut, want[async]);
+        arena_release(&t.a);
+    }
 }

@@ -1,5 +1,5 @@
-/* tests/test_simulate.c - `orrery simulate` as a user has it: text, JSON, run file, wrong input, real traces.
- * SPDX-License-Identifier: Apache-2.0 */
+/* tests/test_simulate.c - `orrery simulate` as a user has it: text, JSON, run file, wrong input,
+ * real traces. SPDX-License-Identifier: Apache-2.0 */
 #include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
@@ -74,8 +74,10 @@ static void drop_line(char *text, const char *begin)
 {
     for (char *p = text; p && *p;) {
         char *end = strchr(p, '\n');
-        if (strncmp(p, begin, strlen(begin)) == 0 && end) memmove(p, end + 1, strlen(end + 1) + 1);
-        else p = end ? end + 1 : NULL;
+        if (strncmp(p, begin, strlen(begin)) == 0 && end)
+            memmove(p, end + 1, strlen(end + 1) + 1);
+        else
+            p = end ? end + 1 : NULL;
     }
 }
 
@@ -93,12 +95,15 @@ TEST(simulate_prints_the_smoke_case)
 TEST(simulate_json_has_the_promised_keys)
 {
     static const char *const keys[] = {
-        "requests.due", "requests.finished", "requests.failed", "requests.rejected", "throughput.requests_per_s",
-        "throughput.output_tokens_per_s", "slo.attainment_ratio", "slo.goodput_per_s", "kv.blocks", "kv.preemptions",
-        "wall.simulate_s", "wall.requests_per_s"
+        "requests.due",         "requests.finished",         "requests.failed",
+        "requests.rejected",    "throughput.requests_per_s", "throughput.output_tokens_per_s",
+        "slo.attainment_ratio", "slo.goodput_per_s",         "kv.blocks",
+        "kv.preemptions",       "wall.simulate_s",           "wall.requests_per_s"
     };
     char path[64];
-    static const char *const metric[] = { "ttft", "tpot", "itl", "e2e" }, *const stat[] = { "mean", "p50", "p90", "p99" };
+    static const char *const metric[] = { "ttft", "tpot", "itl", "e2e" }, *const stat[] = {
+        "mean", "p50", "p90", "p99"
+    };
     CHECK_INT(simulate("scenarios/smoke.yaml --json"), 0);
     json_t *j = parsed();
     if (!j) return;
@@ -118,7 +123,8 @@ TEST(simulate_json_has_the_promised_keys)
 TEST(simulate_twice_gives_the_same_and_another_seed_another)
 {
     char digest[3][32] = { "", "", "" };
-    static const char *const how[] = { "--sim.threads=1", "--sim.threads=4 --sim.fast_forward=no", "--sim.seed=2" };
+    static const char *const how[] = { "--sim.threads=1", "--sim.threads=4 --sim.fast_forward=no",
+                                       "--sim.seed=2" };
     for (int i = 0; i < 3; i++) {
         CHECK_INT(simulate("scenarios/smoke.yaml --json %s", how[i]), 0);
         json_t *j = parsed();
@@ -157,21 +163,25 @@ TEST(simulate_run_file_opens_in_h5py_and_xarray)
         "f = h5py.File(sys.argv[1])\n"
         "bad = []\n"
         "def look(n, d):\n"
-        "    if isinstance(d, h5py.Dataset) and d.dtype.kind in 'iuf' and not all(k in d.attrs for k in "
+        "    if isinstance(d, h5py.Dataset) and d.dtype.kind in 'iuf' and not all(k in d.attrs for "
+        "k in "
         "('units', 'long_name', 'description')) and 'CLASS' not in d.attrs: bad.append(n)\n"
         "f.visititems(look)\n"
         "s = f['summary'].attrs\n"
-        "print(bad, len(f['requests/t_due']), s['due'], s['finished'] + s['failed'] + s['rejected'])\n"
+        "print(bad, len(f['requests/t_due']), s['due'], s['finished'] + s['failed'] + "
+        "s['rejected'])\n"
         "d = xarray.open_dataset(sys.argv[1], group='requests', engine='netcdf4')\n"
         "ttft = (d.t_first - d.t_due).values\n"
-        "print(d.t_due.units, int((ttft > 0).sum()), bool((d.t_last >= d.t_first).all()), int(d.n_in.min()) > 0)\n"
+        "print(d.t_due.units, int((ttft > 0).sum()), bool((d.t_last >= d.t_first).all()), "
+        "int(d.n_in.min()) > 0)\n"
         "print(f['summary/ttft'].attrs['stats'], f['summary/ttft'].attrs['units'])\n"
         "print(sorted(k for k in f if k != 'provenance'))\n";
     char cmd[1200];
     char h5[300];
     snprintf(h5, sizeof h5, "%s", test_path("smoke.h5"));
     CHECK_INT(simulate("scenarios/smoke.yaml --out %s", h5), 0);
-    if (test_run("/usr/bin/python3 -c 'import h5py, xarray, netCDF4'", NULL, 0, NULL, 0) != 0) SKIP("no h5py, xarray");
+    if (test_run("/usr/bin/python3 -c 'import h5py, xarray, netCDF4'", NULL, 0, NULL, 0) != 0)
+        SKIP("no h5py, xarray");
     snprintf(cmd, sizeof cmd, "/usr/bin/python3 %s %s", put("look.py", code), h5);
     CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
     CHECK_TEXT(out, "[] 300 300 300\nns 300 True True\nmean p50 p90 p99 ns\n"
@@ -180,7 +190,10 @@ TEST(simulate_run_file_opens_in_h5py_and_xarray)
 
 /* ---- wrong input: one sentence, the right status, no file */
 
-struct wrong { const char *line, *says; int status; };
+struct wrong {
+    const char *line, *says;
+    int status;
+};
 
 TEST(simulate_refuses_wrong_scenarios_with_one_sentence)
 {
@@ -222,13 +235,15 @@ TEST(simulate_refuses_wrong_scenarios_with_one_sentence)
         { "title: &a x", "", 2 },
         { "title: \"\\xff\"", "", 0 },
     };
-    static const char *const base[] = { "model: llama-3-70b\n", "hardware: dgx-h100\n", "strategy: {tp: 8}\n",
+    static const char *const base[] = { "model: llama-3-70b\n", "hardware: dgx-h100\n",
+                                        "strategy: {tp: 8}\n",
                                         "workload: {rate: 1/s, requests: 5}\n" };
     char text[1000];
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         size_t key = strcspn(wrong[i].line, ":") + 1, n = 0;
-        for (size_t k = 0; k < 4; k++)   /* the wrong line takes the place of the one with its key */
-            if (strncmp(base[k], wrong[i].line, key) != 0) n += (size_t)snprintf(text + n, sizeof text - n, "%s", base[k]);
+        for (size_t k = 0; k < 4; k++) /* the wrong line takes the place of the one with its key */
+            if (strncmp(base[k], wrong[i].line, key) != 0)
+                n += (size_t)snprintf(text + n, sizeof text - n, "%s", base[k]);
         snprintf(text + n, sizeof text - n, "%s\n", wrong[i].line);
         const char *path = put("wrong.yaml", text);
         int status = simulate("%s --out %s", path, test_path("wrong.h5"));
@@ -278,8 +293,9 @@ TEST(simulate_leaves_nothing_on_a_full_disk)
     const char *bin = getenv("ORRERY_BIN");
     if (!bin) SKIP("ORRERY_BIN does not name the program");
     for (int blocks = 8; blocks <= 64; blocks += 16) {
-        snprintf(cmd, sizeof cmd, "trap '' XFSZ; ulimit -f %d; %s simulate scenarios/smoke.yaml --out %s", blocks, bin,
-                 test_path("full.h5"));
+        snprintf(cmd, sizeof cmd,
+                 "trap '' XFSZ; ulimit -f %d; %s simulate scenarios/smoke.yaml --out %s", blocks,
+                 bin, test_path("full.h5"));
         CHECK_INT(test_run(cmd, NULL, 0, err, sizeof err), 5);
         CHECK_HAS(err, "full.h5");
         CHECK_INT(n_files("full.h5"), 0);
@@ -292,8 +308,10 @@ TEST(simulate_interrupted_leaves_nothing)
     const char *bin = getenv("ORRERY_BIN");
     if (!bin) SKIP("ORRERY_BIN does not name the program");
     snprintf(cmd, sizeof cmd,
-             "timeout -s INT 0.5 %s simulate scenarios/smoke.yaml --workload.requests=100M --workload.rate=20/s --sim.draws=0 "
-             "--sim.replications=1 --out %s; echo $?", bin, test_path("stop.h5"));
+             "timeout -s INT 0.5 %s simulate scenarios/smoke.yaml --workload.requests=100M "
+             "--workload.rate=20/s --sim.draws=0 "
+             "--sim.replications=1 --out %s; echo $?",
+             bin, test_path("stop.h5"));
     CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
     CHECK_HAS(err, "interrupted");
     CHECK_INT(n_files("stop.h5"), 0);
@@ -307,7 +325,9 @@ static void check_adds_up(const char *args, int64_t due)
     json_t *j = parsed();
     if (!j) return;
     CHECK_INT(number(j, "requests.due"), due);
-    CHECK_INT(number(j, "requests.finished") + number(j, "requests.failed") + number(j, "requests.rejected"), due);
+    CHECK_INT(number(j, "requests.finished") + number(j, "requests.failed") +
+                  number(j, "requests.rejected"),
+              due);
     CHECK(number(j, "requests.finished") > 0.99 * (double)due || strstr(args, "mooncake"));
     CHECK(number(j, "runs.little_error_ratio") < 1e-9);
     json_decref(j);
@@ -317,10 +337,13 @@ TEST(simulate_runs_the_azure_code_trace_on_tp2pp4_and_tp8)
 {
     char args[1000];
     const char *trace = test_data("traces_azure_2023/azure_llm_code.csv");
-    snprintf(args, sizeof args, "--workload.trace=%s --workload.arrivals=trace --workload.rate=0/s", trace);
+    snprintf(args, sizeof args, "--workload.trace=%s --workload.arrivals=trace --workload.rate=0/s",
+             trace);
     check_adds_up(args, 8819);
-    snprintf(args, sizeof args, "--workload.trace=%s --workload.arrivals=trace --workload.rate=0/s --strategy.tp=8 "
-             "--strategy.pp=1", trace);
+    snprintf(args, sizeof args,
+             "--workload.trace=%s --workload.arrivals=trace --workload.rate=0/s --strategy.tp=8 "
+             "--strategy.pp=1",
+             trace);
     check_adds_up(args, 8819);
 }
 
@@ -328,18 +351,23 @@ TEST(simulate_runs_the_mooncake_trace)
 {
     char args[1000];
     const char *trace = test_data("traces_mooncake/synthetic_trace.jsonl");
-    snprintf(args, sizeof args, "--model=llama-3.1-70b --workload.trace=%s --workload.arrivals=trace --workload.rate=0/s",
-             trace);
+    snprintf(
+        args, sizeof args,
+        "--model=llama-3.1-70b --workload.trace=%s --workload.arrivals=trace --workload.rate=0/s",
+        trace);
     check_adds_up(args, 3993);
 }
 
 TEST(simulate_says_why_nothing_could_run)
 {
-    const char *path = put("long.yaml", "model: falcon-180b\nhardware: dgx-h100\nstrategy: {tp: 8, weights: fp8}\npolicy: orca\n"
-                                        "workload: {rate: 1/s, requests: 2, prompt: {dist: fixed, mean: 2048tok}, "
-                                        "output: {dist: fixed, mean: 1tok}}\n");
+    const char *path = put(
+        "long.yaml",
+        "model: falcon-180b\nhardware: dgx-h100\nstrategy: {tp: 8, weights: fp8}\npolicy: orca\n"
+        "workload: {rate: 1/s, requests: 2, prompt: {dist: fixed, mean: 2048tok}, "
+        "output: {dist: fixed, mean: 1tok}}\n");
     CHECK_INT(simulate("%s", path), 0);
-    CHECK_HAS(out, "2 due = 0 finished + 0 failed + 2 rejected (prompt and output exceed the model's context)");
+    CHECK_HAS(out, "2 due = 0 finished + 0 failed + 2 rejected (prompt and output exceed the "
+                   "model's context)");
     CHECK(strstr(out, "nan") == NULL);
     CHECK_INT(simulate("%s --json", path), 0);
     json_t *j = parsed();

@@ -374,10 +374,7 @@ TEST(step_fixed_cost_ignores_the_shape)
     arena_init(&a);
     struct err e = { 0 };
     struct step *m;
-    struct step_stage g[2] = {
-        {1,  true,  false, false, false},
-        { 1, false, true,  false, false}
-    };
+    struct step_stage g[2] = { { 1, true, false, false, false }, { 1, false, true, false, false } };
     struct step_setup u = {
         .stage = g, .n_stage = 2, .fixed_ns = 1500, .max_batch_tok = 1, .max_seqs = 1
     };

@@ -494,8 +494,8 @@ TEST(synth_refuses_what_makes_no_sense)
 TEST(synth_rows_in_memory)
 {
     struct trace_req rows[2] = {
-        {.t_due_ns = 5, .n_in = 1,  .n_out = 2,    .session = -1},
-        { .t_due_ns = 4,    .n_in = 3, .n_out = 4, .session = -1,    .klass = 2 }
+        { .t_due_ns = 5, .n_in = 1, .n_out = 2, .session = -1 },
+        { .t_due_ns = 4, .n_in = 3, .n_out = 4, .session = -1, .klass = 2 }
     };
     struct trace *t = NULL;
     struct trace_req r;

@@ -112,27 +112,25 @@ TEST(table_refuses_hostile_files_with_their_place)
 {
     static const struct {
         const char *file, *text, *part;
-    } bad[] = {
-        {"dense.csv",         "",                      "no column"    },
-        { "dense.csv",        "layer,tokens\nx,1\n",   "time_us"      },
-        { "dense.csv",        TOK,                     "no rows"      },
-        { "dense.csv",        TOK "x,1\n",             ":2:"          },
-        { "dense.csv",        TOK "x,1,2\nx,2,zwei\n", ":3:"          },
-        { "dense.csv",        TOK "x,1,nan\n",         "no number"    },
-        { "dense.csv",        TOK "x,1,inf\n",         "no number"    },
-        { "dense.csv",        TOK "x,1,0x10\n",        "no number"    },
-        { "dense.csv",        TOK "x,1,-3\n",          "outside"      },
-        { "dense.csv",        TOK "x,1e300,3\n",       "outside"      },
-        { "dense.csv",        TOK "x,1,3\nx,1,4\n",    "line 2"       },
-        { "dense.csv",        TOK "x,0,3\nx,-0,4\n", "line 2"       },
-        { "dense.csv",        TOK "../x,1,3\n",        "operator name"},
-        { "per_sequence.csv", SEQ ",1,3\n",            "operator name"},
-        { "attention.csv",    ATT "0,0,0,0,1\n",       "empty batch"  },
-        { "attention.csv",    ATT "0,0,1,16,1\n",      "pure prefill" },
-        { "attention.csv",    ATT "8,0,0,0,1\n",       "pure decode"  },
-        { "skew.csv",         "n,pc\n1,2\n",           "kv_mean"      },
-        { "skew.csv",         SKEW "2,0,5,9,1,2,x\n",  ":2:"          }
-    };
+    } bad[] = { { "dense.csv", "", "no column" },
+                { "dense.csv", "layer,tokens\nx,1\n", "time_us" },
+                { "dense.csv", TOK, "no rows" },
+                { "dense.csv", TOK "x,1\n", ":2:" },
+                { "dense.csv", TOK "x,1,2\nx,2,zwei\n", ":3:" },
+                { "dense.csv", TOK "x,1,nan\n", "no number" },
+                { "dense.csv", TOK "x,1,inf\n", "no number" },
+                { "dense.csv", TOK "x,1,0x10\n", "no number" },
+                { "dense.csv", TOK "x,1,-3\n", "outside" },
+                { "dense.csv", TOK "x,1e300,3\n", "outside" },
+                { "dense.csv", TOK "x,1,3\nx,1,4\n", "line 2" },
+                { "dense.csv", TOK "x,0,3\nx,-0,4\n", "line 2" },
+                { "dense.csv", TOK "../x,1,3\n", "operator name" },
+                { "per_sequence.csv", SEQ ",1,3\n", "operator name" },
+                { "attention.csv", ATT "0,0,0,0,1\n", "empty batch" },
+                { "attention.csv", ATT "0,0,1,16,1\n", "pure prefill" },
+                { "attention.csv", ATT "8,0,0,0,1\n", "pure decode" },
+                { "skew.csv", "n,pc\n1,2\n", "kv_mean" },
+                { "skew.csv", SKEW "2,0,5,9,1,2,x\n", ":2:" } };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct arena a;
         struct table *t;
@@ -373,10 +371,7 @@ TEST(table_steps_agree_with_the_laws)
     static const struct {
         const char *set;
         const struct arch *arch;
-    } sets[] = {
-        {"qwen3-32b",     &env_qwen32},
-        { "llama-3.1-8b", &env_llama8}
-    };
+    } sets[] = { { "qwen3-32b", &env_qwen32 }, { "llama-3.1-8b", &env_llama8 } };
     for (int k = 0; k < 2; k++) {
         struct env v;
         struct step *law, *tab;
