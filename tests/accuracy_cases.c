@@ -271,7 +271,7 @@ void e2e_mlperf(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
         "%s, requests: 20000, prompt: {dist: lognormal, mean: 300tok, sigma: 0.8, max: 1024tok}, "
         "output: {dist: lognormal, mean: 300tok, sigma: 0.6, max: 1024tok}",
         how);
-    p.policy = open ? "name: vllm" : trtllm_policy(w, 0, 2048);
+    p.policy = open ? "name: vllm, async: off" : trtllm_policy(w, 0, 2048);
     p.library = true;
     q->yaml = e2e_yaml(w, &p);
     snprintf(q->group, sizeof q->group, "%s%s, %s, %g GPUs", open ? "open division " : "",
@@ -314,9 +314,10 @@ void e2e_static_batch(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
     if (q->why) return;
     p.engine = vllm ? "vllm" : "trtllm";
     p.workload = fixed(w, "arrivals: burst", batch, r->isl, r->osl);
-    p.policy = vllm
-                   ? arena_printf(&w->a, "name: vllm, max_seqs: %d, max_model_len: 32768tok", batch)
-                   : trtllm_policy(w, r->isl, batch);
+    p.policy =
+        vllm ? arena_printf(&w->a, "name: vllm, async: off, max_seqs: %d, max_model_len: 32768tok",
+                            batch)
+             : trtllm_policy(w, r->isl, batch);
     q->yaml = e2e_yaml(w, &p);
     q->what = E2E_WINDOW;
     q->at_once_tok = batch * (r->isl + r->osl);
@@ -339,7 +340,7 @@ void e2e_closed(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
     if (!e2e_latency(r->metric, q)) q->why = "unknown metric";
     const char *closed = arena_printf(&w->a, "arrivals: closed, concurrency: %d", c);
     p.workload = fixed(w, closed, 10 * c, r->isl, r->osl);
-    p.policy = strcmp(p.engine, "vllm") == 0 ? "name: vllm, prefix_cache: off"
+    p.policy = strcmp(p.engine, "vllm") == 0 ? "name: vllm, async: off, prefix_cache: off"
                                              : trtllm_policy(w, r->isl, 2048);
     q->yaml = e2e_yaml(w, &p);
     snprintf(q->group, sizeof q->group, "%s, %s %s, TP %g, %s clients", r->metric, p.engine,
