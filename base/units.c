@@ -173,6 +173,7 @@ int units_parse_ns(const char *text, int64_t *out, struct err *e)
     const struct suffix *s = NULL;
     int st = split(UNIT_TIME, text, &len, &s, e);
     if (st != ST_OK) return st;
+    assert(s); /* a time has a suffix, or split fails */
     /* long double: 100 years are 3.2e18 ns, past the 53 bits of a double */
     long double ns = strtold(text, NULL) * (long double)(s->mul * 1e9 / s->div);
     if (fabsl(ns) > 100 * 365.25L * 86400e9L) {
@@ -241,6 +242,7 @@ char *units_human(enum unit u, double value, char *buf, size_t n)
         if ((s->human_from > 0 && size >= s->human_from) ||
             (value == 0 && s->mul == 1 && s->div == 1))
             best = s;
+    assert(best->name); /* every kind has a suffix */
     double v = value / best->mul * best->div, at = fabs(v);
     char num[64];
     if (v == 0 || (best == k->suffix && at < 1e15 && v == floor(v) && u != UNIT_TIME))

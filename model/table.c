@@ -40,6 +40,7 @@ static int cell_of(const double *x, int n, double at, double *w, bool *out)
 static double tree_at(const struct table_tree *t, const double *q, bool *out)
 {
     double w;
+    /* q is as long as the tree is deep. NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage) */
     int i = cell_of(t->x, t->n, q[0], &w, out);
     /* On the last value the list before it has no say, and may not reach as far on the other axes.
      */

@@ -33,8 +33,7 @@ struct replica_env {
     bool counting; /* inside the window */
     void (*ended)(void *ctx, const struct sreq *r, int64_t t_ns);
     void *ctx;
-    int64_t n_row,
-        row_stride; /* every row_stride-th step becomes a row: their number is bounded */
+    int64_t n_row, row_stride; /* every row_stride-th step becomes a row: their number is bounded */
 };
 
 struct replica {

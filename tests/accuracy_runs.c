@@ -270,17 +270,17 @@ static void series(struct acc *w, const struct serving *v, const char *run_path)
 void acc_serving_runs(struct acc *w)
 {
     struct acc_run r[N_RUN];
-    acc_say(
-        w,
-        "\n## Serving runs, request by request\n\nThe recorded requests replayed: arrivals, "
-        "lengths and, where known, shared prefixes. serving_vllm: the clock starts when the "
-        "engine has queued a request, so HTTP time is set to 0; blocks and limits are those "
-        "of its engine.json. serving_llm_k8s: Llama-3.3-70B (the shape of 3.1), TP 8 on 8 "
-        "A100-40GB, vLLM's defaults. vLLM before 0.14 (here and in the sections above) is run "
-        "with policy.async: off, as its scheduler did not yet work ahead. All at once, its 42,659 prompt tokens had their first tokens "
-        "within 0.45 s: 6.0e15 FLOP, 13e15 a second, where eight A100 peak at 2.5e15. So "
-        "that run must have found its prompts in a prefix cache, filled by the run before "
-        "with the same requests; it is replayed both ways.\n");
+    acc_say(w,
+            "\n## Serving runs, request by request\n\nThe recorded requests replayed: arrivals, "
+            "lengths and, where known, shared prefixes. serving_vllm: the clock starts when the "
+            "engine has queued a request, so HTTP time is set to 0; blocks and limits are those "
+            "of its engine.json. serving_llm_k8s: Llama-3.3-70B (the shape of 3.1), TP 8 on 8 "
+            "A100-40GB, vLLM's defaults. vLLM before 0.14 (here and in the sections above) is run "
+            "with policy.async: off, as its scheduler did not yet work ahead. All at once, its "
+            "42,659 prompt tokens had their first tokens "
+            "within 0.45 s: 6.0e15 FLOP, 13e15 a second, where eight A100 peak at 2.5e15. So "
+            "that run must have found its prompts in a prefix cache, filled by the run before "
+            "with the same requests; it is replayed both ways.\n");
     for (int i = 0; i < N_RUN; i++) {
         const char *out =
             runs[i].series ? arena_printf(&w->a, "%s/run%d.h5", acc_scratch(w), i) : NULL;
