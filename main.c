@@ -19,6 +19,7 @@
 #include "plots/cmd_plot.h"
 #include "plots/cmd_report.h"
 #include "sim/cmd_simulate.h"
+#include "sim/cmd_verify.h"
 #include "traces/cmd_trace.h"
 
 static int cmd_help(int argc, char **argv);
@@ -33,6 +34,7 @@ static const struct verb {
     const char *help;                    /* one line, no full stop */
 } verbs[] = {
     { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO" },
+    { "verify",     cmd_verify,     "is this strategy possible on this hardware, and if not, what is" },
     { "plot",       cmd_plot,       "figures of run files, by gnuplot" },
     { "report",     cmd_report,     "run files as one HTML page: answer, tables, figures" },
     { "trace",      cmd_trace,      "describe, convert or synthesise a request trace" },
