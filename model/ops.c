@@ -272,6 +272,19 @@ static double coll_s(const struct ops_env *v, const struct step_stage *g, const 
     }
 }
 
+static double law_s(const struct ops_env *v, const struct step_stage *g, const struct op *o)
+{
+    const struct profile *p = v->profile;
+    switch (o->kind) {
+    case OP_GEMM: return gemm_s(v, o);
+    case OP_MOE: return moe_s(p, o);
+    case OP_ELT: return p->p[P_ELT_T0_S].v + o->bytes / (p->p[P_ELT_EM].v * p->mem_bytes_per_s);
+    case OP_DECODE:
+    case OP_PREFILL: return attn_s(v, o);
+    default: return coll_s(v, g, o);
+    }
+}
+
 double ops_time_s(const struct ops_env *v, const struct step_stage *g, const struct op *o,
                   bool *measured, bool *extrapolated)
 {
@@ -288,14 +301,7 @@ double ops_time_s(const struct ops_env *v, const struct step_stage *g, const str
         /* Measured attention is the whole module, cache write included. */
         if (strcmp(o->name, "kv_write") == 0) return 0;
     }
-    switch (o->kind) {
-    case OP_GEMM: return gemm_s(v, o);
-    case OP_MOE: return moe_s(p, o);
-    case OP_ELT: return p->p[P_ELT_T0_S].v + o->bytes / (p->p[P_ELT_EM].v * p->mem_bytes_per_s);
-    case OP_DECODE:
-    case OP_PREFILL: return attn_s(v, o);
-    default: return coll_s(v, g, o);
-    }
+    return p->p[P_LAW].v * law_s(v, g, o);
 }
 
 int ops_check_table(const struct ops_env *v, struct err *e)

@@ -57,6 +57,7 @@ static const struct {
     [P_HOST_REQ_S] = { "host.request", TIME },
     [P_HOST_OUT_S] = { "host.output", TIME },
     [P_HOST_GAP_S] = { "host.gap", TIME },
+    [P_LAW] = { "law", NUMBER },
 };
 
 const char *cover_name(enum cover c)

@@ -71,6 +71,7 @@ enum profile_id { /* every uncertain constant, in the order of drawing */
                   P_HOST_REQ_S, /* before a request reaches the scheduler: HTTP, tokenising */
                   P_HOST_OUT_S, /* from a step's end until its tokens leave: copy, detokenising */
                   P_HOST_GAP_S, /* device idle between steps although the host's work overlaps */
+    P_LAW,        /* common factor on device times by law: what the laws' forms leave out */
                   P_N
 };
 

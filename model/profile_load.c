@@ -219,6 +219,9 @@ static void load_rest(struct load *l)
         COVER_CLASS, source);
     put(l, P_ELT_EM, get(l, d, "e_m", UNIT_RATIO, 0), get(l, d, "sd_e_m", UNIT_RATIO, 0),
         COVER_CLASS, source);
+    const struct doc *w = doc_get(l->root, "law");
+    put(l, P_LAW, 1, get(l, w, l->measured ? "sd" : "sd_scaled", UNIT_RATIO, class_sd),
+        l->measured ? COVER_FIT : COVER_CLASS, text_of(w, "source"));
     put(l, P_SKEW_ALPHA, get(l, k, "alpha", UNIT_RATIO, 0), get(l, k, "sd", UNIT_RATIO, 0),
         COVER_CLASS, text_of(k, "source"));
     bool fp8 = l->strategy->weight_dtype == DT_FP8 || l->strategy->weight_dtype == DT_INT8;

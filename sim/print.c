@@ -171,8 +171,13 @@ static void trust(const struct print_in *in, FILE *f)
     for (int k = 0; k < EVALUATE_TOP && o->top[k].name; k++)
         fprintf(f, "%s%s (%s, sd %.0f %%) %.1f %% of a step", k ? ", " : "mostly ", o->top[k].name,
                 cover_name(o->top[k].cover), 100 * o->top[k].sd_log, 100 * o->top[k].share);
-    fprintf(f, "\n            to shrink it, measure %s and set profile.%s\n", o->top[0].name,
-            o->top[0].name);
+    if (strcmp(o->top[0].name, profile_param_name(P_LAW)) == 0)
+        fprintf(
+            f, "\n            to shrink it, time one run of this model on this GPU: profile.law is "
+               "measured over predicted step time\n");
+    else
+        fprintf(f, "\n            to shrink it, measure %s and set profile.%s\n", o->top[0].name,
+                o->top[0].name);
 }
 
 static void checks(const struct print_in *in, FILE *f)
