@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/h5_priv.h"
+#include "base/stop.h"
 #include "base/utf8.h"
 
 /* Rows per chunk: 16 Ki values of 4 or 8 bytes are 64 or 128 KiB, where deflate has all it can use.
@@ -130,6 +131,7 @@ static void forget(h5 *f)
             break;
         }
     free(f->path);
+    stop_unguard(f->part);
     free(f->part);
     free(f);
 }
@@ -176,6 +178,7 @@ h5 *h5_create(const char *path, struct err *e)
         goto fail;
     }
     close(fd);
+    stop_guard(f->part);
     f->file = create_part(f);
     if (f->file < 0) {
         h5_fail(f, ST_IO, e, "cannot create");

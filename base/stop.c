@@ -6,13 +6,20 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <unistd.h>
 
+enum { MAX_GUARDED = 16 };
 static atomic_bool asked;
+static _Atomic(const char *) guarded[MAX_GUARDED];
 
 static void on_signal(int sig)
 {
     int saved = errno;
     if (atomic_exchange(&asked, true)) {
+        for (int i = 0; i < MAX_GUARDED; i++) {
+            const char *path = atomic_load(&guarded[i]);
+            if (path) unlink(path);
+        }
         signal(sig, SIG_DFL);
         raise(sig); /* delivered when the handler returns */
     }
@@ -31,6 +38,22 @@ void stop_install(void)
 bool stop_asked(void)
 {
     return atomic_load_explicit(&asked, memory_order_relaxed);
+}
+
+void stop_guard(const char *path)
+{
+    for (int i = 0; i < MAX_GUARDED; i++) {
+        const char *none = NULL;
+        if (atomic_compare_exchange_strong(&guarded[i], &none, path)) return;
+    }
+}
+
+void stop_unguard(const char *path)
+{
+    for (int i = 0; i < MAX_GUARDED; i++) {
+        const char *same = path;
+        atomic_compare_exchange_strong(&guarded[i], &same, NULL);
+    }
 }
 
 void stop_reset(void)

@@ -9,4 +9,9 @@ void stop_install(void); /* SIGINT and SIGTERM set the flag; a second one kills 
 bool stop_asked(void);   /* cheap: one relaxed atomic load */
 void stop_reset(void);   /* for tests */
 
+/* A half-written file that the second signal removes before it kills. The text must live until
+ * stop_unguard; files beyond the sixteenth at a time are not removed. */
+void stop_guard(const char *path);
+void stop_unguard(const char *path);
+
 #endif

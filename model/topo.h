@@ -2,7 +2,7 @@
  * machine, read from the machine itself or from a description of it.
  *
  * Three descriptions are read, told apart by their content: the text of `nvidia-smi topo -m`,
- * hwloc's XML (1.x, 2.x) and NCCL's topology XML. Each leaves things out; what is not said is 0,
+ * hwloc's XML (2.x) and NCCL's topology XML. Each leaves things out; what is not said is 0,
  * -1, NULL or TOPO_UNKNOWN, never a guess, and topo.note says what could not be read. All texts and
  * arrays live in the arena that the caller gives. SPDX-License-Identifier: Apache-2.0 */
 #ifndef MODEL_TOPO_H
@@ -23,22 +23,20 @@ enum topo_link {
     TOPO_NVLINK, /* NVLink (or xGMI), directly or through NVSwitch */
     TOPO_PIX,    /* one PCIe switch */
     TOPO_PXB,    /* several PCIe switches, no host bridge */
-    TOPO_PHB,  /* a host bridge (the processor). NCCL files do not tell PHB from NODE: they give PHB
-                */
-    TOPO_NODE, /* two host bridges of one NUMA node */
-    TOPO_SYS,  /* the link between NUMA nodes */
+    TOPO_PHB,    /* a host bridge (the processor); of NCCL files also what NODE is */
+    TOPO_NODE,   /* two host bridges of one NUMA node */
+    TOPO_SYS,    /* the link between NUMA nodes */
     TOPO_UNKNOWN
 };
-const char *
-topo_link_word(enum topo_link kind); /* "self" "NVLink" "PIX" "PXB" "PHB" "NODE" "SYS" "unknown" */
+/* "self" "NVLink" "PIX" "PXB" "PHB" "NODE" "SYS" "unknown" */
+const char *topo_link_word(enum topo_link kind);
 
 struct topo_gpu {
     const char *name; /* as reported ("NVIDIA A100-SXM4-80GB"), from the PCI id where only that is
                          known; NULL: the description does not name it */
-    const char
-        *catalog; /* entry of the hardware catalog that it is; NULL: none, or the name is unknown */
-    bool mig;     /* split by MIG: what a process gets is a part of the figures here */
-    int index;    /* as the driver or the file counts */
+    const char *catalog;    /* entry of the hardware catalog that it is; NULL: none, or not known */
+    bool mig;               /* split by MIG: what a process gets is a part of the figures here */
+    int index;              /* as the driver or the file counts */
     const char *bus_id;     /* PCI "0000:3b:00.0", lower case; NULL unknown */
     int numa;               /* -1 unknown */
     int cc_major, cc_minor; /* compute capability; 0 unknown */
@@ -55,9 +53,9 @@ struct topo_pair {       /* what joins two GPUs */
     enum topo_link kind; /* NVLink where there is any, else pcie */
     enum topo_link pcie; /* the way without NVLink; UNKNOWN where the description hides it */
     int n_nvlink;        /* links between the two, or into the switch that joins them */
-    bool switched; /* through NVSwitch: the links are shared by all peers. nvidia-smi text: taken so
-                      where every GPU has the same number of links to two or more peers, all
-                      reached, and more than the sum that a board has */
+    bool switched; /* through NVSwitch: the links are shared by all peers. The text of nvidia-smi
+                      does not say: taken so where the links to all peers are more than the 18
+                      that any board has */
     double bytes_per_s; /* per direction: an upper bound from datasheets; 0 unknown */
     const char *source; /* of that figure, one phrase */
 };
@@ -87,13 +85,12 @@ struct topo {
     struct topo_gpu *gpu;   /* [n_gpu] */
     struct topo_pair *pair; /* [n_gpu][n_gpu], symmetric; see topo_pair() */
     int n_nic;
-    struct topo_nic *nic;  /* [n_nic] */
-    const char *cpu_model; /* NULL unknown */
-    int n_socket, n_core, n_thread,
-        n_numa;                 /* 0 unknown. n_thread: logical processors of the machine */
-    double mem_bytes;           /* host memory; 0 unknown */
-    double storage_bytes_per_s; /* measured on reading; 0 not measured */
-    const char *storage_source; /* what was read and how, or why nothing was */
+    struct topo_nic *nic;                   /* [n_nic] */
+    const char *cpu_model;                  /* NULL unknown */
+    int n_socket, n_core, n_thread, n_numa; /* 0 unknown; n_thread: logical processors */
+    double mem_bytes;                       /* host memory; 0 unknown */
+    double storage_bytes_per_s;             /* measured on reading; 0 not measured */
+    const char *storage_source;             /* what was read and how, or why nothing was */
     struct topo_slurm slurm;
     const char **note; /* [n_note] what could not be read, what was assumed: one sentence each */
     int n_note;
