@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/h5_priv.h"
+#include "base/outfile.h"
 #include "base/stop.h"
 #include "base/utf8.h"
 
@@ -152,23 +153,19 @@ static hid_t create_part(const h5 *f)
 
 h5 *h5_create(const char *path, struct err *e)
 {
-    size_t n = strlen(path) + 40;
+    char *place;
+    if (outfile_place(path, &place, e) != ST_OK) return NULL; /* now, not after hours of work */
+    size_t n = strlen(place) + 40;
     h5 *f = mem_zalloc(1, sizeof *f);
-    f->path = mem_alloc(n);
+    f->path = place;
     f->part = mem_alloc(n);
-    snprintf(f->path, n, "%s", path);
-    snprintf(f->part, n, "%s.part.%ld", path, (long)getpid());
+    snprintf(f->part, n, "%s.part.%ld", place, (long)getpid());
     h5_lock();
     for (const h5 *w = writers; w; w = w->next)
-        if (strcmp(w->path, path) == 0) {
+        if (strcmp(w->path, place) == 0) {
             err_set(e, ST_IO, "cannot create %s: it is being written already", path);
             goto fail;
         }
-    struct stat st;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) { /* found now, not after hours of work */
-        err_set(e, ST_IO, "cannot create %s: %s", path, strerror(EISDIR));
-        goto fail;
-    }
     /* The system's own words for why not; HDF5 gives them in a paragraph. Not through a link that
      * somebody laid at the predictable name. */
     unlink(f->part);

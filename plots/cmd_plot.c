@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 
 #include "base/conf.h"
+#include "base/outfile.h"
 #include "plots/figure.h"
-#include "plots/outfile.h"
 #include "plots/plot_data.h"
 
 static const char usage[] =

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/conf.h"
-#include "plots/outfile.h"
+#include "base/outfile.h"
 #include "plots/report.h"
 
 static const char usage[] =

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/outfile.h"
 #include "base/paths.h"
 #include "base/pool.h"
 #include "sim/verify_page.h"
@@ -159,33 +160,6 @@ static int list_models(struct arena *a, const char **name)
 
 /* ---- files */
 
-/* A file that appears whole: written beside its place and renamed. */
-static FILE *begin_file(const char *path, struct arena *a, char **tmp, struct err *e)
-{
-    *tmp = arena_printf(a, "%s.%ld.tmp", path, (long)getpid());
-    FILE *f = fopen(*tmp, "w");
-    if (!f) err_set(e, ST_IO, "%s: cannot be written", path);
-    return f;
-}
-
-static int end_file(FILE *f, const char *path, const char *tmp, struct err *e)
-{
-    bool ok = fflush(f) == 0 && !ferror(f);
-    ok = fclose(f) == 0 && ok;
-    if (ok && rename(tmp, path) == 0) return ST_OK;
-    unlink(tmp);
-    return err_set(e, ST_IO, "%s: cannot be written", path);
-}
-
-static int write_text(const char *path, const char *text, struct arena *a, struct err *e)
-{
-    char *tmp;
-    FILE *f = begin_file(path, a, &tmp, e);
-    if (!f) return ST_IO;
-    fputs(text, f);
-    return end_file(f, path, tmp, e);
-}
-
 static bool ends_in(const char *path, const char *suffix)
 {
     size_t n = strlen(path), m = strlen(suffix);
@@ -195,15 +169,19 @@ static bool ends_in(const char *path, const char *suffix)
 static int write_report(const struct call *k, const struct verify_doc *d, struct err *e)
 {
     const char *path = k->c.out;
-    char *tmp;
+    struct outfile o;
     const char *title = arena_printf(k->a, "Verify: %s", verify_plan_text(k->r.plan, k->a));
-    FILE *f = begin_file(path, k->a, &tmp, e);
-    if (!f) return ST_IO;
+    if (outfile_open(&o, path, e) != ST_OK) return ST_IO;
     if (ends_in(path, ".md"))
-        verify_doc_markdown(d, title, f);
+        verify_doc_markdown(d, title, o.f);
     else
-        verify_doc_html(d, title, f);
-    return end_file(f, path, tmp, e);
+        verify_doc_html(d, title, o.f);
+    return outfile_close(&o, e);
+}
+
+static int write_text(const char *path, const char *text, struct err *e)
+{
+    return outfile_write(path, text, strlen(text), e);
 }
 
 static int write_all(struct call *k, struct err *e)
@@ -211,8 +189,8 @@ static int write_all(struct call *k, struct err *e)
     struct verify_doc d = { .a = k->a };
     int st = ST_OK;
     verify_page(&k->r, &d);
-    if (k->c.dot) st = write_text(k->c.dot, verify_dag_dot(k->r.plan), k->a, e);
-    if (st == ST_OK && k->c.svg) st = write_text(k->c.svg, verify_dag_svg(k->r.plan), k->a, e);
+    if (k->c.dot) st = write_text(k->c.dot, verify_dag_dot(k->r.plan), e);
+    if (st == ST_OK && k->c.svg) st = write_text(k->c.svg, verify_dag_svg(k->r.plan), e);
     if (st == ST_OK && k->c.out) st = write_report(k, &d, e);
     if (st != ST_OK) return st;
     if (k->c.json) {

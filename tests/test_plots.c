@@ -11,7 +11,6 @@
 #include "plots/axis.h"
 #include "plots/figure.h"
 #include "plots/html.h"
-#include "plots/outfile.h"
 #include "tests/test.h"
 
 static char out[1 << 16], err[1 << 16], page[4 << 20];
@@ -323,20 +322,6 @@ TEST(plots_svg_goes_inline)
     CHECK_TEXT(text, "<svg viewBox=\"0 0 9 5\" role=\"img\" aria-label=\"a &quot;b&quot;\">\n<g "
                      "id=\"p_a\"><use href='#p_b'/><path fill='url(#p_c)'/></g></svg>");
     free(text);
-}
-
-TEST(plots_outfile_is_whole_or_absent)
-{
-    struct err e = { 0 };
-    const char *path = at("whole.txt");
-    CHECK_OK(outfile_write(path, "abc", 3, &e), &e);
-    CHECK_TEXT(slurp(path), "abc");
-    CHECK_INT(outfile_write(at("no/such/x"), "abc", 3, &e), ST_IO);
-    mkdir(at("dir"), 0777);
-    err_clear(&e);
-    CHECK_INT(outfile_write(at("dir"), "abc", 3, &e), ST_IO);
-    CHECK_HAS(e.text, "cannot write");
-    CHECK_INT(count_files(test_dir()), 2 + 2); /* and test_run's stdout and stderr */
 }
 
 /* ---- data */

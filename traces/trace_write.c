@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/outfile.h"
 #include "traces/trace_priv.h"
 
 enum { N_NAME = 1 << 14 };
@@ -194,31 +195,14 @@ static void json_row(const struct writer *w, const struct trace_req *r, const st
     fputs("}\n", w->f);
 }
 
-/* Everything is on the disk before the name is. */
-static int commit(FILE *f, const char *part, const char *path, struct err *e)
-{
-    bool bad = fflush(f) != 0 || ferror(f) || fsync(fileno(f)) != 0;
-    int why = errno;
-    if (fclose(f) != 0 && !bad) {
-        bad = true;
-        why = errno;
-    }
-    if (!bad && rename(part, path) == 0) return ST_OK;
-    if (!bad) why = errno;
-    unlink(part);
-    return err_set(e, ST_IO, "cannot write %s: %s", path, strerror(why));
-}
-
 int trace_write(const char *path, int format, const struct trace_rows *rows, const char *comment,
                 struct err *e)
 {
-    char part[4096];
+    struct outfile o;
     if (format != TRACE_CSV && format != TRACE_JSONL)
         return err_set(e, ST_USAGE, "%s: only csv and jsonl can be written", path);
-    if (snprintf(part, sizeof part, "%s.part.%ld", path, (long)getpid()) >= (int)sizeof part)
-        return err_set(e, ST_IO, "a path of %zu bytes is too long", strlen(path));
-    struct writer w = { .rows = rows, .json = format == TRACE_JSONL, .f = fopen(part, "w") };
-    if (!w.f) return err_set(e, ST_IO, "cannot write %s: %s", path, strerror(errno));
+    if (outfile_open(&o, path, e) != ST_OK) return ST_IO;
+    struct writer w = { .rows = rows, .json = format == TRACE_JSONL, .f = o.f };
     w.share = mem_zalloc((size_t)rows->n + 1, sizeof *w.share);
     explain_all(&w);
     if (!w.json) csv_header(&w, comment);
@@ -226,5 +210,5 @@ int trace_write(const char *path, int format, const struct trace_rows *rows, con
         (w.json ? json_row : csv_row)(&w, &rows->row[i], &w.share[i]);
     free(w.share);
     idmap_release(&w.name);
-    return commit(w.f, part, path, e);
+    return outfile_close(&o, e);
 }

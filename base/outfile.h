@@ -1,0 +1,30 @@
+/* base/outfile.h - a result file that appears whole or not at all.
+ *
+ * What is written goes to PATH.part.<pid> and takes PATH's name, synced, when it is complete; until
+ * then an older file of that name stays as it is. A PATH that is there and is not a regular file (a
+ * pipe, a device, a symbolic link) is never replaced: text is written into it, a run file is refused.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BASE_OUTFILE_H
+#define BASE_OUTFILE_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "base/err.h"
+
+struct outfile {
+    FILE *f; /* for the caller to write; outfile_close reports its errors */
+    char *path;
+    char *part; /* NULL: written in place */
+};
+
+/* Errors: ST_IO. */
+int outfile_open(struct outfile *o, const char *path, struct err *e);
+int outfile_close(struct outfile *o, struct err *e); /* frees o, also on failure: nothing is left */
+int outfile_write(const char *path, const void *bytes, size_t n, struct err *e);
+
+/* Where a file that needs to be replaced whole goes: path, or what a link at path leads to. Errors:
+ * ST_IO when something other than a regular file is there. The caller frees *place. */
+int outfile_place(const char *path, char **place, struct err *e);
+
+#endif

@@ -1,0 +1,104 @@
+/* tests/test_outfile.c - result files appear whole; what is no regular file is never replaced.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "base/outfile.h"
+
+#include <fcntl.h>
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/h5.h"
+#include "tests/test.h"
+
+static const char *slurp(const char *path)
+{
+    static char text[64];
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    text[n] = 0;
+    if (f) fclose(f);
+    return f ? text : "(none)";
+}
+
+static int n_parts(void)
+{
+    glob_t g;
+    int n = glob(test_path("*.part.*"), 0, NULL, &g) == 0 ? (int)g.gl_pathc : 0;
+    globfree(&g);
+    return n;
+}
+
+static mode_t kind(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 ? st.st_mode & (mode_t)S_IFMT : 0;
+}
+
+TEST(outfile_is_whole_or_absent)
+{
+    struct err e = { 0 };
+    struct outfile o;
+    const char *path = test_path("whole.txt");
+    CHECK_OK(outfile_write(path, "abc", 3, &e), &e);
+    CHECK_OK(outfile_open(&o, path, &e), &e);
+    fputs("newer", o.f);
+    fflush(o.f);
+    CHECK_TEXT(slurp(path), "abc");
+    CHECK_OK(outfile_close(&o, &e), &e);
+    CHECK_TEXT(slurp(path), "newer");
+    CHECK_INT(outfile_write(test_path("no/such/x"), "abc", 3, &e), ST_IO);
+    mkdir(test_path("dir"), 0777);
+    err_clear(&e);
+    CHECK_INT(outfile_write(test_path("dir"), "abc", 3, &e), ST_IO);
+    CHECK_HAS(e.text, "cannot write");
+    CHECK_INT(n_parts(), 0);
+}
+
+TEST(outfile_writes_into_pipes_and_through_links)
+{
+    struct err e = { 0 };
+    char got[8] = "";
+    const char *pipe = test_path("pipe"), *link = test_path("link"), *real = test_path("real");
+    CHECK_INT(mkfifo(pipe, 0600), 0);
+    int fd = open(pipe, O_RDWR | O_NONBLOCK);
+    CHECK_OK(outfile_write(pipe, "abc", 3, &e), &e);
+    CHECK_INT(read(fd, got, 7), 3);
+    CHECK_TEXT(got, "abc");
+    CHECK(S_ISFIFO(kind(pipe)));
+    close(fd);
+    CHECK_OK(outfile_write(real, "older and longer", 16, &e), &e);
+    CHECK_INT(symlink("real", link), 0);
+    CHECK_OK(outfile_write(link, "new", 3, &e), &e);
+    CHECK(S_ISLNK(kind(link)));
+    CHECK_TEXT(slurp(real), "new");
+    CHECK_INT(n_parts(), 0);
+}
+
+TEST(outfile_run_files_replace_only_regular_files)
+{
+    struct err e = { 0 };
+    const char *pipe = test_path("pipe"), *link = test_path("link"), *lost = test_path("lost");
+    const char *other = test_path("other"), *real = test_path("real");
+    CHECK_INT(mkfifo(pipe, 0600), 0);
+    CHECK_INT(symlink("pipe", link), 0);
+    CHECK_INT(symlink("nowhere", lost), 0);
+    CHECK(!h5_create(pipe, &e));
+    CHECK_HAS(e.text, "not a regular file");
+    err_clear(&e);
+    CHECK(!h5_create(link, &e));
+    CHECK_HAS(e.text, "not a regular file");
+    err_clear(&e);
+    CHECK(!h5_create(lost, &e));
+    CHECK_HAS(e.text, "leads nowhere");
+    CHECK(S_ISFIFO(kind(pipe)) && S_ISLNK(kind(link)));
+    err_clear(&e);
+    CHECK_OK(outfile_write(real, "abc", 3, &e), &e);
+    CHECK_INT(symlink("real", other), 0);
+    h5 *f = h5_create(other, &e);
+    CHECK(f && h5_commit(f, &e) == ST_OK);
+    CHECK(S_ISLNK(kind(other)) && S_ISREG(kind(real)));
+    CHECK(memcmp(slurp(real), "\x89HDF", 4) == 0);
+    CHECK_INT(n_parts(), 0);
+}
