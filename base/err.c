@@ -9,26 +9,6 @@
 
 #include "base/utf8.h"
 
-/* Makes text one harmless line: control bytes, C1 controls and bytes that are no UTF-8 become '?'.
- */
-static void tidy(char *text)
-{
-    size_t n = strlen(text), to = 0;
-    for (size_t at = 0; at < n;) {
-        uint32_t code = 0;
-        size_t step = utf8_step(text + at, n - at, &code);
-        if (step == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0)) {
-            at += step ? step : 1;
-            text[to++] = '?';
-            continue;
-        }
-        memmove(text + to, text + at, step);
-        at += step;
-        to += step;
-    }
-    text[to] = 0;
-}
-
 /* Ends a text that filled its buffer in "...", at the border of a character. */
 static void mark_cut(char *text, size_t size)
 {
@@ -48,7 +28,7 @@ int err_set(struct err *e, int status, const char *fmt, ...)
     e->status = status;
     if (n < 0) snprintf(e->text, sizeof e->text, "a message that could not be written");
     if (n >= (int)sizeof e->text) mark_cut(e->text, sizeof e->text);
-    tidy(e->text);
+    utf8_tidy(e->text, '?');
     return status;
 }
 
@@ -65,7 +45,7 @@ void err_prefix(struct err *e, const char *fmt, ...)
     memcpy(e->text, all, keep);
     e->text[keep] = 0;
     if (n >= (int)sizeof e->text) mark_cut(e->text, sizeof e->text);
-    tidy(e->text);
+    utf8_tidy(e->text, '?');
 }
 
 void err_clear(struct err *e)

@@ -31,6 +31,26 @@ static inline size_t utf8_step(const char *s, size_t n, uint32_t *code)
     return len;
 }
 
+/* Makes text one harmless line, in place: `mark` for control characters and for bytes that are no
+ * UTF-8. */
+static inline void utf8_tidy(char *text, char mark)
+{
+    size_t n = strlen(text), to = 0;
+    for (size_t at = 0; at < n;) {
+        uint32_t code = 0;
+        size_t step = utf8_step(text + at, n - at, &code);
+        if (step == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0)) {
+            at += step ? step : 1;
+            text[to++] = mark;
+            continue;
+        }
+        memmove(text + to, text + at, step);
+        at += step;
+        to += step;
+    }
+    text[to] = 0;
+}
+
 /* The text for a message: whole, or its first bytes and "..." where longer than n - 1 or 48 bytes.
  * Never cuts a well-formed sequence. n >= 8. Returns buf. */
 static inline char *utf8_quote(const char *text, char *buf, size_t n)

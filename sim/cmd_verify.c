@@ -33,7 +33,7 @@ static const char usage[] =
     "file; 5 reading, writing or a device failed.\n";
 static const char examples[] =
     "\nExamples\n"
-    "  orrery verify scenarios/verify-llama3-70b-t4.yaml --on=t4-1\n"
+    "  orrery verify scenarios/verify-llama3-70b.yaml --on=t4-1\n"
     "  orrery verify scenarios/llama3-70b-tp2pp4.yaml --json | jq '{compatible, score}'\n"
     "  orrery verify scenarios/llama3-70b-tp2pp4.yaml --detect --out=report.html\n"
     "  orrery verify scenarios/smoke.yaml --verify.context=8192tok --verify.batch=64\n"

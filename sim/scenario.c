@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/units.h"
+#include "base/utf8.h"
 
 enum { BIG_BATCH_TOK = 8192, SMALL_BATCH_TOK = 2048 };
 static const double BIG_GPU_BYTES =
@@ -194,6 +195,11 @@ int scenario_read(struct scenario *s, const char *path, const struct conf_args *
     if (st == ST_OK) st = read_constants(s, doc_get(s->doc, "profile"), "", e);
     if (st == ST_OK) st = read_sweep(s, doc_get(s->doc, "sweep"), e);
     if (st == ST_OK) st = apply_args(s, args, e);
+    if (st == ST_OK && s->o.title) { /* one line, also in reports and on terminals */
+        char *line = arena_copy_text(s->arena, s->o.title, strlen(s->o.title));
+        utf8_tidy(line, ' ');
+        s->o.title = line;
+    }
     if (st == ST_OK && !s->o.model)
         st = err_set(e, ST_USAGE, "%s: no model; write model: llama-3-8b", path);
     if (st == ST_OK && !s->o.hardware)

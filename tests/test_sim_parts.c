@@ -239,11 +239,11 @@ static int read_text(struct scenario *s, const char *text, int argc, char **argv
 TEST(scenario_command_line_wins_over_the_file)
 {
     char *argv[] = { (char[]){ "x" },
-                            (char[]){ "--workload.rate=9/s" },
-                            (char[]){ "--policy" },
-                            (char[]){ "sarathi" },
-                            (char[]){ "--profile.host.step=2ms" },
-                            (char[]){ "--sweep=strategy.tp=2,4" } };
+                     (char[]){ "--workload.rate=9/s" },
+                     (char[]){ "--policy" },
+                     (char[]){ "sarathi" },
+                     (char[]){ "--profile.host.step=2ms" },
+                     (char[]){ "--sweep=strategy.tp=2,4" } };
     struct scenario s;
     struct arena a;
     struct err e = { 0 };
@@ -266,6 +266,22 @@ TEST(scenario_command_line_wins_over_the_file)
     CHECK_OK(scenario_deploy(&s, &d, &e), &e);
     CHECK_NEAR(d.profile.p[P_HOST_STEP_S].v, 2e-3, 1e-12);
     CHECK_INT(d.lim.max_batch_tok, 512); /* sarathi's chunk */
+    arena_release(&a);
+}
+
+TEST(scenario_title_is_one_harmless_line)
+{
+    struct scenario s;
+    struct arena a;
+    struct err e = { 0 };
+    char *none[] = { NULL };
+    arena_init(&a);
+    CHECK_OK(
+        read_text(&s,
+                  "title: \"a\\nb\\e[31m\\u009bc d\\u00e9\"\nmodel: llama-3-8b\nhardware: t4-1\n",
+                  0, none, &a, &e),
+        &e);
+    CHECK_TEXT(s.o.title, "a b [31m c d\xc3\xa9");
     arena_release(&a);
 }
 
