@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/doc.h"
 #include "base/utf8.h"
 
 void json_put(json_t *j, const char *path, json_t *stolen)
@@ -115,6 +116,19 @@ static void print_value(const json_t *j, int depth, FILE *f)
         }
         fprintf(f, "%*s]", 2 * depth, "");
     }
+}
+
+json_t *json_of_doc(const struct doc *d)
+{
+    if (d->kind == DOC_SCALAR) return json_string(d->text);
+    json_t *j = d->kind == DOC_MAP ? json_object() : json_array();
+    for (const struct doc *c = d->first; c; c = c->next) {
+        if (d->kind == DOC_MAP)
+            json_object_set_new(j, c->key, json_of_doc(c));
+        else
+            json_array_append_new(j, json_of_doc(c));
+    }
+    return j;
 }
 
 void json_print(const json_t *j, FILE *f)

@@ -33,6 +33,10 @@ void stop_install(void)
     act.sa_flags = SA_RESTART; /* a library's read or write must not fail half way */
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+    struct sigaction had;
+    if (sigaction(SIGHUP, NULL, &had) == 0 && had.sa_handler != SIG_IGN) /* nohup stays nohup */
+        sigaction(SIGHUP, &act, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a file past the limit on its size is a write that fails */
 }
 
 bool stop_asked(void)

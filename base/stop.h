@@ -5,7 +5,9 @@
 
 #include <stdbool.h>
 
-void stop_install(void); /* SIGINT and SIGTERM set the flag; a second one kills the process */
+/* SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup) set the flag; a second one kills the
+ * process. Writing past the limit on the size of files becomes an error of the write. */
+void stop_install(void);
 bool stop_asked(void);   /* cheap: one relaxed atomic load */
 void stop_reset(void);   /* for tests */
 

@@ -29,6 +29,7 @@ struct sreq {
     int32_t in_flight; /* chunks launched and not completed */
     int32_t heap_at;   /* place in the cohort's finish heap */
     int32_t replica;
+    int32_t slot; /* the caller's own */
     enum sreq_state state;
     bool irregular; /* its latest token did not come with its cohort's latest step */
     bool reserved;  /* all KV blocks it can ever need were taken at admission */

@@ -25,6 +25,13 @@ void kvpool_init(struct kvpool *p, int64_t n_block, int block_tok, bool share, s
     p->spare = arena_array(a, 32, sizeof *p->spare);
 }
 
+void kvpool_number(struct kvpool *p, struct kvmap *m)
+{
+    assert(p->n_plain == p->n_block && m->n_block == p->n_block);
+    p->map = m;
+    if (p->cap_node) kvmap_more_nodes(m, p->cap_node);
+}
+
 /* ---- nodes */
 
 static int32_t node_find(const struct kvpool *p, uint64_t key)
@@ -45,6 +52,7 @@ static bool more_nodes(struct kvpool *p)
     if (p->top_node) memcpy(node, p->node, (size_t)p->top_node * sizeof *node);
     p->node = node;
     p->cap_node = cap;
+    if (p->map) kvmap_more_nodes(p->map, cap);
     p->mask = (uint32_t)cap - 1;
     p->bucket = arena_array(p->arena, (size_t)cap, sizeof *p->bucket);
     memset(p->bucket, 0xff, (size_t)cap * sizeof *p->bucket);
@@ -131,6 +139,7 @@ static void evict(struct kvpool *p, int64_t n)
     while (n > 0) {
         int32_t i = p->lru_head;
         int64_t k = p->node[i].cached < n ? p->node[i].cached : n;
+        if (p->map) kvmap_trim(p->map, i, k);
         p->node[i].cached -= k;
         p->n_cached -= k;
         p->n_plain += k;
@@ -206,6 +215,7 @@ static void node_claim(struct kvpool *p, int32_t i, int64_t keep)
     if (n->ref++ > 0) return;
     lru_remove(p, i);
     if (n->cached <= keep) return;
+    if (p->map) kvmap_trim(p->map, i, n->cached - keep);
     p->n_plain += n->cached - keep;
     p->evicted_blocks += n->cached - keep;
     n->cached = keep;
@@ -231,6 +241,7 @@ int64_t kvpool_open(struct kvpool *p, struct kvchain *c, const struct trace_req 
     c->seg = r->seg;
     c->n_seg = r->n_seg;
     c->private_key = private_key(r);
+    if (p->map) c->table = kvmap_open(p->map) + 1;
     p->asked_tok += max_tok;
     if (!p->share) return 0;
     int64_t start = 0, most = max_tok / p->block_tok;
@@ -245,6 +256,7 @@ int64_t kvpool_open(struct kvpool *p, struct kvchain *c, const struct trace_req 
         if (top <= start) break;
         node_claim(p, i, top - start);
         entry_push(p, c, i << 1);
+        if (p->map) kvmap_found(p->map, c->table - 1, i, top - start);
         c->blocks = top;
         if (top < end) break;
         start = end;
@@ -291,6 +303,7 @@ static void assign(struct kvpool *p, struct kvchain *c, int64_t tok)
         if (i == NONE) continue; /* a second copy of content that is in use */
         int64_t more = c->full - start - p->node[i].cached;
         if (more <= 0) continue;
+        if (p->map) kvmap_hold(p->map, c->table - 1, i, start + p->node[i].cached, more);
         p->node[i].cached += more;
         c->in_nodes += more;
     }
@@ -313,6 +326,7 @@ bool kvpool_reserve(struct kvpool *p, struct kvchain *c, int64_t tok)
     if (!kvpool_take(p, need)) return false;
     c->blocks += need;
     c->own += need;
+    if (p->map) kvmap_cover(p->map, c->table - 1, c->blocks);
     return true;
 }
 
@@ -329,12 +343,14 @@ void kvpool_settle(struct kvpool *p, struct kvchain *c, int64_t tok)
     if (need > 0) {
         c->blocks += need;
         c->own += need;
+        if (p->map) kvmap_cover(p->map, c->table - 1, c->blocks);
     }
     assign(p, c, tok);
 }
 
-/* n freed blocks that nobody can find: they wait for their turn to be taken as cached ones do. */
-static void append_dead(struct kvpool *p, int64_t n)
+/* n freed blocks that nobody can find: they wait for their turn to be taken as cached ones do.
+ * list: their numbers, of a pool with a map. */
+static void append_dead(struct kvpool *p, int64_t n, struct kvmap_list list)
 {
     int32_t i = p->lru_tail;
     if (n <= 0) return;
@@ -346,7 +362,10 @@ static void append_dead(struct kvpool *p, int64_t n)
         lru_append(p, i);
     } else {
         p->n_plain += n;
+        if (p->map) kvmap_free(p->map, list);
+        return;
     }
+    if (p->map) kvmap_attach(p->map, i, list);
 }
 
 /* The last reference to node i went away. */
@@ -357,16 +376,23 @@ static void node_idle(struct kvpool *p, int32_t i, bool dead)
         lru_append(p, i);
         return;
     }
+    struct kvmap_list list = { NONE, NONE };
+    if (p->map) list = kvmap_detach(p->map, i);
     node_drop(p, i);
-    append_dead(p, n);
+    append_dead(p, n, list);
 }
 
 void kvpool_close(struct kvpool *p, struct kvchain *c, bool dead)
 {
-    if (p->share)
-        append_dead(p, c->own - c->in_nodes); /* the partial last block, and second copies */
-    else
+    struct kvmap_list list = { NONE, NONE };
+    if (p->map && c->table) list = kvmap_loose(p->map, c->table - 1);
+    if (p->share) {
+        append_dead(p, c->own - c->in_nodes, list); /* the partial last block, second copies */
+    } else {
         p->n_plain += c->own;
+        if (p->map) kvmap_free(p->map, list);
+    }
+    if (p->map && c->table) kvmap_close(p->map, c->table - 1);
     for (int j = c->n_entry - 1; j >= 0; j--) {
         int32_t v = c->entry[j];
         if (v == NONE) continue;

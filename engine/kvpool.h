@@ -1,6 +1,7 @@
 /* engine/kvpool.h - paged KV blocks of one replica: allocation, prefix cache, LRU eviction.
  *
- * Pure: no clock, no device, no I/O. Blocks are counted, not numbered: a block is either plain
+ * Pure: no clock, no device, no I/O. Blocks are counted, not numbered (a map may follow with
+ * numbers: kvmap.h): a block is either plain
  * (free, first to be taken), used, or cached (freed: it waits for its turn to be taken again, and
  * may be hit until then if it holds tokens that another request can have). Cached and shared
  * content is kept as nodes: a node is the run of full blocks of one segment of a token chain
@@ -29,6 +30,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "engine/kvmap.h"
 #include "traces/trace.h"
 
 struct kvnode {
@@ -54,7 +56,8 @@ struct kvpool {
     int64_t hit_tok, asked_tok,
         evicted_blocks; /* counters since init; evicted: freed blocks used anew */
     struct arena *arena;
-    int32_t **spare; /* [32] free entry arrays by log2 of capacity */
+    int32_t **spare;   /* [32] free entry arrays by log2 of capacity */
+    struct kvmap *map; /* numbers of the blocks, kept in step; NULL: they are only counted */
 };
 
 /* The blocks of one request. Zero-initialise; opened by kvpool_open, ended by kvpool_close. */
@@ -68,11 +71,14 @@ struct kvchain {
     int64_t blocks;            /* blocks held: found at open and own */
     int64_t own;               /* of these, taken from the pool by this chain */
     int64_t in_nodes;          /* of `own`, now held by nodes that this chain writes */
+    int32_t table;             /* of the map, plus one; 0: none */
 };
 
 /* n_block >= 1, block_tok a power of two or not, >= 1. Memory comes from a, none is freed before
  * it. */
 void kvpool_init(struct kvpool *p, int64_t n_block, int block_tok, bool share, struct arena *a);
+/* Numbers for the blocks of a fresh pool; m was initialised with as many. */
+void kvpool_number(struct kvpool *p, struct kvmap *m);
 
 static inline int64_t kvpool_available(const struct kvpool *p)
 {

@@ -368,7 +368,7 @@ static bool settled(const struct sched *s, const struct batch *b)
     if (!c || b->n_chunk || s->n_partial || c->n_irregular || s->idle_first) return false;
     /* While only decodes go on, KV gets scarcer and nobody leaves: these two stay as they are. */
     if (s->n_wait == 0) return true;
-    return !s->freed && (s->blocked == SCHED_BY_SEQS ||
+    return !s->freed && (s->blocked == SCHED_BY_SEQS || s->blocked == SCHED_BY_BATCH ||
                          (s->blocked == SCHED_BY_KV && (s->depth == 1 || s->o.reserve_full)));
 }
 

@@ -65,6 +65,7 @@ enum sched_blocked {
     SCHED_BY_SEQS,       /* max_seqs running */
     SCHED_BY_BUDGET,     /* the step's token budget is used up */
     SCHED_BY_GROUP,      /* this micro-batch has its share */
+    SCHED_BY_BATCH,      /* static: the batch that runs has not ended */
     SCHED_BY_PREEMPTION, /* nobody is admitted in a step that preempted or lacked KV */
     SCHED_N_BLOCKED
 };

@@ -9,14 +9,14 @@ static void fill(struct sched *s, struct batch *b, int64_t now_ns)
 {
     sched_take_decodes(s, b, now_ns);
     if (b->cohort) {
-        if (s->n_wait) s->blocked = SCHED_BY_SEQS;
+        if (s->n_wait) s->blocked = SCHED_BY_BATCH;
         return;
     }
     int64_t budget = s->o.max_batch_tok;
     if (s->n_run == 0 || s->depth > 1)
         sched_admit(s, b, &budget, SCHED_TAKE_ALL, true, now_ns);
     else if (s->n_wait)
-        s->blocked = SCHED_BY_SEQS;
+        s->blocked = SCHED_BY_BATCH;
 }
 
 const struct sched_ops sched_static = { .name = "static", .fill = fill };

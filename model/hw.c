@@ -11,6 +11,7 @@
 #include "base/conf.h"
 #include "base/doc.h"
 #include "base/paths.h"
+#include "model/profile_file.h"
 
 enum { PATH_BYTES = 1024, PLACE_BYTES = 320, MAX_NODE = 1 << 20 };
 
@@ -330,11 +331,39 @@ static int read_file(const char *name, const char *beside, const struct catalog 
     return ST_OK;
 }
 
+static bool ends_in(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), k = strlen(suffix);
+    return n > k && strcmp(name + n - k, suffix) == 0;
+}
+
+int hw_measured(const char *path, const char *beside, struct arena *a, struct hw *h, struct err *e)
+{
+    char at[PATH_BYTES];
+    struct profile_file *p = arena_alloc(a, sizeof *p);
+    int st = paths_resolve(path, beside, "scenarios/hardware", "", at, sizeof at, e);
+    if (st == ST_OK) st = profile_file_read(at, a, p, e);
+    if (st == ST_OK) h->measured = p;
+    return st;
+}
+
+static int read_measured(const char *path, const char *beside, int n_node, struct arena *a,
+                         struct hw *out, struct err *e)
+{
+    struct hw h = { .n_node = n_node };
+    int st = hw_measured(path, beside, a, &h, e);
+    if (st != ST_OK) return st;
+    const struct profile_file *p = h.measured;
+    h = p->hw;
+    h.measured = p;
+    h.n_node = n_node;
+    if ((st = hw_check_nodes(&h, e)) == ST_OK) *out = h;
+    return st;
+}
+
 static bool looks_like_a_path(const char *name)
 {
-    size_t n = strlen(name);
-    return strchr(name, '/') || (n > 5 && strcmp(name + n - 5, ".yaml") == 0) ||
-           (n > 4 && strcmp(name + n - 4, ".yml") == 0);
+    return strchr(name, '/') || ends_in(name, ".yaml") || ends_in(name, ".yml");
 }
 
 static int unknown_name(const char *name, const struct catalog *c, struct arena *a, struct err *e)
@@ -363,6 +392,7 @@ int hw_load(const char *name, const char *beside, int n_node, struct arena *a, s
     struct hw h = { .n_node = n_node };
     assert(name && a && out);
     if (n_node < 1) return hw_check_nodes(&h, e);
+    if (ends_in(name, ".h5")) return read_measured(name, beside, n_node, a, out, e);
     int st = read_catalog(a, &c, e);
     if (st != ST_OK) return st;
     const struct hw_system *s = find_system(&c, name);

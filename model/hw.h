@@ -59,17 +59,23 @@ struct hw_system {
     const char *price_date, *source, *notes;
 };
 
+struct profile_file;
 struct hw { /* a cluster of equal nodes */
     struct hw_gpu gpu;
     struct hw_system sys;
     int n_node;
+    const struct profile_file *measured; /* its constants (model/profile_file.h), or NULL */
 };
 
-/* name: a catalog system ("dgx-h100"), or a path to a YAML file with the same keys as one entry. A
+/* name: a catalog system ("dgx-h100"), or a path to a YAML file with the same keys as one entry, or
+ * a measured profile (PATH.h5), which describes its own hardware. A
  * bare GPU name ("h100-sxm") is a node of one such GPU. Texts live in a. Errors: ST_USAGE with the
  * nearest name, ST_IO. */
 int hw_load(const char *name, const char *beside, int n_node, struct arena *a, struct hw *out,
             struct err *e);
+/* Has the constants of h come from the measured profile at path (relative ones are tried beside the
+ * file `beside` first). Errors: ST_IO, ST_USAGE. */
+int hw_measured(const char *path, const char *beside, struct arena *a, struct hw *h, struct err *e);
 /* Nodes in range, and joined where there are several. Errors: ST_USAGE. */
 int hw_check_nodes(const struct hw *h, struct err *e);
 /* All names, sorted as in the catalog, for listings: systems then GPUs. */

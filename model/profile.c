@@ -71,6 +71,42 @@ const char *profile_param_name(enum profile_id id)
     return (unsigned)id < P_N ? params[id].name : "?";
 }
 
+const char *profile_law_name(enum profile_law l)
+{
+    static const char *const names[LAW_N] = { "gemm",        "decode",    "prefill",
+                                              "elementwise", "allreduce", "allreduce_own",
+                                              "allgather",   "p2p",       "net",
+                                              "step" };
+    return (unsigned)l < LAW_N ? names[l] : "?";
+}
+
+const char *profile_size_name(enum profile_size s)
+{
+    static const char *const names[SIZE_KINDS] = {
+        "m",         "n",         "k",      "bytes",      "seqs",     "ctx",       "ctx_max",
+        "tok",       "pairs",     "heads",  "kv_heads",   "head_dim", "elt_bytes", "weight_bytes",
+        "act_bytes", "out_bytes", "device", "collectives"
+    };
+    return (unsigned)s < SIZE_KINDS ? names[s] : "?";
+}
+
+const char *profile_advice(enum profile_id id)
+{
+    if (id <= P_GEMM_EQ) return "time matrix products of this model's shapes";
+    if (id <= P_DEC_FLOOR_S || id == P_SKEW_ALPHA)
+        return "time decode attention at this load's batches and contexts";
+    if (id <= P_PRE_X_TOK) return "time prefill attention at this load's prompt lengths";
+    if (id <= P_ELT_EM) return "time norms and element-wise work at this model's width";
+    if (id <= P_MOE_EM) return "time the experts of this model";
+    if (id <= P_CAR_S0) return "time all-reduces of this model's messages at this TP degree";
+    if (id <= P_AG_S0) return "time all-gathers of this model's messages at this TP degree";
+    if (id <= P_P2P_B) return "time transfers between stages in the node";
+    if (id <= P_NET_B) return "time transfers between nodes";
+    if (id == P_RANK_SKEW_S) return "time whole steps at this TP degree";
+    if (id <= P_HOST_GAP_S) return "time whole steps over batch sizes, host work included";
+    return "time one run of this model on this hardware";
+}
+
 static const char *refusal(enum form f, double v)
 {
     if (!isfinite(v) || v < 0) return "must not be negative";
@@ -99,18 +135,35 @@ int profile_set(struct profile *p, const char *name, double v, struct err *e)
                    hint ? "; did you mean '" : "", hint ? hint : "", hint ? "'?" : "");
 }
 
+/* The same normal draws as without a block, mixed: constants outside keep theirs. */
+static void draw_block(const struct profile_block *b, struct rng stream, double log_dev[P_N])
+{
+    double z[PROFILE_BLOCK_MAX];
+    for (int i = 0; i < b->n; i++) {
+        z[i] = rng_normal(stream, (uint64_t)b->id[i]);
+        double sum = 0;
+        for (int j = 0; j <= i; j++) sum += b->chol[i][j] * z[j];
+        log_dev[b->id[i]] = sum;
+    }
+}
+
 void profile_draw(const struct profile *p, struct rng r, int draw, struct profile *out)
 {
     assert(draw >= 0);
     *out = *p;
     if (draw == 0) return;
     struct rng stream = rng_child(r, (uint64_t)draw);
+    double log_dev[P_N];
+    for (int i = 0; i < P_N; i++)
+        log_dev[i] = p->p[i].sd_log > 0 ? p->p[i].sd_log * rng_normal(stream, (uint64_t)i) : 0;
+    for (int k = 0; k < p->n_block; k++) draw_block(p->block + k, stream, log_dev);
     for (int i = 0; i < P_N; i++) {
         const struct param *q = p->p + i;
         if (q->sd_log <= 0 || q->v <= 0) continue;
-        double v = q->v * exp(q->sd_log * rng_normal(stream, (uint64_t)i));
+        double v = q->v * exp(log_dev[i]);
         /* A fit above 1 means that some tensors came from cache; it stays the cap then. */
         if (params[i].form == EFFICIENCY || params[i].form == RATIO) v = fmin(v, fmax(1, q->v));
+        if (i == P_GEMM_Q) v = fmax(1, v);
         out->p[i].v = v;
     }
 }

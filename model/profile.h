@@ -71,8 +71,67 @@ enum profile_id { /* every uncertain constant, in the order of drawing */
                   P_HOST_REQ_S, /* before a request reaches the scheduler: HTTP, tokenising */
                   P_HOST_OUT_S, /* from a step's end until its tokens leave: copy, detokenising */
                   P_HOST_GAP_S, /* device idle between steps although the host's work overlaps */
-    P_LAW,        /* common factor on device times by law: what the laws' forms leave out */
+                  P_LAW, /* common factor on device times by law: what the laws' forms leave out */
                   P_N
+};
+
+/* The laws that measured constants belong to, and the sizes that measured points have. */
+enum profile_law {
+    LAW_GEMM,
+    LAW_DECODE,
+    LAW_PREFILL,
+    LAW_ELT,
+    LAW_ALLREDUCE,
+    LAW_OWN_ALLREDUCE,
+    LAW_ALLGATHER,
+    LAW_P2P,
+    LAW_NET,
+    LAW_STEP, /* whole steps: host times, rank skew, the common factor on device times */
+    LAW_N
+};
+#define PROFILE_LAW_WORDS                                                                          \
+    "gemm decode prefill elementwise allreduce allreduce_own allgather p2p net step"
+enum profile_size {
+    SIZE_M,
+    SIZE_N,
+    SIZE_K,     /* of a matrix product */
+    SIZE_BYTES, /* moved, or of a message */
+    SIZE_SEQS,
+    SIZE_CTX,     /* tokens of context, summed over sequences */
+    SIZE_CTX_MAX, /* the longest context */
+    SIZE_TOK,     /* new tokens */
+    SIZE_PAIRS,   /* (query, key) pairs */
+    SIZE_HEADS,
+    SIZE_KV_HEADS,
+    SIZE_HEAD_DIM,
+    SIZE_ELT_BYTES,
+    SIZE_WEIGHT_BYTES,
+    SIZE_ACT_BYTES,
+    SIZE_OUT_BYTES,
+    SIZE_DEVICE_S, /* predicted device time of a step */
+    SIZE_COLLS,    /* collectives in a step */
+    SIZE_KINDS
+};
+#define PROFILE_SIZE_WORDS                                                                         \
+    "m n k bytes seqs ctx ctx_max tok pairs heads kv_heads head_dim elt_bytes weight_bytes "       \
+    "act_bytes out_bytes device collectives"
+const char *profile_law_name(enum profile_law l);
+const char *profile_size_name(enum profile_size s);
+
+struct profile_range { /* sizes that the points of a law covered */
+    enum profile_law law;
+    enum profile_size size;
+    double lo, hi;
+};
+
+/* Constants fitted together: chol * chol^T is the covariance of their logarithms (chol lower
+ * triangular, in the order of id). */
+enum { PROFILE_BLOCK_MAX = 6 };
+struct profile_block {
+    enum profile_law law;
+    int n;
+    enum profile_id id[PROFILE_BLOCK_MAX];
+    double chol[PROFILE_BLOCK_MAX][PROFILE_BLOCK_MAX];
 };
 
 struct profile {
@@ -85,21 +144,34 @@ struct profile {
     const char *note;    /* "constants of h100-sxm scaled to h200-sxm" or "" */
     const char *kernels; /* directory of measured kernel tables, or NULL */
     int tp;              /* the TP degree the collective constants are for */
+    /* Of a measured profile (model/profile_file.h); all none for constants of the catalog. */
+    const char *measured; /* "machine date", or NULL */
+    const struct profile_block *block;
+    int n_block;
+    const struct profile_range *range;
+    int n_range;
 };
 
 /* Chooses constants for (GPU, weight dtype, kv dtype, tp, fabric, engine). engine: "vllm",
- * "trtllm", "any". kernels: directory of measured tables (see table.h) or NULL. Errors: ST_IO,
- * ST_USAGE. */
+ * "trtllm", "any"; hardware that names a measured profile takes that one's instead, whatever the
+ * engine. kernels: directory of measured tables (see table.h) or NULL. Errors: ST_IO, ST_USAGE. */
 int profile_load(const struct hw *h, const struct strategy *s, const char *engine,
                  const char *kernels, struct arena *a, struct profile *out, struct err *e);
+
+/* FLOP/s that the efficiency of a law refers to, for weights (or a KV cache) of a format: the peak
+ * of the format where products are computed in it, else that of 16 bit, else of 32. 0: none. */
+double profile_peak(const struct hw_gpu *g, enum profile_law law, enum dtype d);
 
 const char *profile_param_name(enum profile_id id); /* "gemm.e_m" */
 /* Sets one constant by name: what an option "--profile.host.step=1.5ms" does; sd_log becomes 0. */
 int profile_set(struct profile *p, const char *name, double v, struct err *e);
 
-/* A draw of all constants: v * exp(sd_log * z). draw 0 is the profile itself; the same (r, draw)
+/* What to measure so that a constant is known better, as an order: "time matrix products ...". */
+const char *profile_advice(enum profile_id id);
+
+/* A draw of all constants: v * exp(sd_log * z), those of a block with its covariance. draw 0 is the profile itself; the same (r, draw)
  * gives the same constants in every configuration (common random numbers). Efficiencies are capped
- * at 1. */
+ * at 1 (or their own value), gemm.q does not fall below 1. */
 void profile_draw(const struct profile *p, struct rng r, int draw, struct profile *out);
 
 #endif

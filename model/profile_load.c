@@ -9,6 +9,7 @@
 #include "base/units.h"
 #include "model/coll.h"
 #include "model/profile.h"
+#include "model/profile_file.h"
 
 static const double class_sd = 0.15;
 
@@ -145,6 +146,12 @@ static double peak16_of(const struct hw_gpu *g)
     double p = peak_of(g, DT_BF16);
     if (p <= 0) p = peak_of(g, DT_F16);
     return p > 0 ? p : peak_of(g, DT_F32);
+}
+
+double profile_peak(const struct hw_gpu *g, enum profile_law law, enum dtype d)
+{
+    double own = law == LAW_GEMM && dtype_bytes(d) < 2 && d != DT_INT4 ? peak_of(g, d) : 0;
+    return own > 0 ? own : peak16_of(g);
 }
 
 static void load_gemm(struct load *l)
@@ -424,9 +431,16 @@ int profile_load(const struct hw *h, const struct strategy *s, const char *engin
     struct load l = {
         .hw = h, .strategy = s, .engine = engine ? engine : "any", .a = a, .e = e, .out = out
     };
+    if (h->measured) l.engine = h->measured->engine;
     if (strcmp(l.engine, "vllm") != 0 && strcmp(l.engine, "trtllm") != 0 &&
-        strcmp(l.engine, "any") != 0)
-        return err_set(e, ST_USAGE, "engine '%s' is none of vllm, trtllm, any", l.engine);
+        strcmp(l.engine, "any") != 0) {
+        if (!h->measured)
+            return err_set(e, ST_USAGE,
+                           "engine '%s' is none of vllm, trtllm, any, whose constants are in the "
+                           "catalog; another's come from a measured profile",
+                           l.engine);
+        l.engine = "any"; /* for what was not measured */
+    }
     *out = (struct profile){ .kernels = kernels, .tp = (int)s->tp, .note = "" };
     if ((l.st = paths_find("scenarios/hardware/profiles.yaml", path, sizeof path, e)) != ST_OK)
         return l.st;
@@ -442,5 +456,6 @@ int profile_load(const struct hw *h, const struct strategy *s, const char *engin
     if (l.foreign_engine)
         out->note = arena_printf(a, "%s%ssome constants are those of another engine than %s",
                                  out->note, *out->note ? "; " : "", l.engine);
+    if (h->measured) profile_file_lay(h->measured, s, a, out);
     return ST_OK;
 }

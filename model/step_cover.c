@@ -14,6 +14,110 @@ static enum cover worst(const struct profile *p, enum profile_id first, enum pro
     return c;
 }
 
+/* ---- a measured profile knows the sizes of its points */
+
+/* A range ends where its last point was, but for rounding. */
+static const double EDGE = 1e-6;
+
+static const char *check_size(const struct profile *p, enum profile_law law, enum profile_size size,
+                              double x, const char *text, struct arena *a)
+{
+    for (int i = 0; i < p->n_range; i++) {
+        const struct profile_range *r = p->range + i;
+        if (r->law != law || r->size != size) continue;
+        if (x >= r->lo * (1 - EDGE) && x <= r->hi * (1 + EDGE)) continue;
+        return arena_printf(a, "%s%s%s %s %.6g (measured %.6g to %.6g)", text, *text ? ", " : "",
+                            profile_law_name(law), profile_size_name(size), x, r->lo, r->hi);
+    }
+    return text;
+}
+
+/* Only what grows with the load: small steps lie between a law's constant time and its first
+ * point. */
+static const char *check_most(const struct profile *p, enum profile_law law, enum profile_size size,
+                              double x, const char *text, struct arena *a)
+{
+    for (int i = 0; i < p->n_range; i++)
+        if (p->range[i].law == law && p->range[i].size == size && x < p->range[i].lo) return text;
+    return check_size(p, law, size, x, text, a);
+}
+
+static enum profile_law law_of(const struct op *o)
+{
+    switch (o->kind) {
+    case OP_GEMM: return LAW_GEMM;
+    case OP_ELT: return LAW_ELT;
+    case OP_DECODE: return LAW_DECODE;
+    case OP_PREFILL: return LAW_PREFILL;
+    case OP_ALLREDUCE: return LAW_ALLREDUCE;
+    case OP_ALLGATHER: return LAW_ALLGATHER;
+    default: return LAW_N;
+    }
+}
+
+/* Each size that is out of range is named once, by the operator that is first to need it. */
+static const char *check_op(const struct profile *p, const struct op *o, const char *text,
+                            struct arena *a)
+{
+    enum profile_law law = law_of(o);
+    const char *before = text;
+    switch (law) {
+    case LAW_GEMM:
+        text = check_size(p, law, SIZE_N, o->n, text, a);
+        if (text == before) text = check_size(p, law, SIZE_K, o->k, text, a);
+        return text == before ? check_most(p, law, SIZE_M, o->m, text, a) : text;
+    case LAW_DECODE:
+        text = check_most(p, law, SIZE_SEQS, o->m, text, a);
+        text = check_most(p, law, SIZE_CTX, o->k, text, a);
+        return check_size(p, law, SIZE_HEADS, o->n, text, a);
+    case LAW_PREFILL:
+        text = check_most(p, law, SIZE_TOK, o->tok, text, a);
+        text = check_most(p, law, SIZE_PAIRS, o->k, text, a);
+        return check_size(p, law, SIZE_HEADS, o->n, text, a);
+    case LAW_ELT:
+    case LAW_ALLREDUCE:
+    case LAW_ALLGATHER: return check_most(p, law, SIZE_BYTES, o->bytes, text, a);
+    default: return text;
+    }
+}
+
+/* The largest step of the run on every stage, operator by operator. Words of what lies outside; ""
+ * if nothing does. */
+static const char *outside_measured(const struct step *m, const struct step_extent *x,
+                                    struct arena *a)
+{
+    const struct profile *p = m->env.profile;
+    const char *text = "";
+    bool named[LAW_N + 1] = { false };
+    int64_t chunk = x->max_prefill < x->max_tok ? x->max_prefill : x->max_tok;
+    int64_t past = x->max_prefill - chunk;
+    struct step_shape s = { .n_decode = x->max_seqs,
+                            .sum_ctx = x->max_ctx_sum,
+                            .n_prefill = chunk > 0,
+                            .prefill_tok = x->max_tok > x->max_seqs ? x->max_tok - x->max_seqs : 0,
+                            .prefill_past = past,
+                            .n_logits = x->max_seqs + (chunk > 0) };
+    if (chunk > 0 && s.prefill_tok == 0) s.prefill_tok = chunk;
+    s.prefill_pairs = chunk * past + chunk * (chunk + 1) / 2;
+    for (int i = 0; i < m->n_stage; i++) {
+        struct op op[OPS_MAX];
+        int n = ops_list(&m->env, &m->stage[i]->stage, &s, op);
+        for (int j = 0; j < n; j++) {
+            enum profile_law law = law_of(op + j);
+            if (named[law] || (m->env.table && op[j].cls != STEP_COLL)) continue;
+            const char *more = check_op(p, op + j, text, a);
+            named[law] = more != text;
+            text = more;
+        }
+    }
+    if (m->n_stage > 1) {
+        double bytes = 2.0 * (double)x->max_tok * m->env.arch->hidden * 2;
+        text = check_most(p, LAW_P2P, SIZE_BYTES, bytes / (double)m->env.strategy->tp, text, a);
+    }
+    text = check_most(p, LAW_STEP, SIZE_SEQS, (double)x->max_seqs, text, a);
+    return check_most(p, LAW_STEP, SIZE_TOK, (double)x->max_tok, text, a);
+}
+
 static bool outside(const struct step *m, const struct step_extent *x)
 {
     bool out = false;
@@ -52,8 +156,8 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
     by_class[STEP_HOST] = worst(p, P_HOST_STEP_S, P_HOST_OUT_S);
     if (tp) by_class[STEP_COLL] = worst(p, P_AR_A_S, P_AG_S0);
     if (pp) by_class[STEP_P2P] = worst(p, P_P2P_A_S, P_P2P_B);
-    *extrapolated = outside(m, x);
-    const char *text = "";
+    const char *text = "", *far = p->n_range ? outside_measured(m, x, a) : "";
+    *extrapolated = p->n_range ? *far != 0 : outside(m, x);
     static const enum profile_id cites[STEP_N_CLASS] = { P_GEMM_EM, P_DEC_EM,      P_AR_B,
                                                          P_P2P_B,   P_HOST_STEP_S, P_ELT_EM };
     for (int c = 0; c < STEP_N_CLASS; c++) {
@@ -69,6 +173,7 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
     if (*m->by_law)
         text = arena_printf(a, "%s; not in the kernel tables, by law: %s", text, m->by_law);
     if (p->note && *p->note) text = arena_printf(a, "%s; %s", text, p->note);
-    if (*extrapolated) text = arena_printf(a, "%s; outside the measured range", text);
+    if (*extrapolated)
+        text = arena_printf(a, "%s; outside the measured range%s%s", text, *far ? ": " : "", far);
     return text;
 }

@@ -16,6 +16,7 @@ const char *bottleneck(const struct metrics *m, int64_t max_seqs, struct arena *
     static const char *const reason[SCHED_N_BLOCKED] = {
         [SCHED_BY_KV] = "KV memory: waiting requests do not get blocks",
         [SCHED_BY_SEQS] = "policy.max_seqs: all places for running requests are taken",
+        [SCHED_BY_BATCH] = "static batching: nobody joins before the last of the batch has ended",
         [SCHED_BY_BUDGET] = "the token budget of a step: prompts wait for policy.max_batch_tokens",
         [SCHED_BY_PREEMPTION] = "KV memory: running requests are preempted"
     };

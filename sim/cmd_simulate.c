@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/doc.h"
 #include "base/json.h"
 #include "base/paths.h"
 #include "base/progress.h"
@@ -59,6 +60,8 @@ struct call {
     struct store store;
     struct progress progress;
     int exit_status;
+    int n_point;           /* of a sweep, simulated */
+    struct err impossible; /* the first point of a sweep that could not be deployed */
 };
 
 static void on_progress(void *ctx, int64_t ended, int64_t now_ns)
@@ -166,6 +169,21 @@ static double sweep_number(const struct scenario *s, int i)
     return i;
 }
 
+/* A point that cannot be deployed is a result of the sweep, and the last word only if all are. */
+static void tell_impossible(struct call *k, const char *value, const struct err *why, json_t *list)
+{
+    k->exit_status = 1;
+    if (!k->impossible.status) k->impossible = *why;
+    if (list) {
+        json_t *point = json_object();
+        json_put_text(point, "value", value);
+        json_put_text(point, "impossible", why->text);
+        json_array_append_new(list, point);
+    } else {
+        printf("%-16.16s not possible: %s\n", value, why->text);
+    }
+}
+
 /* Point i: the scenario read again with the swept option set. */
 static int sweep_point(struct call *k, const struct scenario *all, int i, json_t *list,
                        struct err *e)
@@ -175,17 +193,24 @@ static int sweep_point(struct call *k, const struct scenario *all, int i, json_t
     struct cmd ignored = { 0 };
     struct deploy d;
     struct outcome o;
+    struct err why = { 0 };
     arena_init(&a);
     scenario_init(&s, rows, &ignored, &a);
     struct print_in in = { .s = &s, .d = &d, .o = &o };
     int st = scenario_read(&s, k->path, &k->args, e);
     if (st == ST_OK) st = conf_set_text(&s.conf, all->sweep_key, all->sweep[i], "sweep", e);
-    if (st == ST_OK) st = scenario_deploy(&s, &d, e);
+    if (st == ST_OK && scenario_deploy(&s, &d, &why) == ST_USAGE) {
+        tell_impossible(k, all->sweep[i], &why, list);
+        arena_release(&a);
+        return ST_OK;
+    }
+    if (st == ST_OK && why.status != ST_OK) st = err_set(e, why.status, "%s", why.text);
     if (st != ST_OK) {
         err_prefix(e, "sweep, %s=%s", all->sweep_key, all->sweep[i]);
         arena_release(&a);
         return st;
     }
+    k->n_point++;
     st = run_scenario(k, &s, false, &d, &o, &in.wall_s, e);
     in.peak_bytes = peak_bytes();
     if (st == ST_OK) {
@@ -212,6 +237,8 @@ static int sweep(struct call *k, struct scenario *s, struct err *e)
     if (k->c.out) st = store_begin(&k->store, k->c.out, false, e);
     if (st == ST_OK && !list) print_sweep_head(s, stdout);
     for (int i = 0; i < s->n_sweep && st == ST_OK; i++) st = sweep_point(k, s, i, list, e);
+    if (st == ST_OK && k->n_point == 0)
+        st = err_set(e, ST_USAGE, "sweep: no point is possible; the first: %s", k->impossible.text);
     if (k->store.run && st == ST_OK) {
         struct prov p;
         prov_collect(&p, k->argc, k->argv);
@@ -234,6 +261,32 @@ static int sweep(struct call *k, struct scenario *s, struct err *e)
 
 /* ---- command line */
 
+/* The effective scenario: YAML that is a scenario again, or its values as they stand there in JSON. */
+static int dry_run(const struct call *k, const struct scenario *s, const struct deploy *d,
+                   struct err *e)
+{
+    char *text = NULL;
+    size_t n = 0;
+    struct doc *doc;
+    if (!k->c.json) {
+        printf("# %s\n", scenario_line(s, d));
+        scenario_echo(s, stdout);
+        return written(stdout, e);
+    }
+    FILE *f = open_memstream(&text, &n);
+    scenario_echo(s, f);
+    fclose(f);
+    int st = doc_parse_yaml(s->arena, s->path, text, n, &doc, e);
+    free(text);
+    if (st != ST_OK) return st;
+    json_t *j = json_object();
+    json_put_text(j, "scenario", scenario_line(s, d));
+    json_put(j, "effective", json_of_doc(doc));
+    json_print(j, stdout);
+    json_decref(j);
+    return written(stdout, e);
+}
+
 static int run_verb(struct call *k, struct arena *a, struct err *e)
 {
     struct scenario s;
@@ -255,9 +308,7 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
     if (k->c.dry_run) {
         struct deploy d;
         if ((st = scenario_deploy(&s, &d, e)) != ST_OK) return st;
-        printf("# %s\n", scenario_line(&s, &d));
-        scenario_echo(&s, stdout);
-        return written(stdout, e);
+        return dry_run(k, &s, &d, e);
     }
     return s.n_sweep ? sweep(k, &s, e) : one(k, &s, e);
 }

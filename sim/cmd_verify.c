@@ -108,7 +108,7 @@ static bool is_description(const char *name)
 static int look(struct call *k, struct err *e)
 {
     const char *on = k->c.on;
-    int st = hw_load(k->s.o.hardware, k->s.path, 1, k->a, &k->planned, e);
+    int st = scenario_hardware(&k->s, &k->planned, e);
     if (st != ST_OK) {
         scenario_place(&k->s, e);
         return st;

@@ -187,6 +187,8 @@ static void join_intervals(struct outcome *o)
         o->q_seeds[q] = unscaled(q, o->q_seeds[q]);
         o->q_draws[q] = unscaled(q, o->q_draws[q]);
     }
+    struct ci *good = &o->q[Q_GOODPUT_PER_S]; /* no more are good than end */
+    if (good->hi > o->q[Q_REQUESTS_PER_S].hi) good->hi = fmax(good->mid, o->q[Q_REQUESTS_PER_S].hi);
 }
 
 /* ---- which constant matters */
@@ -213,7 +215,9 @@ static double mean_step_s(const struct metrics *m, const struct step *step, int 
 struct lever {
     const struct deploy *d;
     const struct metrics *m;
-    double base, share[P_N];
+    double base;
+    double move[P_N]; /* ln of the step's time when the constant falls by one sd */
+    double share[P_N];
 };
 
 static void pull(void *arg, int i)
@@ -222,14 +226,31 @@ static void pull(void *arg, int i)
     struct profile p = l->d->profile;
     struct arena a;
     struct step *step;
-    l->share[i] = 0;
+    l->move[i] = 0;
     if (p.p[i].sd_log <= 0) return;
     arena_init(&a);
     p.p[i].v *= exp(-p.p[i].sd_log); /* down: efficiencies end at 1 */
+    if (i == P_GEMM_Q) p.p[i].v = fmax(1, p.p[i].v);
     if (deploy_step(l->d, &p, &a, &step, NULL) == ST_OK)
-        l->share[i] = fabs(log(mean_step_s(l->m, step, l->d->n_stage) / l->base));
-    if (!isfinite(l->share[i])) l->share[i] = 0;
+        l->move[i] = log(mean_step_s(l->m, step, l->d->n_stage) / l->base);
+    if (!isfinite(l->move[i])) l->move[i] = 0;
     arena_release(&a);
+}
+
+/* Constants fitted together vary together: the block moves the step by s, s^2 = move' R move with
+ * the correlations R, and a constant's share is its part of that sum over s; they add up to s, and
+ * a constant that makes up for another has none. */
+static void share_block(const struct deploy *d, const struct profile_block *b, struct lever *l)
+{
+    double with[PROFILE_BLOCK_MAX] = { 0 }, s2 = 0;
+    for (int i = 0; i < b->n; i++)
+        for (int j = 0; j < b->n; j++) {
+            double cov = 0, sd = d->profile.p[b->id[i]].sd_log * d->profile.p[b->id[j]].sd_log;
+            for (int k = 0; k < b->n; k++) cov += b->chol[i][k] * b->chol[j][k];
+            if (sd > 0) with[i] += l->move[b->id[i]] * cov / sd * l->move[b->id[j]];
+        }
+    for (int i = 0; i < b->n; i++) s2 += with[i];
+    for (int i = 0; i < b->n; i++) l->share[b->id[i]] = s2 > 0 ? fmax(0, with[i]) / sqrt(s2) : 0;
 }
 
 static void find_levers(const struct deploy *d, int n_thread, struct outcome *o)
@@ -238,12 +259,15 @@ static void find_levers(const struct deploy *d, int n_thread, struct outcome *o)
     if (d->fixed_ns || o->all.w.n_step == 0) return;
     l.base = mean_step_s(&o->all, d->step, d->n_stage);
     pool_run(n_thread, P_N, pull, &l);
+    for (int i = 0; i < P_N; i++) l.share[i] = fabs(l.move[i]);
+    for (int i = 0; i < d->profile.n_block; i++) share_block(d, d->profile.block + i, &l);
     for (int k = 0; k < EVALUATE_TOP; k++) {
         int best = 0;
         for (int i = 1; i < P_N; i++)
             if (l.share[i] > l.share[best]) best = i;
         if (l.share[best] <= 0) return;
         o->top[k].name = profile_param_name((enum profile_id)best);
+        o->top[k].advice = profile_advice((enum profile_id)best);
         o->top[k].share = l.share[best];
         o->top[k].sd_log = d->profile.p[best].sd_log;
         o->top[k].cover = d->profile.p[best].cover;
@@ -259,6 +283,9 @@ static int collect(struct jobs *w, int n_draw, struct outcome *o, struct err *e)
         if (w->job[i].st != ST_OK && w->job[i].st != ST_STOPPED)
             return err_set(e, w->job[i].st, "%s", w->job[i].e.text);
     for (int i = 0; i < w->n_seed; i++) metrics_merge(&o->all, &w->job[i].m);
+    if (o->all.due == 0 && !o->all.stopped)
+        return err_set(e, ST_USAGE,
+                       "workload: no request is due before the end, so there is nothing to say");
     return ST_OK;
 }
 
@@ -309,6 +336,15 @@ int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *
     w.job[0].m = (struct metrics){ 0 };
     for (int i = 1; i < o->n_seed; i++) metrics_release(&w.job[i].m);
     return st == ST_OK && stopped ? err_set(e, ST_STOPPED, "interrupted; nothing was written") : st;
+}
+
+void outcome_single(struct outcome *o)
+{
+    o->n_seed = 1;
+    for (int q = 0; q < Q_N; q++) {
+        struct ci c = { NAN, quantity(&o->all, q), NAN };
+        o->q[q] = o->q_seeds[q] = o->q_draws[q] = c;
+    }
 }
 
 void outcome_release(struct outcome *o)

@@ -39,7 +39,7 @@ struct outcome {
     /* Constants whose uncertainty moves the time of a mean step most: share by one standard
      * deviation. */
     struct {
-        const char *name;
+        const char *name, *advice; /* what to measure to know it better */
         double share, sd_log;
         enum cover cover;
     } top[EVALUATE_TOP];
@@ -56,6 +56,8 @@ static inline struct ci outcome_latency(const struct outcome *o, enum metric m, 
  * ST_STOPPED after Ctrl-C. outcome_release always. */
 int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *sink,
              struct outcome *out, struct err *e);
+/* The estimates of one run, in `all`, without intervals: of a measured one. */
+void outcome_single(struct outcome *o);
 void outcome_release(struct outcome *o);
 
 #endif

@@ -35,14 +35,11 @@ static void merge_extent(struct step_extent *into, const struct step_extent *fro
     most(&into->max_prefill, from->max_prefill);
 }
 
-void metrics_merge(struct metrics *into, const struct metrics *from)
-{
 #define SUM(member) into->member += from->member
+
+void metrics_add_kept(struct metrics *into, const struct metrics *from)
+{
     for (int i = 0; i < METRIC_N; i++) hist_merge(&into->h[i], &from->h[i]);
-    SUM(due);
-    SUM(finished);
-    SUM(failed);
-    SUM(rejected);
     SUM(kept);
     SUM(kept_ok);
     SUM(kept_ttft);
@@ -52,6 +49,15 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     SUM(in_tok);
     SUM(out_tok);
     SUM(cached_tok);
+}
+
+void metrics_merge(struct metrics *into, const struct metrics *from)
+{
+    metrics_add_kept(into, from);
+    SUM(due);
+    SUM(finished);
+    SUM(failed);
+    SUM(rejected);
     SUM(w.done);
     SUM(w.done_in_tok);
     SUM(w.done_out_tok);
@@ -89,6 +95,38 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     if (!into->why_rejected) into->why_rejected = from->why_rejected;
     into->stopped = into->stopped || from->stopped;
     into->whole = into->whole || from->whole;
+}
+
+void metrics_add_request(struct metrics *m, const struct slo *slo, const struct run_request *row)
+{
+    int64_t ttft = row->t_first_ns - row->t_due_ns, e2e = row->t_last_ns - row->t_due_ns, tpot = 0;
+    hist_add(&m->h[METRIC_TTFT], ttft, 1);
+    hist_add(&m->h[METRIC_E2E], e2e, 1);
+    if (row->n_out > 1) {
+        tpot = (row->t_last_ns - row->t_first_ns + (row->n_out - 1) / 2) / (row->n_out - 1);
+        hist_add(&m->h[METRIC_TPOT], tpot, 1);
+    }
+    bool ok1 = slo->ttft_ns == 0 || ttft <= slo->ttft_ns,
+         ok2 = slo->tpot_ns == 0 || tpot <= slo->tpot_ns;
+    bool ok3 = slo->e2e_ns == 0 || e2e <= slo->e2e_ns;
+    m->kept_ttft += ok1;
+    m->kept_tpot += ok2;
+    m->kept_e2e += ok3;
+    m->kept_ok += ok1 && ok2 && ok3;
+    m->kept_done++;
+    m->in_tok += row->n_in;
+    m->out_tok += row->n_out;
+    m->cached_tok += row->cached_in;
+}
+
+void metrics_close(struct metrics *m, int64_t t_end_ns, const struct metrics_window *at_last,
+                   bool begun)
+{
+    m->w.t_end_ns = t_end_ns;
+    m->whole =
+        at_last && 2 * (m->t_stop_ns - at_last->t_end_ns) >= at_last->t_end_ns - m->t_begin_ns;
+    if (at_last && !m->whole) m->w = *at_last;
+    if (!begun) m->t_begin_ns = m->w.t_end_ns;
 }
 
 static double ratio(double a, double b)

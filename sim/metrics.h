@@ -5,13 +5,14 @@
  *     ITL   gap between consecutive tokens of a request, pooled over all tokens
  *     E2E   t_last - t_due
  *     attainment   requests due in the window that met every SLO clause / requests due in the
- *     window; failed
- *                  and rejected ones count against; TPOT is vacuously met by n_out = 1
+ *                  window; rejected ones and failed ones (unfinished when the run was stopped) count
+ *                  against; TPOT is vacuously met by n_out = 1
  *     goodput      requests that met every clause, per second of the window
  * Window: from the due time of the first request kept (after warm-up) to the last completion (a
  * trace replayed to its end) or to the last arrival (steady state, unless what then remains takes
- * longer than half the window: a run too short for a steady state is reported whole). Histograms
- * are log-bucketed (0.025 %). SPDX-License-Identifier: Apache-2.0 */
+ * longer than half the window: a run too short for a steady state is reported whole). Of sessions
+ * the first turns are such arrivals; turns due after the last of them are outside. Histograms are
+ * log-bucketed, a value off by 0.025 % at most. SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_METRICS_H
 #define SIM_METRICS_H
 
@@ -75,6 +76,15 @@ void metrics_init(struct metrics *m);
 void metrics_release(struct metrics *m);
 void metrics_merge(struct metrics *into,
                    const struct metrics *from); /* pools runs; digests add up */
+
+/* Adds the requests that `from` keeps: their counts, tokens and latencies. */
+void metrics_add_kept(struct metrics *into, const struct metrics *from);
+/* A kept request that has finished: latencies and SLO clauses by the definitions above. */
+void metrics_add_request(struct metrics *m, const struct slo *slo, const struct run_request *row);
+/* The run ended, its last token at t_end_ns. at_last: the window as it stood at the last arrival, its t_end_ns that
+ * arrival's due time, where the run has a steady state; else NULL. begun: a request was kept. */
+void metrics_close(struct metrics *m, int64_t t_end_ns, const struct metrics_window *at_last,
+                   bool begun);
 
 double metrics_attain(const struct metrics *m); /* joint; NAN without requests */
 double metrics_window_s(const struct metrics *m);

@@ -76,9 +76,10 @@ static void throughput(const struct print_in *in, FILE *f)
     const struct strategy *g = &in->d->strategy;
     char a[N_TEXT * 2], b[N_TEXT * 2];
     double gpus = (double)(g->tp * g->pp * g->dp);
-    fprintf(f, "throughput  %s requests/s, %s output tokens/s, %.4g a GPU\n",
+    fprintf(f, "throughput  %s requests/s, %s output tokens/s, %.4g a %s\n",
             ci_text(o->q[Q_REQUESTS_PER_S], a, sizeof a),
-            ci_text(o->q[Q_OUT_TOK_PER_S], b, sizeof b), o->q[Q_OUT_TOK_PER_S].mid / gpus);
+            ci_text(o->q[Q_OUT_TOK_PER_S], b, sizeof b), o->q[Q_OUT_TOK_PER_S].mid / gpus,
+            in->line ? "rank" : "GPU");
 }
 
 static void latency(const struct print_in *in, FILE *f)
@@ -86,15 +87,16 @@ static void latency(const struct print_in *in, FILE *f)
     static const char *const label[] = { "TTFT", "TPOT", "ITL", "E2E" };
     char t[STAT_N][N_TEXT], lo[N_TEXT], hi[N_TEXT], lo9[N_TEXT], hi9[N_TEXT];
     const struct outcome *o = in->o;
-    fprintf(
-        f,
-        "latency           mean        p50        p90        p99   %2.0f %% interval: mean, p99\n",
-        100 * in->s->sim.level);
+    fprintf(f, "latency           mean        p50        p90        p99");
+    if (!in->line) fprintf(f, "   %2.0f %% interval: mean, p99", 100 * in->s->sim.level);
+    fputc('\n', f);
     for (int k = 0; k < METRIC_N; k++) {
         const struct ci *c = &o->q[Q_LATENCY + k * STAT_N];
         fprintf(f, "  %-6s", label[k]);
         for (int i = 0; i < STAT_N; i++) fprintf(f, "  %9s", ns_text(c[i].mid, t[i]));
-        if (isnan(c[0].lo))
+        if (in->line)
+            fputc('\n', f);
+        else if (isnan(c[0].lo))
             fprintf(f, "   none: one run, constants as exact\n");
         else
             fprintf(f, "   %s .. %s, %s .. %s\n", ns_text(c[STAT_MEAN].lo, lo),
@@ -139,12 +141,15 @@ static void where_time_goes(const struct print_in *in, FILE *f)
 {
     const struct metrics *m = &in->o->all;
     if (m->w.n_step == 0) return;
-    fprintf(f, "time        ");
-    for (int c = 0; c < STEP_N_CLASS; c++)
-        fprintf(f, "%s%s %.1f %%", c ? ", " : "", step_class_name((enum step_class)c),
-                100 * metrics_class_share(m, (enum step_class)c));
+    if (!in->line) {
+        fprintf(f, "time        ");
+        for (int c = 0; c < STEP_N_CLASS; c++)
+            fprintf(f, "%s%s %.1f %%", c ? ", " : "", step_class_name((enum step_class)c),
+                    100 * metrics_class_share(m, (enum step_class)c));
+        fputc('\n', f);
+    }
     fprintf(f,
-            "\nKV          mean %.1f %%, peak %.1f %% of blocks; %lld preemptions (%lld tokens "
+            "KV          mean %.1f %%, peak %.1f %% of blocks; %lld preemptions (%lld tokens "
             "recomputed); prefix cache %.1f %%\n",
             100 * metrics_kv_mean(m), 100 * (double)m->kv_peak / (double)m->kv_blocks,
             (long long)m->preempted, (long long)m->recomputed_tok,
@@ -171,7 +176,9 @@ static void trust(const struct print_in *in, FILE *f)
     for (int k = 0; k < EVALUATE_TOP && o->top[k].name; k++)
         fprintf(f, "%s%s (%s, sd %.0f %%) %.1f %% of a step", k ? ", " : "mostly ", o->top[k].name,
                 cover_name(o->top[k].cover), 100 * o->top[k].sd_log, 100 * o->top[k].share);
-    if (strcmp(o->top[0].name, profile_param_name(P_LAW)) == 0)
+    if (in->d->profile.measured)
+        fprintf(f, "\n            to shrink it, %s and calibrate again\n", o->top[0].advice);
+    else if (strcmp(o->top[0].name, profile_param_name(P_LAW)) == 0)
         fprintf(
             f, "\n            to shrink it, time one run of this model on this GPU: profile.law is "
                "measured over predicted step time\n");
@@ -201,15 +208,20 @@ static void checks(const struct print_in *in, FILE *f)
     if (in->out_path) fprintf(f, "written     %s\n", in->out_path);
 }
 
+void print_results(const struct print_in *in, FILE *f)
+{
+    throughput(in, f);
+    latency(in, f);
+    slo(in, f);
+    where_time_goes(in, f);
+}
+
 void print_text(const struct print_in *in, FILE *f)
 {
     if (in->s->o.title) fprintf(f, "question    %s\n", in->s->o.title);
     fprintf(f, "scenario    %s\n            %s\n", scenario_line(in->s, in->d), in->o->workload);
     capacity(in, f);
-    throughput(in, f);
-    latency(in, f);
-    slo(in, f);
-    where_time_goes(in, f);
+    print_results(in, f);
     trust(in, f);
     checks(in, f);
 }

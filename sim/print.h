@@ -14,10 +14,16 @@ struct print_in {
     double wall_s;        /* of all runs */
     double peak_bytes;    /* largest resident memory of the process so far */
     const char *out_path; /* run file, or NULL */
+    const char *line; /* of a measured run: what ran where. NULL: simulated, scenario_line has it */
 };
 
 void print_text(const struct print_in *in, FILE *f); /* under 40 lines */
 json_t *print_json(const struct print_in *in);       /* the caller's */
+
+/* The part that measured runs share: throughput, latency, SLO, KV and load; in JSON also requests
+ * and stages. */
+void print_results(const struct print_in *in, FILE *f);
+void print_results_json(const struct print_in *in, json_t *j);
 
 /* Whether the attainment asked for is reached (no SLO: true). */
 bool print_slo_held(const struct scenario *s, const struct outcome *o);

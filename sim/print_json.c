@@ -100,20 +100,20 @@ static void put_uncertainty(json_t *j, const struct outcome *o)
         json_put_f64(t, "of_step_ratio", o->top[k].share);
         json_put_f64(t, "sd_log", o->top[k].sd_log);
         json_put_text(t, "cover", cover_name(o->top[k].cover));
+        json_put_text(t, "measure", o->top[k].advice);
         json_array_append_new(list, t);
     }
     json_put(j, "uncertainty", list);
 }
 
-json_t *print_json(const struct print_in *in)
+void print_results_json(const struct print_in *in, json_t *j)
 {
     const struct outcome *o = in->o;
     const struct metrics *m = &o->first;
     const struct strategy *g = &in->d->strategy;
     struct arena *a = in->s->arena;
-    double gpus = (double)(g->tp * g->pp * g->dp);
-    json_t *j = json_object();
-    json_put_text(j, "scenario", scenario_line(in->s, in->d));
+    double ranks = (double)(g->tp * g->pp * g->dp);
+    json_put_text(j, "scenario", in->line ? in->line : scenario_line(in->s, in->d));
     json_put_text(j, "title", in->s->o.title);
     json_put_text(j, "workload", o->workload);
     json_put_text(j, "digest", arena_printf(a, "%016llx", (unsigned long long)m->digest));
@@ -129,12 +129,22 @@ json_t *print_json(const struct print_in *in)
     json_put_f64(j, "runs.window_s", metrics_window_s(&o->all));
     put_ci(j, "throughput.requests", o->q[Q_REQUESTS_PER_S], "_per_s", a);
     put_ci(j, "throughput.output_tokens", o->q[Q_OUT_TOK_PER_S], "_per_s", a);
-    json_put_f64(j, "throughput.output_tokens_per_gpu_s", o->q[Q_OUT_TOK_PER_S].mid / gpus);
+    json_put_f64(
+        j, in->line ? "throughput.output_tokens_per_rank_s" : "throughput.output_tokens_per_gpu_s",
+        o->q[Q_OUT_TOK_PER_S].mid / ranks);
     put_latency(j, o, a);
     put_slo(j, in->s, o, a);
     put_stages(j, in->d, &o->all);
-    put_classes(j, &o->all, a);
+    if (!in->line) put_classes(j, &o->all, a);
     put_load(j, in->d, &o->all);
+}
+
+json_t *print_json(const struct print_in *in)
+{
+    const struct outcome *o = in->o;
+    const struct metrics *m = &o->first;
+    json_t *j = json_object();
+    print_results_json(in, j);
     json_put_text(j, "bottleneck", o->bottleneck);
     json_put_text(j, "coverage", o->coverage);
     json_put_bool(j, "extrapolated", o->extrapolated);

@@ -21,8 +21,10 @@ static const struct conf_row rows[] = {
       "system or GPU of the catalog, or path of one like it" },
     { "hardware.nodes", CONF_INT, AT(nodes), "0", NULL, 0, 1e6,
       "nodes; 0: as many as the strategy fills" },
-    { "hardware.engine", CONF_WORD, AT(engine), "vllm", "any vllm trtllm", 0, 0,
-      "whose kernels and host times" },
+    { "hardware.engine", CONF_WORD, AT(engine), "vllm", "any vllm trtllm orrery", 0, 0,
+      "whose kernels and host times; orrery: from a measured profile" },
+    { "hardware.profile", CONF_TEXT, AT(measured), NULL, NULL, 0, 0,
+      "measured profile (PROFILE.h5) to take constants from; alone, it is the hardware too" },
     { "hardware.kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0,
       "directory of measured kernel tables" },
     { "hardware.fixed_step", CONF_TIME, AT(fixed_ns), "0s", NULL, 0, 3600,
@@ -191,7 +193,10 @@ int scenario_read(struct scenario *s, const char *path, const struct conf_args *
     struct conf_set own = s->conf; /* a file does not set the command's own options */
     own.n_table = s->n_own;
     int st = doc_read_yaml(s->arena, path, &s->doc, e);
-    if (st == ST_OK) st = conf_apply(&own, s->doc, "profile sweep", e);
+    const char *others = conf_find(&own, "monitor.window", NULL) /* only an engine has a monitor */
+                             ? "profile sweep"
+                             : "profile sweep monitor";
+    if (st == ST_OK) st = conf_apply(&own, s->doc, others, e);
     if (st == ST_OK) st = read_constants(s, doc_get(s->doc, "profile"), "", e);
     if (st == ST_OK) st = read_sweep(s, doc_get(s->doc, "sweep"), e);
     if (st == ST_OK) st = apply_args(s, args, e);
@@ -202,6 +207,7 @@ int scenario_read(struct scenario *s, const char *path, const struct conf_args *
     }
     if (st == ST_OK && !s->o.model)
         st = err_set(e, ST_USAGE, "%s: no model; write model: llama-3-8b", path);
+    if (st == ST_OK && !s->o.hardware) s->o.hardware = s->o.measured;
     if (st == ST_OK && !s->o.hardware)
         st = err_set(e, ST_USAGE, "%s: no hardware; write hardware: dgx-h100", path);
     if (st == ST_OK && (st = sched_check(&s->policy, e)) != ST_OK) scenario_place(s, e);
@@ -255,7 +261,7 @@ static int64_t batch_tok(const struct sched_opts *o, const struct hw *h)
 
 void scenario_request(struct scenario *s, const struct hw *h, struct deploy_request *q)
 {
-    static const char *const engine[] = { "any", "vllm", "trtllm" };
+    static const char *const engine[] = { "any", "vllm", "trtllm", "orrery" };
     s->policy.max_batch_tok = batch_tok(&s->policy, h);
     int64_t tok = s->policy.max_batch_tok;
     if (s->policy.policy == SCHED_SARATHI) tok = s->policy.chunk_tok;
@@ -274,11 +280,19 @@ void scenario_request(struct scenario *s, const struct hw *h, struct deploy_requ
                                   .fixed_ns = s->o.fixed_ns };
 }
 
+int scenario_hardware(struct scenario *s, struct hw *out, struct err *e)
+{
+    int st = hw_load(s->o.hardware, s->path, 1, s->arena, out, e);
+    if (st == ST_OK && s->o.measured && strcmp(s->o.measured, s->o.hardware) != 0)
+        st = hw_measured(s->o.measured, s->path, s->arena, out, e);
+    return st;
+}
+
 int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
 {
     struct hw named;
     struct deploy_request q;
-    int st = s->hw ? ST_OK : hw_load(s->o.hardware, s->path, 1, s->arena, &named, e);
+    int st = s->hw ? ST_OK : scenario_hardware(s, &named, e);
     if (st == ST_OK) {
         scenario_request(s, s->hw ? s->hw : &named, &q);
         st = deploy_init(&q, s->arena, out, e);

@@ -9,6 +9,8 @@
  *     slo: {ttft: 2s, tpot: 100ms, attainment: 0.9}
  *     profile: {host.step: 1.5ms}                      # constants of the kernel laws, set by hand
  *     sweep: {workload.rate: [2/s, 4/s, 8/s]}          # one option, several values
+ *
+ * A map `monitor` is for an engine that serves the scenario for real; a simulation skips it.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_SCENARIO_H
 #define SIM_SCENARIO_H
@@ -16,7 +18,7 @@
 #include "sim/sim.h"
 
 struct scenario_opts { /* keys title, model, hardware.*, record.* */
-    const char *title, *model, *hardware, *kernels;
+    const char *title, *model, *hardware, *measured, *kernels;
     int64_t nodes;
     int engine;
     int64_t fixed_ns;
@@ -56,6 +58,8 @@ void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra
  * model. Errors: ST_IO, ST_USAGE with the place in the file. */
 int scenario_read(struct scenario *s, const char *path, const struct conf_args *args,
                   struct err *e);
+/* The hardware named, with the measured profile named (hardware.profile), as one node. */
+int scenario_hardware(struct scenario *s, struct hw *out, struct err *e);
 /* What scenario_deploy asks for on h, which stays the caller's; policy.max_batch_tok is resolved
  * in s. */
 void scenario_request(struct scenario *s, const struct hw *h, struct deploy_request *q);

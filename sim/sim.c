@@ -62,7 +62,9 @@ struct sim {
     int32_t *dirty, n_dirty; /* replicas with one due */
     bool answers, begun, closed;
     struct metrics_window at_last; /* as it stood at the last arrival */
-    int64_t warm_n, warm_ns;       /* not kept: ids below, due times before */
+    struct metrics late;           /* of those kept but due after it: turns of sessions */
+    int64_t warm_n, warm_ns;       /* not kept: so many arrivals, those due before */
+    int64_t first_id;              /* of the first one kept: arrivals come by due time, then id */
 };
 
 /* ---- arrivals */
@@ -116,53 +118,40 @@ static struct trace_req take_arrival(struct arrivals *w)
 
 static bool kept(const struct sim *s, const struct trace_req *q)
 {
-    return q->id >= s->warm_n && q->t_due_ns >= s->warm_ns;
+    int64_t t0 = s->m->t_begin_ns;
+    return s->begun && (q->t_due_ns > t0 || (q->t_due_ns == t0 && q->id >= s->first_id));
+}
+
+static struct run_request row_of(const struct sim *s, const struct sreq *r, int status)
+{
+    int64_t out = s->env.output_ns;
+    return (struct run_request){ .t_due_ns = r->t.t_due_ns,
+                                 .t_start_ns = r->t_start_ns,
+                                 .t_first_ns = r->t_first_ns < 0 ? -1 : r->t_first_ns + out,
+                                 .t_last_ns = status != RUN_OK ? -1 : r->t_last_ns + out,
+                                 .session = r->t.session,
+                                 .n_in = r->t.n_in,
+                                 .n_out = status == RUN_OK ? r->t.n_out : r->made,
+                                 .cached_in = r->cached_in,
+                                 .preempted = r->preempted,
+                                 .replica = r->replica,
+                                 .turn = r->t.turn,
+                                 .status = (uint8_t)status,
+                                 .klass = (uint8_t)r->t.klass };
+}
+
+/* Where it counts: what comes after the window only if there turns out to be no steady state. */
+static struct metrics *counts_in(struct sim *s, const struct trace_req *q)
+{
+    return s->closed && q->t_due_ns > s->at_last.t_end_ns ? &s->late : s->m;
 }
 
 static void tell_request(const struct sim *s, const struct sreq *r, int status)
 {
     const struct sim_sink *k = s->u->sink;
     if (!k || !k->request) return;
-    int64_t out = s->env.output_ns;
-    struct run_request row = { .t_due_ns = r->t.t_due_ns,
-                               .t_start_ns = r->t_start_ns,
-                               .t_first_ns = r->t_first_ns < 0 ? -1 : r->t_first_ns + out,
-                               .t_last_ns = status != RUN_OK ? -1 : r->t_last_ns + out,
-                               .session = r->t.session,
-                               .n_in = r->t.n_in,
-                               .n_out = status == RUN_OK ? r->t.n_out : r->made,
-                               .cached_in = r->cached_in,
-                               .preempted = r->preempted,
-                               .replica = r->replica,
-                               .turn = r->t.turn,
-                               .status = (uint8_t)status,
-                               .klass = (uint8_t)r->t.klass };
+    struct run_request row = row_of(s, r, status);
     k->request(k->ctx, &row);
-}
-
-static void count_kept(struct sim *s, const struct sreq *r)
-{
-    struct metrics *m = s->m;
-    const struct slo *slo = &s->u->slo;
-    int64_t out = s->env.output_ns, ttft = r->t_first_ns + out - r->t.t_due_ns;
-    int64_t e2e = r->t_last_ns + out - r->t.t_due_ns, tpot = 0;
-    hist_add(&m->h[METRIC_TTFT], ttft, 1);
-    hist_add(&m->h[METRIC_E2E], e2e, 1);
-    if (r->t.n_out > 1) {
-        tpot = (r->t_last_ns - r->t_first_ns + (r->t.n_out - 1) / 2) / (r->t.n_out - 1);
-        hist_add(&m->h[METRIC_TPOT], tpot, 1);
-    }
-    bool ok1 = slo->ttft_ns == 0 || ttft <= slo->ttft_ns,
-         ok2 = slo->tpot_ns == 0 || tpot <= slo->tpot_ns;
-    bool ok3 = slo->e2e_ns == 0 || e2e <= slo->e2e_ns;
-    m->kept_ttft += ok1;
-    m->kept_tpot += ok2;
-    m->kept_e2e += ok3;
-    m->kept_ok += ok1 && ok2 && ok3;
-    m->kept_done++;
-    m->in_tok += r->t.n_in;
-    m->out_tok += r->t.n_out;
-    m->cached_tok += r->cached_in;
 }
 
 static void answer(struct sim *s, const struct trace_req *q, int64_t t_ns)
@@ -183,9 +172,10 @@ static void on_ended(void *ctx, const struct sreq *r, int64_t t_ns)
         m->w.done_in_tok += r->t.n_in;
         m->w.done_out_tok += r->t.n_out;
     }
-    if (kept(s, &r->t)) count_kept(s, r);
-    tell_request(s, r, RUN_OK);
     const struct sim_sink *k = s->u->sink;
+    struct run_request row = row_of(s, r, RUN_OK);
+    if (kept(s, &r->t)) metrics_add_request(counts_in(s, &r->t), &s->u->slo, &row);
+    if (k && k->request) k->request(k->ctx, &row);
     if (k && k->progress && m->finished % LOOK_EVERY == 0) k->progress(k->ctx, m->finished, t_ns);
     answer(s, &r->t, t_ns + s->env.output_ns);
 }
@@ -205,22 +195,27 @@ static void switch_counting(struct sim *s, bool on, int64_t now_ns)
 static void see_arrival(struct sim *s, const struct trace_req *q)
 {
     struct metrics *m = s->m;
-    m->due++;
     m->t_last_due_ns = q->t_due_ns;
     series_arrival(&s->env.series, s->now_ns);
-    if (!s->begun && kept(s, q)) {
+    if (!s->begun && m->due >= s->warm_n && q->t_due_ns >= s->warm_ns) {
         s->begun = true;
         m->t_begin_ns = q->t_due_ns;
+        s->first_id = q->id;
         switch_counting(s, true, s->now_ns);
     }
-    if (kept(s, q)) m->kept++;
+    m->due++;
+    if (kept(s, q)) counts_in(s, q)->kept++;
 }
 
-/* In steady state the window ends with the last arrival, if finish() finds that long enough. */
+/* In steady state the window ends with the last arrival, if finish() finds that long enough: of a
+ * session's first turn, since what follows is no longer joined by new sessions. */
 static void see_last_arrival(struct sim *s, const struct trace_req *q)
 {
-    if (!s->u->steady || s->closed || s->arr.has_next || !evqueue_empty(&s->arr.due)) return;
-    if (s->answers && (s->total < 0 || s->m->due < s->total)) return; /* more may follow */
+    if (!s->u->steady || s->closed || s->arr.has_next) return;
+    if (trace_is_closed(s->u->trace)) {
+        if (!evqueue_empty(&s->arr.due)) return;
+        if (s->total < 0 || s->m->due < s->total) return; /* more may follow */
+    }
     s->closed = true;
     switch_counting(s, true, s->now_ns);
     s->at_last = s->m->w;
@@ -315,6 +310,7 @@ static void decide(struct sim *s)
 static void begin(struct sim *s, const struct sim_setup *u, struct arena *a, struct metrics *m)
 {
     memset(s, 0, sizeof *s);
+    metrics_init(&s->late);
     s->u = u;
     s->m = m;
     s->n_rep = (int)u->deploy->strategy.dp;
@@ -359,7 +355,7 @@ static void fail_list(struct sim *s, const struct sreq *r)
         if (r->state == SREQ_GHOST || r->state == SREQ_DONE) continue;
         s->m->failed++;
         s->m->sojourn_sum_ns += (double)(s->m->t_stop_ns - r->t_ready_ns);
-        tell_request(s, r, RUN_FAILED);
+        tell_request(s, r, RUN_UNFINISHED);
     }
 }
 
@@ -381,14 +377,13 @@ static void finish(struct sim *s, bool cut_short)
         m->hit_tok += c->pool.hit_tok;
         m->asked_tok += c->pool.asked_tok;
     }
-    m->w.t_end_ns = m->t_stop_ns;
-    m->whole = s->closed &&
-               2 * (m->t_stop_ns - s->at_last.t_end_ns) >= s->at_last.t_end_ns - m->t_begin_ns;
-    if (s->closed && !m->whole) m->w = s->at_last;
-    if (!s->begun) m->t_begin_ns = m->w.t_end_ns;
-    int64_t mid = m->t_begin_ns + (m->t_last_due_ns - m->t_begin_ns) / 2;
+    metrics_close(m, m->t_stop_ns + (cut_short ? 0 : s->env.output_ns),
+                  s->closed ? &s->at_last : NULL, s->begun);
+    if (m->whole) metrics_add_kept(m, &s->late);
+    int64_t to = s->closed ? s->at_last.t_end_ns : m->t_last_due_ns;
+    int64_t mid = m->t_begin_ns + (to - m->t_begin_ns) / 2;
     m->half[0] = series_in_system(&s->env.series, m->t_begin_ns, mid);
-    m->half[1] = series_in_system(&s->env.series, mid, m->t_last_due_ns);
+    m->half[1] = series_in_system(&s->env.series, mid, to);
     for (int i = 0; k && k->bin && i < s->env.series.n; i++) {
         struct run_bin row;
         series_row(&s->env.series, i, kv_all, m->t_stop_ns, &row);
@@ -424,6 +419,7 @@ int sim_run(const struct sim_setup *u, struct arena *a, struct metrics *m, struc
     int64_t left = 0;
     for (int i = 0; i < s.n_rep; i++) left += s.rep[i].n_sys;
     finish(&s, cut_short);
+    metrics_release(&s.late);
     if (left > 0 && !cut_short)
         return err_set(e, ST_RANGE,
                        "the scheduler stalled with %lld requests left; please report this scenario",

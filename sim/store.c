@@ -48,16 +48,21 @@ void store_abort(struct store *t)
 
 /* ---- summary */
 
+/* One estimate with its interval; a measured run is one run and has none. */
 static void put_one(struct store *t, const char *name, const struct ci *c, int n, const char *stats,
                     const char *units)
 {
     if (!t->e.status)
         run_put_summary(t->run, name, c, n, stats, units,
-                        "jackknife over seeds and quantiles over draws, in quadrature", &t->e);
+                        t->measured
+                            ? "one measured run"
+                            : "jackknife over seeds and quantiles over draws, in quadrature",
+                        &t->e);
 }
 
-static void put_quantities(struct store *t, const struct outcome *o)
+static void put_quantities(struct store *t, const struct print_in *in)
 {
+    const struct outcome *o = in->o;
     static const struct {
         int q;
         const char *name, *units;
@@ -113,18 +118,21 @@ static void put_stages(struct store *t, const struct deploy *d, const struct met
     put_list(t, "/summary/stage_kv", "stage", n, kv, "byte", "KV blocks on each GPU of the stage");
 }
 
-static void put_shares(struct store *t, const struct metrics *m)
+static void put_shares(struct store *t, const struct print_in *in)
 {
+    const struct metrics *m = &in->o->all;
     double share[STEP_N_CLASS], blocked[SCHED_N_BLOCKED];
     for (int c = 0; c < STEP_N_CLASS; c++) share[c] = metrics_class_share(m, (enum step_class)c);
     for (int i = 0; i < SCHED_N_BLOCKED; i++) blocked[i] = m->w.blocked_ns[i] * 1e-9;
-    put_list(t, "/summary/time_share", "operator_class", STEP_N_CLASS, share, "1",
-             "share of step time by operator class");
+    if (!in->line) /* an engine measures ranks, not operators: /monitor */
+        put_list(t, "/summary/time_share", "operator_class", STEP_N_CLASS, share, "1",
+                 "share of step time by operator class");
     put_list(t, "/summary/blocked", "reason", SCHED_N_BLOCKED, blocked, "s",
              "time during which requests waited, by reason");
     if (t->e.status) return;
-    h5_attr_text(run_h5(t->run), "/summary/time_share", "classes",
-                 "GEMM attention collective p2p host other", &t->e);
+    if (!in->line)
+        h5_attr_text(run_h5(t->run), "/summary/time_share", "classes",
+                     "GEMM attention collective p2p host other", &t->e);
     h5_attr_text(run_h5(t->run), "/summary/blocked", "reasons",
                  "step_in_flight kv_blocks max_seqs token_budget micro_batch preemption", &t->e);
 }
@@ -140,7 +148,7 @@ static void put_scalars(struct store *t, const struct print_in *in)
     snprintf(digest, sizeof digest, "%016llx", (unsigned long long)m->digest);
     const struct {
         const char *name, *text;
-    } text[] = { { "scenario", scenario_line(in->s, in->d) },
+    } text[] = { { "scenario", in->line ? in->line : scenario_line(in->s, in->d) },
                  { "title", in->s->o.title ? in->s->o.title : "" },
                  { "workload", o->workload },
                  { "bottleneck", o->bottleneck },
@@ -196,7 +204,8 @@ static void put_scalars(struct store *t, const struct print_in *in)
     }
 }
 
-static void put_scenario(struct store *t, const struct scenario *s, const struct prov *p)
+static void put_scenario(struct store *t, const struct scenario *s, const struct prov *p,
+                         const char *kind)
 {
     char *yaml = NULL, sha[65];
     size_t n = 0;
@@ -210,7 +219,7 @@ static void put_scenario(struct store *t, const struct scenario *s, const struct
     h5 *h = run_h5(t->run);
     if (!t->e.status)
         prov_write(p, h, "orrery-run", "1.0.0", s->o.title ? s->o.title : s->path, &t->e);
-    if (!t->e.status) h5_attr_text(h, "/provenance", "kind", "simulated", &t->e);
+    if (!t->e.status) h5_attr_text(h, "/provenance", "kind", kind, &t->e);
     if (!t->e.status) h5_attr_text(h, "/provenance", "scenario_file", s->path, &t->e);
     if (!t->e.status && prov_sha256_file(s->path, sha, NULL) == ST_OK)
         h5_attr_text(h, "/provenance", "scenario_sha256", sha, &t->e);
@@ -232,10 +241,11 @@ static int end(struct store *t, struct err *e)
 
 int store_finish(struct store *t, const struct print_in *in, const struct prov *p, struct err *e)
 {
-    put_scenario(t, in->s, p);
-    put_quantities(t, in->o);
+    t->measured = in->line != NULL;
+    put_scenario(t, in->s, p, in->line ? "measured" : "simulated");
+    put_quantities(t, in);
     put_stages(t, in->d, &in->o->all);
-    put_shares(t, &in->o->all);
+    put_shares(t, in);
     if (!t->e.status) put_scalars(t, in);
     return end(t, e);
 }
@@ -284,7 +294,7 @@ void store_sweep_row(struct store *t, const struct print_in *in, double value)
 int store_finish_sweep(struct store *t, const struct scenario *s, const struct prov *p,
                        struct err *e)
 {
-    put_scenario(t, s, p);
+    put_scenario(t, s, p, "simulated");
     h5 *f = run_h5(t->run);
     if (!t->e.status) h5_attr_text(f, "/sweep", "key", s->sweep_key, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_ttft_ns", s->slo.ttft_ns, &t->e);

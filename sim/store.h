@@ -13,12 +13,13 @@ struct store {
     run *run;
     struct err e; /* of the first row that could not be written */
     struct sim_sink sink;
+    bool measured; /* not simulated */
 };
 
 /* Opens the file; s->sink then writes rows. The simulation goes on after a failed row;
  * store_finish reports it. */
 int store_begin(struct store *t, const char *path, bool steps, struct err *e);
-/* Summary, scenario and provenance; the file appears. Frees the store, also on failure. */
+/* Summary, scenario and provenance (kind = measured where in->line is set); the file appears. Frees the store, also on failure. */
 int store_finish(struct store *t, const struct print_in *in, const struct prov *p, struct err *e);
 void store_abort(struct store *t);
 void store_sweep_row(struct store *t, const struct print_in *in, double value);

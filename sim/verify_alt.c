@@ -95,7 +95,7 @@ static void replicas(struct job *j, struct strategy s)
     }
 }
 
-/* The least pp that fits at this tp, and about twice as many. */
+/* From the least pp that fits at this tp to twice that; none that takes more GPUs than what holds already. */
 static void stages(struct job *j, struct strategy s)
 {
     static const int64_t step[] = { 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64 };
@@ -104,14 +104,13 @@ static void stages(struct job *j, struct strategy s)
         s.pp = step[i];
         s.dp = 1;
         if (s.pp > j->site.arch.n_layer || s.tp * s.pp > j->limit) return;
-        if (first && s.pp < 2 * first) continue;
+        if (first && s.pp > 2 * first) return;
         if (!verify_site_may_fit(&j->site, &s)) continue;
         int before = j->tried;
         bool had = j->found;
         replicas(j, s);
         bool fitted = j->found && (had ? j->tried > before : true);
-        if (first) return;
-        if (fitted) first = s.pp;
+        if (fitted && !first) first = s.pp;
     }
 }
 
@@ -267,7 +266,8 @@ static int order(const void *px, const void *py)
     if (x->kind == SMALLER && x->near != y->near) return x->near ? -1 : 1;
     if (x->kind == SMALLER && x->params != y->params) return x->params > y->params ? -1 : 1;
     if (x->kind == OTHER) {
-        double a = x->best.gpu_usd_per_h, b = y->best.gpu_usd_per_h;
+        double a = x->best.usd_per_h_lo + x->best.usd_per_h_hi,
+               b = y->best.usd_per_h_lo + y->best.usd_per_h_hi;
         if ((a > 0) != (b > 0)) return a > 0 ? -1 : 1;
         if (a != b) return a < b ? -1 : 1;
     }

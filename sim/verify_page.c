@@ -182,13 +182,25 @@ static void alternatives(const struct verify_report *r, struct verify_doc *d)
                         "1000 requests, one "
                         "seed, constants as they are). GPUs: the smallest count up to %" PRId64
                         " that holds the "
-                        "SLO, over TP inside a node, PP and replicas; where none holds it, the "
-                        "plan that fits with the "
-                        "highest attainment. Power: nodes * power.max of a node. Prices: catalog, "
+                        "SLO, over TP inside a node, PP from the fewest stages that fit to twice "
+                        "that, and replicas; where none holds it, the plan that fits with the "
+                        "highest attainment. Other hardware stands in order of its rent. Power: "
+                        "nodes * power.max of a node. Prices: catalog, "
                         "of whole nodes, "
                         "indicative.",
                         r->alts.n_tried, r->alts.n_simulated, most));
     if (r->alts.n) alt_rows(r, &r->alts, d);
+}
+
+/* What verify_suggest asks of every plan. */
+static const char *load_text(const struct verify_ask *q)
+{
+    if (q->context > 0 || q->batch > 0)
+        return "as many clients as the batch, each sending its next request of the context when "
+               "the last is answered";
+    return q->urgency == VERIFY_LATENCY ? "the scenario's"
+                                        : "all of the scenario's requests at once, so attainment "
+                                          "is that of a saturated cluster";
 }
 
 static void advice(const struct verify_report *r, struct verify_doc *d)
@@ -196,13 +208,17 @@ static void advice(const struct verify_report *r, struct verify_doc *d)
     static const char *const by[] = {
         [VERIFY_LATENCY] = "latency: plans that hold the SLO first, then by mean end-to-end time",
         [VERIFY_THROUGHPUT] = "throughput: output tokens per second",
-        [VERIFY_COST] = "cost: USD (without a rent GPU seconds) per million output tokens",
+        [VERIFY_COST] =
+            "cost: USD (mean rent of the GPUs used, a node's shared out among its GPUs; without a "
+            "rent GPU seconds) per million output tokens",
     };
     struct arena *a = d->a;
     verify_doc_head(d, "Advice: TP, PP and DP for the GPUs at hand");
-    verify_doc_para(d,
-                    arena_printf(a, "Ranked by %s. %d plans fit and were simulated, %d were tried.",
-                                 by[r->c->ask->urgency], r->advice.n_simulated, r->advice.n_tried));
+    verify_doc_para(
+        d,
+        arena_printf(a, "Ranked by %s. Load: %s. %d plans fit and were simulated, %d were tried.",
+                     by[r->c->ask->urgency], load_text(r->c->ask), r->advice.n_simulated,
+                     r->advice.n_tried));
     if (!r->advice.n) return;
     verify_doc_table(d,
                      ">rank|plan|>GPUs|>attained|>E2E mean|>TTFT p99|>TPOT p50|>tokens/s|reason");

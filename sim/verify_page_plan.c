@@ -284,7 +284,8 @@ static void communication(const struct verify_case *c, struct verify_doc *d)
     comm_row(d, "time of one message", tp_on && c->predicted ? seconds(m.allreduce_s, a) : "-",
              pp_on && c->predicted ? seconds(m.pp_hop_s, a) : "-",
              "A + S/B + C S/(S+S0) and rank skew; send and all-gather");
-    comm_row(d, "time in a step, slowest stage", tp_on && c->predicted ? seconds(coll, a) : "-",
+    comm_row(d, "time in a step, worst stage",
+             tp_on && c->predicted ? seconds(coll, a) : "-",
              pp_on && c->predicted ? seconds(m.pp_hop_s, a) : "-",
              "all collectives of a stage; one hop");
     comm_row(d, "tokens/s of a replica", number(m.tok_per_s, a), number(m.tok_per_s, a),

@@ -199,7 +199,8 @@ static void check_blocked(struct world *w)
     enum sched_blocked why = w->s.blocked;
     if (!w->s.ahead) { /* else it was found before the last step's news */
         WANT(w, (why != SCHED_FREE) == (w->q_head < w->q_tail));
-        if (why == SCHED_BY_SEQS) WANT(w, w->n_run == w->c->o.max_seqs || w->s.hold);
+        if (why == SCHED_BY_SEQS) WANT(w, w->n_run == w->c->o.max_seqs);
+        if (why == SCHED_BY_BATCH) WANT(w, w->s.hold);
     }
     if (why == SCHED_BY_GROUP) WANT(w, w->s.balanced && w->c->depth > 1);
     if (why == SCHED_BY_KV) WANT(w, w->s.paged && kvpool_available(&w->s.pool) < w->c->n_block);

@@ -71,8 +71,8 @@ static void random_scenario(struct rng r, struct text *x)
         PICK("async", "rendezvous"), PICK("0s", "0s", "0s", "3s"));
 }
 
-static int outcome_of(const char *yaml, bool fast, struct arena *a, struct outcome *o,
-                      struct err *e)
+static int outcome_told(const char *yaml, bool fast, const struct sim_sink *sink, struct arena *a,
+                        struct outcome *o, struct err *e)
 {
     struct scenario *s = arena_alloc(a, sizeof *s);
     struct deploy *d = arena_alloc(a, sizeof *d);
@@ -85,7 +85,13 @@ static int outcome_of(const char *yaml, bool fast, struct arena *a, struct outco
     s->sim.fast = fast;
     s->sim.threads = 1;
     if (st == ST_OK) st = scenario_deploy(s, d, e);
-    return st == ST_OK ? evaluate(s, d, NULL, o, e) : st;
+    return st == ST_OK ? evaluate(s, d, sink, o, e) : st;
+}
+
+static int outcome_of(const char *yaml, bool fast, struct arena *a, struct outcome *o,
+                      struct err *e)
+{
+    return outcome_told(yaml, fast, NULL, a, o, e);
 }
 
 static bool same_hist(const struct hist *x, const struct hist *y)
@@ -165,6 +171,59 @@ TEST_LIMIT(sim_fast_forward_equals_stepping_on_random_scenarios, 300)
     CHECK(n_deep >= 100);     /* pipelines, */
     CHECK(n_preempt >= 1000); /* preemption */
     CHECK(n_hit >= 10000);    /* and prefix hits were really there */
+}
+
+/* ---- the counts and the window against the rows that are written */
+
+struct rows {
+    struct run_request r[512];
+    int n;
+};
+
+static void keep_row(void *ctx, const struct run_request *r)
+{
+    struct rows *w = ctx;
+    if (w->n < 512) w->r[w->n++] = *r;
+}
+
+static void check_counts(const struct rows *w, const struct metrics *m, bool steady)
+{
+    int64_t n[4] = { 0 }, after = 0, from = 0, last = -1;
+    for (int i = 0; i < w->n; i++) {
+        const struct run_request *r = &w->r[i];
+        n[r->status]++;
+        bool in = m->whole || !steady || r->t_due_ns <= m->w.t_end_ns;
+        after += in && r->t_due_ns > m->t_begin_ns;
+        from += in && r->t_due_ns >= m->t_begin_ns;
+        if (r->t_last_ns > last) last = r->t_last_ns;
+    }
+    CHECK_INT(w->n, m->due);
+    CHECK_INT(n[RUN_OK], m->finished);
+    CHECK_INT(n[RUN_REJECTED], m->rejected);
+    CHECK_INT(n[RUN_UNFINISHED], m->failed);
+    CHECK(m->kept >= after && m->kept <= from); /* some of those due at once may come before */
+    if (m->w.done == m->finished && m->failed == 0) CHECK(m->w.t_end_ns >= last);
+}
+
+TEST_LIMIT(sim_rows_agree_with_counts_and_window, 60)
+{
+    struct rng r = rng_stream(5, "test.sim.rows");
+    for (int i = 0; i < 60; i++) {
+        struct text x;
+        struct arena a;
+        struct err e = { 0 };
+        struct outcome o;
+        struct rows w = { .n = 0 };
+        struct sim_sink sink = { .ctx = &w, .request = keep_row };
+        arena_init(&a);
+        random_scenario(rng_child(r, (uint64_t)i), &x);
+        if (outcome_told(x.t, true, &sink, &a, &o, &e) == ST_OK) {
+            check_counts(&w, &o.first, !strstr(x.t, "arrivals: burst,"));
+            CHECK(!(o.q[Q_GOODPUT_PER_S].hi > o.q[Q_REQUESTS_PER_S].hi));
+            outcome_release(&o);
+        }
+        arena_release(&a);
+    }
 }
 
 TEST(sim_digest_does_not_depend_on_threads_or_replications)

@@ -8,7 +8,17 @@
 
 #include "base/arena.h"
 
-enum { TABLE_REQUESTS, TABLE_STEPS, TABLE_SERIES, TABLE_STAGES, TABLE_SWEEP, N_TABLE };
+enum {
+    TABLE_REQUESTS,
+    TABLE_STEPS,
+    TABLE_SERIES,
+    TABLE_STAGES,
+    TABLE_MONITOR,
+    TABLE_ANOMALIES,
+    TABLE_TOKENS,
+    TABLE_SWEEP,
+    N_TABLE
+};
 
 struct run {
     h5 *h5;
@@ -86,6 +96,53 @@ const struct h5col run_span_cols[] = {
 };
 /* clang-format on */
 #undef COL
+#define COL(member) offsetof(struct run_monitor, member)
+/* clang-format off */
+const struct h5col run_monitor_cols[] = {
+    { "t0", H5COL_I64, COL(t0_ns), "ns", "the rank had its input, from run start", NULL },
+    { "t1", H5COL_I64, COL(t1_ns), "ns", "the rank was done, from run start", NULL },
+    { "step", H5COL_I64, COL(step), "1", "engine step, from 0", NULL },
+    { "rank", H5COL_I32, COL(rank), "1", "rank: stage times tp, plus place in the stage", NULL },
+    { "compute", H5COL_I64, COL(compute_ns), "ns", "computing", NULL },
+    { "comm", H5COL_I64, COL(comm_ns), "ns",
+      "communicating: what the fastest rank of the stage spent in its all-reduces, and sends", NULL },
+    { "wait", H5COL_I64, COL(wait_ns), "ns",
+      "waiting: for slower ranks of the stage, and for the stage in front", NULL },
+    { "host", H5COL_I64, COL(host_ns), "ns",
+      "scheduling and bookkeeping on rank 0, sampling on the rank that samples", NULL },
+    { "allreduce", H5COL_I64, COL(allreduce_ns), "ns",
+      "mean latency of an all-reduce of the stage, on its fastest rank; 0: none", NULL },
+    { "kv_used", H5COL_I64, COL(kv_used_tok), "1", "tokens in KV blocks in use", NULL },
+    { "kv_reserved", H5COL_I64, COL(kv_reserved_tok), "1",
+      "tokens that the KV blocks in use have room for", NULL },
+    { "queue", H5COL_I32, COL(queue), "1", "requests waiting", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+#define COL(member) offsetof(struct run_anomaly, member)
+/* clang-format off */
+const struct h5col run_anomaly_cols[] = {
+    { "t0", H5COL_I64, COL(t0_ns), "ns", "start of the steps it was seen in, from run start", NULL },
+    { "t1", H5COL_I64, COL(t1_ns), "ns", "their end", NULL },
+    { "value", H5COL_F64, COL(value), "1",
+      "what was measured: seconds of an all-reduce, else a ratio", NULL },
+    { "limit", H5COL_F64, COL(limit), "1", "the threshold it exceeds, in the same unit", NULL },
+    { "rank", H5COL_I32, COL(rank), "1", "the rank it concerns; -1: none in particular", NULL },
+    { "kind", H5COL_U8, COL(kind), "1", "what is wrong", RUN_ANOMALY_WORDS },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+#define COL(member) offsetof(struct run_token, member)
+/* clang-format off */
+const struct h5col run_token_cols[] = {
+    { "request", H5COL_I64, COL(request), "1", "row of the request in /requests", NULL },
+    { "token", H5COL_I32, COL(token), "1", "id of the generated token", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
 #define COL(member) offsetof(struct run_sweep, member)
 #define TTFT        "time to first token from due, "
 #define TPOT        "time per output token after the first, "
@@ -141,6 +198,11 @@ static const struct {
     [TABLE_STEPS] = { "/steps", "step", "engine steps", run_step_cols },
     [TABLE_SERIES] = { "/series", "bin", "what happened in each interval of time", run_bin_cols },
     [TABLE_STAGES] = { "/stages", "span", "what each pipeline stage did when", run_span_cols },
+    [TABLE_MONITOR] = { "/monitor", "row", "where each rank's time went, step by step",
+                        run_monitor_cols },
+    [TABLE_ANOMALIES] = { "/anomalies", "anomaly", "thresholds exceeded", run_anomaly_cols },
+    [TABLE_TOKENS] = { "/tokens", "index", "generated tokens, request after request",
+                       run_token_cols },
     [TABLE_SWEEP] = { "/sweep", "point", "one row per point of a sweep", run_sweep_cols },
 };
 /* clang-format on */
@@ -182,6 +244,21 @@ int run_put_bin(run *r, const struct run_bin *row, struct err *e)
 int run_put_span(run *r, const struct run_span *row, struct err *e)
 {
     return put(r, TABLE_STAGES, row, sizeof *row, e);
+}
+
+int run_put_monitor(run *r, const struct run_monitor *row, struct err *e)
+{
+    return put(r, TABLE_MONITOR, row, sizeof *row, e);
+}
+
+int run_put_anomaly(run *r, const struct run_anomaly *row, struct err *e)
+{
+    return put(r, TABLE_ANOMALIES, row, sizeof *row, e);
+}
+
+int run_put_token(run *r, const struct run_token *row, struct err *e)
+{
+    return put(r, TABLE_TOKENS, row, sizeof *row, e);
 }
 
 int run_put_sweep(run *r, const struct run_sweep *row, struct err *e)

@@ -10,6 +10,9 @@
  *     /stages          span, replica, stage, batch, t0, t1, tokens
  *                      (Gantt, only inside the window asked for)
  *     /summary/...     metric arrays with quantiles and intervals; scalars as attributes
+ *     /monitor         step and rank: compute, comm, wait, host, ... (measured runs)
+ *     /anomalies       t0, t1, kind, rank, value, limit              (measured runs)
+ *     /tokens          request, token: what was generated            (measured, if asked for)
  *     /sweep           one row per point of a sweep
  *
  * Times are int64 ns from run start.
@@ -51,6 +54,24 @@ struct run_span {
     uint8_t kind;
 };
 #define RUN_SPAN_WORDS "decode prefill mixed"
+struct run_monitor { /* one rank's part of one engine step; see engine/monitor.h */
+    int64_t t0_ns, t1_ns;
+    int64_t compute_ns, comm_ns, wait_ns, host_ns, allreduce_ns;
+    int64_t kv_used_tok, kv_reserved_tok;
+    int64_t step;
+    int32_t rank, queue;
+};
+struct run_anomaly {
+    int64_t t0_ns, t1_ns;
+    double value, limit;
+    int32_t rank; /* -1: none in particular */
+    uint8_t kind;
+};
+#define RUN_ANOMALY_WORDS "high_communication_latency load_imbalance straggler memory_pressure"
+struct run_token {
+    int64_t request; /* row of /requests */
+    int32_t token;
+};
 struct run_sweep {
     double value;      /* of the swept option, in base units */
     double rate_per_s; /* offered */
@@ -63,7 +84,7 @@ struct run_sweep {
     uint8_t overloaded;
 };
 extern const struct h5col run_request_cols[], run_step_cols[], run_bin_cols[], run_span_cols[],
-    run_sweep_cols[];
+    run_monitor_cols[], run_anomaly_cols[], run_token_cols[], run_sweep_cols[];
 
 /* ---- writing: a writer streams rows; nothing is visible at `path` before run_commit. */
 typedef struct run run;
@@ -72,6 +93,9 @@ int run_put_request(run *r, const struct run_request *row, struct err *e);
 int run_put_step(run *r, const struct run_step *row, struct err *e);
 int run_put_bin(run *r, const struct run_bin *row, struct err *e);
 int run_put_span(run *r, const struct run_span *row, struct err *e);
+int run_put_monitor(run *r, const struct run_monitor *row, struct err *e);
+int run_put_anomaly(run *r, const struct run_anomaly *row, struct err *e);
+int run_put_token(run *r, const struct run_token *row, struct err *e);
 int run_put_sweep(run *r, const struct run_sweep *row, struct err *e);
 h5 *run_h5(run *r); /* for /summary, /scenario and attributes */
 /* /summary/<name>: estimate with interval at mean and quantiles: arrays over dims (stat, bound);

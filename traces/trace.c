@@ -357,6 +357,11 @@ bool trace_answers(const struct trace *t)
     return t->answers;
 }
 
+bool trace_is_closed(const struct trace *t)
+{
+    return t->n_client > 0;
+}
+
 bool trace_is_steady(const struct trace *t)
 {
     return t->steady;

@@ -107,6 +107,8 @@ int trace_n_class(const struct trace *t);
 const char *trace_class_name(const struct trace *t, int klass);
 /* Whether the end of a request can bring another: a closed loop or sessions. */
 bool trace_answers(const struct trace *t);
+/* Whether clients wait for their answers; sessions whose first turns come at a rate do not count. */
+bool trace_is_closed(const struct trace *t);
 /* Whether arrivals are drawn at a lasting rate or concurrency, so that the run has a steady state:
  * neither the replay of recorded times nor a burst. */
 bool trace_is_steady(const struct trace *t);

@@ -1,0 +1,533 @@
+/* tests/test_profile_file.c - measured profiles: round trip, constants for a strategy, correlated
+ * draws, damaged and hostile files, and a simulation on a synthetic machine.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "model/profile_file.h"
+
+#include <gsl/gsl_errno.h>
+#include <hdf5.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/rng.h"
+#include "base/stat.h"
+#include "model/deploy.h"
+#include "tests/test.h"
+
+/* A synthetic machine of two ranks: 60 GFLOP/s and 12 GB/s each. */
+static const double PEAK = 60e9, RATE = 12e9;
+enum { N_LAW = 9, MAX_POINT = 400, MAX_CTX = 1024, MAX_SEQS = 64 };
+
+struct machine {
+    struct arena a;
+    struct fit fit[N_LAW];
+    struct profile_extra extra[2];
+    struct profile_file p;
+    struct err e;
+    struct prov prov;
+};
+
+static double noisy(double s, double noise, int64_t i)
+{
+    return s * exp(noise * rng_normal(rng_stream(17, "machine"), (uint64_t)i));
+}
+
+/* Shapes of a model of 25 million parameters and of one four times as wide. */
+static int fit_gemms(struct machine *m, const struct fit_ask *q, double noise, struct fit *out)
+{
+    static const double rows[] = { 1, 4, 16, 64, 256 };
+    static const double nk[][2] = { { 768, 256 },   { 256, 256 },   { 2048, 256 },  { 256, 1024 },
+                                    { 32000, 256 }, { 3072, 1024 }, { 1024, 1024 }, { 128, 128 } };
+    struct fit_gemm_point p[40];
+    struct law_gemm l = { 2e-6, 0.8, 0.7, 2, 0, PEAK, RATE };
+    int n = 0;
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 8; j++, n++) {
+            struct law_gemm_shape s = { rows[i], nk[j][0], nk[j][1], 4, 2, 2 };
+            p[n] = (struct fit_gemm_point){ s, noisy(law_gemm_s(&l, &s), noise, n), noise };
+        }
+    return fit_gemm(q, p, n, out, &m->e);
+}
+
+static int fit_attention(struct machine *m, const struct fit_ask *ask, double noise,
+                         struct fit *decode, struct fit *prefill)
+{
+    struct fit_decode_point d[MAX_POINT];
+    struct fit_prefill_point p[MAX_POINT];
+    struct law_attn_decode ld = { 2e-6, 0.6, 2e-8, RATE, 0 };
+    struct law_attn_prefill lp = { 5e-6, 0.5, 0.6, PEAK, RATE };
+    int n = 0, k = 0;
+    for (double b = 1; b <= MAX_SEQS; b *= 4)
+        for (double c = 16; c <= MAX_CTX; c *= 4)
+            for (double h = 4; h <= 16; h *= 2) {
+                double s = law_attn_decode_s(&ld, b, b * c, h, h, 32, 4);
+                d[n] = (struct fit_decode_point){ b, b * c, 0, h, h, 32, 4, 0, noise };
+                d[n].s = noisy(s, noise, 1000 + n);
+                n++;
+                double q = b * 4, pairs = q * c + q * (q + 1) / 2;
+                double io = 4 * q * h * 32 + 8 * (q + c) * h * 32;
+                s = law_attn_prefill_s(&lp, pairs + 10 * q, io, h, 32);
+                p[k] = (struct fit_prefill_point){ pairs, q, io, h, 32, 0, noise };
+                p[k].s = noisy(s, noise, 2000 + k);
+                k++;
+            }
+    int st = fit_decode(ask, d, n, decode, &m->e);
+    return st == ST_OK ? fit_prefill(ask, p, k, prefill, &m->e) : st;
+}
+
+static int fit_bytes(struct machine *m, const struct fit_ask *q, enum profile_law law, double a,
+                     double b, double noise, struct fit *out)
+{
+    struct fit_bytes_point p[40];
+    for (int i = 0; i < 40; i++) {
+        double bytes = exp2(6 + 0.5 * i);
+        p[i] = (struct fit_bytes_point){ bytes, noisy(a + bytes / b, noise, 3000 + i), noise };
+    }
+    return law == LAW_ELT                     ? fit_elt(q, p, 40, out, &m->e)
+           : law == LAW_P2P || law == LAW_NET ? fit_p2p(q, law, p, 40, out, &m->e)
+                                              : fit_coll(q, law, p, 40, out, &m->e);
+}
+
+static int fit_steps(struct machine *m, const struct fit_ask *q, double noise, struct fit *out)
+{
+    struct fit_step_point p[60];
+    int n = 0;
+    for (double seqs = 1; seqs <= MAX_SEQS; seqs *= 2)
+        for (double tok = 0; tok <= 256; tok += 64, n++) {
+            double device = 5e-4 + 1e-4 * sqrt(seqs * 16 + tok * tok / 64);
+            double s = 1.05 * device + 5e-5 + 2e-6 * seqs + 1e-7 * tok;
+            p[n] =
+                (struct fit_step_point){ seqs, tok, device, 0, noisy(s, noise, 4000 + n), noise };
+        }
+    return fit_step(q, p, n, out, &m->e);
+}
+
+static int fit_all(struct machine *m, double noise)
+{
+    struct fit_ask q = { .peak_flop_per_s = PEAK,
+                         .mem_bytes_per_s = RATE,
+                         .dtype = DT_F32,
+                         .ranks = 1,
+                         .seed = 1,
+                         .source = "synthetic",
+                         .a = &m->a };
+    struct fit_ask q2 = q, any = q;
+    q2.ranks = 2;
+    q2.dtype = any.dtype = 0;
+    struct fit *f = m->fit;
+    int st = fit_gemms(m, &q, noise, f);
+    if (st == ST_OK) st = fit_attention(m, &q, noise, f + 1, f + 2);
+    if (st == ST_OK) st = fit_bytes(m, &any, LAW_ELT, 1e-6, 0.5 * RATE, noise, f + 3);
+    if (st == ST_OK) st = fit_bytes(m, &q2, LAW_ALLREDUCE, 4e-6, 3e9, noise, f + 4);
+    if (st == ST_OK) st = fit_bytes(m, &q2, LAW_ALLGATHER, 3e-6, 5e9, noise, f + 5);
+    if (st == ST_OK) st = fit_bytes(m, &any, LAW_P2P, 5e-6, 4e9, noise, f + 6);
+    if (st == ST_OK) st = fit_bytes(m, &any, LAW_NET, 50e-6, 1e9, noise, f + 7);
+    return st == ST_OK ? fit_steps(m, &any, noise, f + 8) : st;
+}
+
+static int machine_init(struct machine *m, double noise)
+{
+    gsl_set_error_handler_off();
+    *m = (struct machine){ .extra = { { P_HOST_REQ_S, 1e-4, 0.3 }, { P_HOST_OUT_S, 2e-5, 0.3 } } };
+    arena_init(&m->a);
+    static char name[] = "orrery", verb[] = "calibrate";
+    char *const argv[] = { name, verb, NULL };
+    prov_collect(&m->prov, 2, argv);
+    m->p = (struct profile_file){ .machine = "a synthetic machine",
+                                  .date = "2026-08-01",
+                                  .engine = "orrery",
+                                  .used = "points of bench.h5\nrun a.h5",
+                                  .threads = 1,
+                                  .hw = { .gpu = { .name = "synthetic",
+                                                   .title = "a synthetic rank",
+                                                   .arch = "cpu",
+                                                   .mem_bytes = 8e9,
+                                                   .mem_bytes_per_s = RATE,
+                                                   .source = "measured" },
+                                          .sys = { .name = "synthetic-2",
+                                                   .n_gpu = 2,
+                                                   .fabric = HW_HOST,
+                                                   .peer_bytes_per_s = 4e9,
+                                                   .peer_alpha_s = 5e-6 },
+                                          .n_node = 1 },
+                                  .fit = m->fit,
+                                  .n_fit = N_LAW,
+                                  .extra = m->extra,
+                                  .n_extra = 2 };
+    m->p.hw.gpu.flop_per_s[DT_F32] = m->p.hw.gpu.flop_per_s[DT_BF16] = PEAK;
+    return fit_all(m, noise);
+}
+
+static void machine_release(struct machine *m)
+{
+    prov_release(&m->prov);
+    arena_release(&m->a);
+}
+
+/* The machine's file in the test's directory; NULL after a failed check. */
+static const char *machine_file(struct machine *m, const char *name, double noise)
+{
+    int st = machine_init(m, noise);
+    const char *path = arena_printf(&m->a, "%s", test_path(name)); /* outlives the ring */
+    if (st == ST_OK) st = profile_file_write(path, &m->p, &m->prov, &m->e);
+    return test_check_text(st == ST_OK ? "" : m->e.text, "", __FILE__, __LINE__, "file written")
+               ? path
+               : NULL;
+}
+
+/* ---- round trip */
+
+TEST(profile_file_reads_what_was_written)
+{
+    struct machine m;
+    struct profile_file r;
+    const char *path = machine_file(&m, "machine.h5", 0.02);
+    if (!path) return;
+    CHECK_OK(profile_file_read(path, &m.a, &r, &m.e), &m.e);
+    CHECK_TEXT(r.machine, m.p.machine);
+    CHECK_TEXT(r.used, m.p.used);
+    CHECK_INT(r.threads, 1);
+    CHECK(r.hw.gpu.mem_bytes_per_s == RATE && r.hw.gpu.flop_per_s[DT_F32] == PEAK);
+    CHECK_INT(r.hw.sys.n_gpu, 2);
+    CHECK_INT(r.hw.sys.fabric, HW_HOST);
+    CHECK_INT(r.n_fit, N_LAW);
+    for (int i = 0; i < r.n_fit && i < N_LAW; i++) {
+        const struct fit *x = r.fit + i, *y = m.fit + i;
+        CHECK_INT(x->law, y->law);
+        CHECK_INT(x->n_par, y->n_par);
+        CHECK_INT(x->n_range, y->n_range);
+        CHECK_INT(x->n_point, y->n_point);
+        CHECK(x->held.mape == y->held.mape);
+        CHECK_TEXT(x->note, y->note);
+        for (int j = 0; j < x->n_par; j++) {
+            CHECK(x->id[j] == y->id[j] && x->v[j] == y->v[j] && x->known[j] == y->known[j]);
+            for (int k = 0; k < x->n_par; k++) CHECK(x->cov[j][k] == y->cov[j][k]);
+        }
+        for (int j = 0; j < x->n_range; j++)
+            CHECK(x->range[j].size == y->range[j].size && x->range[j].hi == y->range[j].hi);
+    }
+    CHECK_INT(r.n_extra, 2);
+    machine_release(&m);
+}
+
+TEST(profile_file_is_whole_or_absent)
+{
+    struct machine m;
+    struct err e = { 0 };
+    const char *path = test_path("none.h5");
+    CHECK_OK(machine_init(&m, 0.02), &m.e);
+    m.fit[0].cov[0][1] = m.fit[0].cov[1][0] = 5;
+    CHECK_INT(profile_file_write(path, &m.p, &m.prov, &e), ST_USAGE);
+    CHECK_HAS(e.text, "covariance");
+    CHECK(access(path, F_OK) != 0);
+    err_clear(&e);
+    CHECK_INT(profile_file_write("/nonexistent/x.h5", &m.p, &m.prov, &e), ST_USAGE);
+    m.fit[0].cov[0][1] = m.fit[0].cov[1][0] = 0;
+    err_clear(&e);
+    CHECK_INT(profile_file_write("/nonexistent/x.h5", &m.p, &m.prov, &e), ST_IO);
+    m.fit[1].law = LAW_GEMM;
+    m.fit[1].dtype = m.fit[0].dtype;
+    err_clear(&e);
+    CHECK_INT(profile_file_write(path, &m.p, &m.prov, &e), ST_USAGE);
+    machine_release(&m);
+}
+
+/* ---- constants for a strategy */
+
+static int load(struct machine *m, const char *path, struct strategy s, struct hw *h,
+                struct profile *out)
+{
+    int st = hw_load(path, NULL, 1, &m->a, h, &m->e);
+    return st == ST_OK ? profile_load(h, &s, "vllm", NULL, &m->a, out, &m->e) : st;
+}
+
+static const struct strategy one = { 1, 1, 1, 1, DT_F32, DT_F32, "auto" };
+
+TEST(profile_file_gives_the_constants_of_the_strategy)
+{
+    struct machine m;
+    struct hw h;
+    struct profile p;
+    struct strategy s = one;
+    const char *path = machine_file(&m, "machine.h5", 0.02);
+    if (!path) return;
+    CHECK_OK(load(&m, path, s, &h, &p), &m.e);
+    CHECK_TEXT(p.measured, "a synthetic machine 2026-08-01");
+    CHECK_TEXT(p.note, "");
+    CHECK(p.peak_flop_per_s == PEAK && p.mem_bytes_per_s == RATE);
+    CHECK(p.peak_flop_per_s == profile_peak(&h.gpu, LAW_GEMM, DT_F32));
+    CHECK_NEAR(p.p[P_GEMM_EC].v, 0.8, 0.1);
+    CHECK_NEAR(p.p[P_LAW].v, 1.05, 0.05);
+    CHECK(p.p[P_HOST_REQ_S].v == 1e-4);
+    CHECK(p.p[P_HOST_GAP_S].v == 0 && !p.host_overlap);
+    CHECK_INT(p.p[P_GEMM_EC].cover, COVER_FIT);
+    CHECK_HAS(p.p[P_GEMM_EC].source, "measured on a synthetic machine 2026-08-01");
+    CHECK_HAS(p.p[P_GEMM_EC].source, "held out");
+    CHECK_INT(p.p[P_MOE_EC].cover, COVER_CLASS);
+    s.tp = 2;
+    CHECK_OK(load(&m, path, s, &h, &p), &m.e);
+    CHECK_NEAR(p.p[P_AR_B].v, 3e9, 0.1);
+    CHECK_INT(p.p[P_AR_B].cover, COVER_FIT);
+    CHECK(p.ar_limit_bytes == 0);
+    /* Four ranks were not measured: from those of two, and no better than a class default. */
+    s.tp = 4;
+    CHECK_OK(load(&m, path, s, &h, &p), &m.e);
+    CHECK_INT(p.p[P_AR_B].cover, COVER_CLASS);
+    CHECK(p.p[P_AR_B].sd_log >= 0.15);
+    CHECK_HAS(p.note, "allreduce");
+    /* Nor were bf16 weights. */
+    s.tp = 1;
+    s.weight_dtype = DT_BF16;
+    CHECK_OK(load(&m, path, s, &h, &p), &m.e);
+    CHECK_HAS(p.note, "not measured");
+    CHECK_HAS(p.note, "gemm");
+    CHECK_INT(p.p[P_GEMM_EC].cover, COVER_CLASS);
+    machine_release(&m);
+}
+
+TEST(profile_file_draws_have_its_covariance)
+{
+    enum { N = 20000 };
+    struct machine m;
+    struct hw h;
+    struct profile p, d;
+    const char *path = machine_file(&m, "machine.h5", 0.02);
+    if (!path) return;
+    CHECK_OK(load(&m, path, one, &h, &p), &m.e);
+    CHECK(p.n_block >= 5);
+    for (int b = 0; b < p.n_block; b++) {
+        const struct profile_block *k = p.block + b;
+        double sum[PROFILE_BLOCK_MAX][PROFILE_BLOCK_MAX] = { { 0 } };
+        for (int i = 0; i < N / 10; i++) {
+            double x[PROFILE_BLOCK_MAX];
+            profile_draw(&p, rng_stream(3, "draws"), i + 1, &d);
+            for (int j = 0; j < k->n; j++) x[j] = log(d.p[k->id[j]].v / p.p[k->id[j]].v);
+            for (int j = 0; j < k->n; j++)
+                for (int l = 0; l < k->n; l++) sum[j][l] += x[j] * x[l] / (N / 10);
+        }
+        for (int j = 0; j < k->n; j++)
+            for (int l = 0; l < k->n; l++) {
+                double want = 0, size = p.p[k->id[j]].sd_log * p.p[k->id[l]].sd_log;
+                for (int q = 0; q < k->n; q++) want += k->chol[j][q] * k->chol[l][q];
+                bool capped = k->id[j] == P_GEMM_Q || k->id[l] == P_GEMM_Q ||
+                              p.p[k->id[j]].sd_log > 0.3 || p.p[k->id[l]].sd_log > 0.3;
+                if (!capped) CHECK(fabs(sum[j][l] - want) < 0.12 * size);
+            }
+    }
+    /* Draw 0 is the profile, and the same draw is the same. */
+    profile_draw(&p, rng_stream(3, "draws"), 0, &d);
+    for (int i = 0; i < P_N; i++) CHECK(d.p[i].v == p.p[i].v);
+    machine_release(&m);
+}
+
+/* ---- hostile files */
+
+static bool refused(const char *path, struct err *e)
+{
+    struct arena a;
+    struct profile_file r;
+    arena_init(&a);
+    err_clear(e);
+    int st = profile_file_read(path, &a, &r, e);
+    arena_release(&a);
+    return st != ST_OK && e->text[0];
+}
+
+/* Overwrites one value of a dataset or attribute. */
+static void spoil(const char *path, const char *object, const char *attr, double v)
+{
+    hid_t f = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    if (attr) { /* made anew: HDF5 1.10 does not overwrite one of many attributes */
+        hid_t old = H5Aopen_by_name(f, object, attr, H5P_DEFAULT, H5P_DEFAULT);
+        hid_t type = H5Aget_type(old), space = H5Screate(H5S_SCALAR);
+        H5Aclose(old);
+        H5Adelete_by_name(f, object, attr, H5P_DEFAULT);
+        hid_t a =
+            H5Acreate_by_name(f, object, attr, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+        CHECK(H5Awrite(a, H5T_NATIVE_DOUBLE, &v) >= 0);
+        H5Aclose(a);
+        H5Sclose(space);
+        H5Tclose(type);
+    } else {
+        hid_t d = H5Dopen2(f, object, H5P_DEFAULT), s = H5Dget_space(d);
+        double x[64];
+        CHECK(H5Sget_simple_extent_npoints(s) <= 64);
+        H5Dread(d, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, x);
+        x[1] = v;
+        CHECK(H5Dwrite(d, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, x) >= 0);
+        H5Sclose(s);
+        H5Dclose(d);
+    }
+    H5Fclose(f);
+}
+
+static void remove_object(const char *path, const char *object)
+{
+    hid_t f = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    CHECK(H5Ldelete(f, object, H5P_DEFAULT) >= 0);
+    H5Fclose(f);
+}
+
+TEST(profile_file_refuses_what_it_did_not_write)
+{
+    static const struct {
+        const char *object, *attr;
+        double v;
+        const char *words;
+    } bad[] = { { "/laws/gemm_f32/value", NULL, -1, "gemm.e_c" },
+                { "/laws/gemm_f32/value", NULL, NAN, "gemm.e_c" },
+                { "/laws/gemm_f32/value", NULL, 1e9, "gemm.e_c" },
+                { "/laws/gemm_f32/sd_log", NULL, -1, "sd" },
+                { "/laws/gemm_f32/covariance", NULL, 1e6, "covariance" },
+                { "/laws/gemm_f32/covariance", NULL, NAN, "covariance" },
+                { "/laws/gemm_f32/range", NULL, -5, "range" },
+                { "/hardware", "mem", -1, "mem" },
+                { "/hardware", "mem_rate", NAN, "mem_rate" },
+                { "/hardware", "flops_f32", INFINITY, "flops_f32" },
+                { "/machine", "allreduce_limit", NAN, "limit" },
+                { "/machine", "threads", 0, "threads" },
+                { "/hardware", "devices", -3, "devices" },
+                { "/laws/gemm_f32", "ranks", 1e9, "ranks" },
+                { "/constants", "host.request", -1, "host.request" } };
+    static const char *const gone[] = { "/laws", "/laws/gemm_f32/value", "/hardware", "/machine",
+                                        "/laws/decode_f32/covariance" };
+    struct machine m;
+    struct err e = { 0 };
+    if (!machine_file(&m, "first.h5", 0.02)) return;
+    const char *path = test_path("spoilt.h5");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_OK(profile_file_write(path, &m.p, &m.prov, &m.e), &m.e);
+        spoil(path, bad[i].object, bad[i].attr, bad[i].v);
+        if (!CHECK(refused(path, &e))) printf("  %s %s\n", bad[i].object, bad[i].words);
+        CHECK_HAS(e.text, bad[i].words);
+        CHECK_HAS(e.text, "spoilt.h5");
+    }
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
+        CHECK_OK(profile_file_write(path, &m.p, &m.prov, &m.e), &m.e);
+        remove_object(path, gone[i]);
+        if (!CHECK(refused(path, &e))) printf("  %s\n", gone[i]);
+    }
+    machine_release(&m);
+}
+
+TEST_LIMIT(profile_file_survives_damage, 120)
+{
+    struct machine m;
+    struct err e = { 0 };
+    const char *path = machine_file(&m, "whole.h5", 0.02), *hurt = test_path("hurt.h5");
+    if (!path) return;
+    FILE *f = fopen(path, "rb");
+    fseek(f, 0, SEEK_END);
+    long n = ftell(f);
+    rewind(f);
+    char *bytes = mem_alloc((size_t)n), *copy = mem_alloc((size_t)n);
+    CHECK(fread(bytes, 1, (size_t)n, f) == (size_t)n);
+    fclose(f);
+    struct rng r = rng_stream(5, "damage");
+    for (uint64_t k = 0; k < 120; k++) {
+        long keep = k % 3 == 0 ? (long)rng_below(r, 9 * k, (uint64_t)n) : n;
+        memcpy(copy, bytes, (size_t)n);
+        for (uint64_t j = 0; j < 1 + k % 7; j++)
+            copy[rng_below(r, 1000 + 9 * k + j, (uint64_t)n)] ^=
+                (char)(1 + rng_below(r, 5000 + 9 * k + j, 255));
+        f = fopen(hurt, "wb");
+        fwrite(copy, 1, (size_t)keep, f);
+        fclose(f);
+        refused(hurt, &e); /* either answer; no crash, no leak */
+    }
+    free(copy);
+    free(bytes);
+    CHECK(refused("/nonexistent.h5", &e));
+    CHECK_INT(e.status, ST_IO);
+    machine_release(&m);
+}
+
+/* ---- simulation */
+
+static char out[1 << 16], err[1 << 14];
+
+static int simulate(const char *profile, const char *more, const char *options)
+{
+    char cmd[2000];
+    const char *bin = getenv("ORRERY_BIN"), *path = test_path("scenario.yaml");
+    if (!bin) SKIP("ORRERY_BIN does not name the program");
+    FILE *f = fopen(path, "w");
+    fprintf(f,
+            "model: llama-25m\n"
+            "hardware: {profile: %s}\n"
+            "strategy: {weights: f32, kv: f32%s}\n"
+            "workload: {rate: 2/s, requests: 100, prompt: {mean: 40tok, max: 200tok}, "
+            "output: {mean: 20tok, max: 60tok}}\n"
+            "policy: {max_seqs: 64, max_batch_tokens: 256tok, kv_blocks: 2000}\n"
+            "sim: {replications: 2, draws: 20}\n",
+            profile, more);
+    fclose(f);
+    snprintf(cmd, sizeof cmd, "%s simulate %s %s", bin, path, options);
+    return test_run(cmd, out, sizeof out, err, sizeof err);
+}
+
+TEST_LIMIT(profile_file_is_what_a_simulation_runs_on, 120)
+{
+    struct machine m;
+    const char *path = machine_file(&m, "machine.h5", 0.02);
+    if (!path) return;
+    CHECK_INT(simulate(path, "", ""), 0);
+    CHECK_TEXT(err, "");
+    CHECK_HAS(out, "on synthetic-2");
+    CHECK_HAS(out, "GEMM fitted (measured on a synthetic machine 2026-08-01");
+    CHECK_HAS(out, "to shrink it, time ");
+    CHECK_HAS(out, "calibrate again");
+    CHECK(!strstr(out, "EXTRAPOLATED"));
+    CHECK_INT(simulate(path, ", tp: 2", ""), 0);
+    CHECK_HAS(out, "collective fitted (measured on");
+    CHECK_INT(simulate(path, ", pp: 2", ""), 0);
+    CHECK_HAS(out, "p2p fitted (measured on");
+    /* Beyond the contexts and rows measured. */
+    CHECK_INT(simulate(path, "",
+                       "--workload.prompt.mean=600tok --workload.prompt.max=900tok "
+                       "--policy.max_batch_tokens=1024tok"),
+              0);
+    CHECK_HAS(out, "EXTRAPOLATED");
+    CHECK_HAS(out, "gemm m ");
+    CHECK_HAS(out, "measured 1 to 256");
+    /* A wider model than was measured. */
+    CHECK_INT(simulate(path, "", "--model=llama-110m"), 0);
+    CHECK_HAS(out, "EXTRAPOLATED");
+    CHECK_HAS(out, "outside the measured range: ");
+    machine_release(&m);
+}
+
+static bool number_of(const char *key, double *v, double *lo, double *hi)
+{
+    json_t *j = json_loads(out, 0, NULL);
+    json_t *mean = json_object_get(json_object_get(json_object_get(j, "latency"), key), "mean_ns");
+    json_t *pair =
+        json_object_get(json_object_get(json_object_get(j, "latency"), key), "mean_interval_ns");
+    bool found = json_is_number(mean) && json_is_array(pair);
+    if (found) {
+        *v = json_number_value(mean);
+        *lo = json_number_value(json_array_get(pair, 0));
+        *hi = json_number_value(json_array_get(pair, 1));
+    }
+    json_decref(j);
+    return found;
+}
+
+TEST_LIMIT(profile_file_intervals_hold_the_truth_of_the_machine, 120)
+{
+    struct machine exact, noisy_one;
+    double v[2], lo[2], hi[2];
+    const char *a = machine_file(&exact, "exact.h5", 1e-5);
+    if (!a || !CHECK_INT(simulate(a, "", "--json"), 0)) return;
+    CHECK(number_of("tpot", v, lo, hi));
+    const char *b = machine_file(&noisy_one, "noisy.h5", 0.05);
+    if (!b || !CHECK_INT(simulate(b, "", "--json"), 0)) return;
+    CHECK(number_of("tpot", v + 1, lo + 1, hi + 1));
+    CHECK(v[0] >= lo[1] && v[0] <= hi[1]);
+    CHECK_NEAR(v[0], v[1], 0.1);
+    CHECK(hi[1] - lo[1] > hi[0] - lo[0]);
+    machine_release(&exact);
+    machine_release(&noisy_one);
+}
