@@ -1,6 +1,7 @@
 # make             ./orrery, optimised           make demo       install what is missing, simulate, report
 # make test        set up, build, all tests      make tests      the same without setting up
 # make check       layers, format, clang, lint   make san        the tests under ASan and UBSan
+# make tsan        the ranks under TSan
 # make golden      rewrite tests/golden          make fuzz       every reader, FUZZ_S=10 seconds each
 # make bench       speed, instruction counts     make accuracy   rewrite tests/accuracy.md
 # make deps        install missing packages      make install    PREFIX=/usr/local [DESTDIR=]
@@ -15,6 +16,7 @@ FUZZ_S   ?= 10
 TAG_0    := opt
 TAG_1    := san
 TAG_fuzz := fuzz
+TAG_thread := tsan
 B        := build/$(TAG_$(SAN))$(if $(findstring clang,$(CC)),-clang)
 # by name: with both Debian packages installed, plain `hdf5` may be the MPI build
 PKG      := hdf5-serial gsl yaml-0.1 jansson libmd hwloc expat
@@ -23,16 +25,24 @@ WARN     := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion 
 CHECKED  := -O1 -fno-sanitize-recover=undefined -fno-omit-frame-pointer -fsanitize=address,undefined
 OPT_0    := -O2
 OPT_1    := $(CHECKED)
+OPT_thread := -O1 -fno-omit-frame-pointer -fsanitize=thread
 OPT_fuzz := $(CHECKED) -fsanitize=fuzzer-no-link
 OPT      := $(OPT_$(SAN)) -g
+# headers only: the library is loaded by `orrery engine` when mpirun or srun has started it
+MPI      := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I ompi-c 2>/dev/null))
 CSTD     := -std=c17 -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700 -ffp-contract=off -I. \
-            $(shell pkg-config --cflags $(PKG) 2>/dev/null)
+            $(shell pkg-config --cflags $(PKG) 2>/dev/null) $(MPI)
 LIBS     := $(shell pkg-config --libs $(PKG) 2>/dev/null) -lhdf5_hl -lm -lpthread
-SRC      := $(wildcard base/*.c model/*.c traces/*.c engine/*.c sim/*.c bench/*.c plots/*.c)
+SRC      := $(filter-out $(if $(MPI),engine/comm_mpi_none.c,engine/comm_mpi.c),\
+            $(wildcard base/*.c model/*.c traces/*.c engine/*.c sim/*.c bench/*.c plots/*.c))
 OBJ      := $(SRC:%.c=$B/%.o)
-PURE     := $(patsubst %.c,$B/%.o,$(filter-out sim/cmd_%,$(wildcard sim/*.c engine/sched*.c engine/kvpool.c)))
+PURE     := $(patsubst %.c,$B/%.o,$(filter-out sim/cmd_%,$(wildcard sim/*.c engine/sched*.c engine/kv[pm]*.c)))
 ACC      := $(patsubst %.c,$B/%.o,$(wildcard tests/accuracy*.c))
-TEST     := $(filter-out $(ACC),$(patsubst %.c,$B/%.o,$(wildcard tests/*.c)))
+# the bench of the engine counts what the engine allocates
+WRAP     := malloc calloc realloc aligned_alloc
+SPEED    := $B/tests/bench_engine.o
+RANKS    := $B/tests/ranks.o
+TEST     := $(filter-out $(ACC) $(SPEED) $(RANKS),$(patsubst %.c,$B/%.o,$(wildcard tests/*.c)))
 FUZZ     := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 REV      := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 Q        := $(if $V,,@)
@@ -47,8 +57,12 @@ $B/orrery: $(OBJ) $B/main.o
 	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
 $B/tests/run: $(OBJ) $(TEST)
 	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
+$B/tests/ranks: $(OBJ) $(RANKS) $B/tests/comm_check.o $B/tests/engine_env.o
+	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
 $B/tests/accuracy: $(OBJ) $(ACC)
 	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
+$B/tests/bench_engine: $(OBJ) $(SPEED)
+	$Qecho '  link $@'; $(CC) $(OPT) $(WRAP:%=-Wl,--wrap=%) -o $@ $^ $(LIBS)
 $(FUZZ:%=$B/fuzz/%): $B/fuzz/%: $(filter $B/base/% $B/model/% $B/traces/%,$(OBJ)) $B/tests/fuzz/fuzz_%.o
 	@mkdir -p $(@D)
 	$Qecho '  link $@'; $(CC) $(OPT) -fsanitize=fuzzer -o $@ $^ $(LIBS)
@@ -63,7 +77,7 @@ $B/base/prov.o: CSTD += -DPROV_REVISION='"$(REV)"' -DPROV_FLAGS='"$(strip $(OPT)
 $B/base/paths.o: CSTD += -DPATHS_PREFIX='"$(PREFIX)"'
 $B/base/prov.o: $B/revision
 $B/base/paths.o: $B/prefix
-$(OBJ) $(TEST) $(ACC) $(FUZZ:%=$B/tests/fuzz/fuzz_%.o) $B/main.o: $B/flags $(if $(shell pkg-config --exists $(PKG) 2>/dev/null || echo no),absent)
+$(OBJ) $(TEST) $(ACC) $(SPEED) $(RANKS) $(FUZZ:%=$B/tests/fuzz/fuzz_%.o) $B/main.o: $B/flags $(if $(shell pkg-config --exists $(PKG) 2>/dev/null || echo no),absent)
 $B/revision: FORCE ; $(call stamp,$(REV))
 $B/prefix: FORCE   ; $(call stamp,$(PREFIX))
 $B/flags: FORCE    ; $(call stamp,$(shell $(CC) -dumpfullversion -dumpversion 2>/dev/null) $(CC) $(CSTD) $(WARN) $(OPT) $(CFLAGS))
@@ -82,25 +96,29 @@ demo:
 test:
 	@sh .ci/setup.sh test
 	@$(SUB) tests
-tests: $B/tests/run $B/orrery
+tests: $B/tests/run $B/tests/ranks $B/orrery
 	@./$B/tests/run
 golden: $B/tests/run $B/orrery
 	./$B/tests/run --write-golden
 # libpciaccess, which hwloc may load, keeps what it has allocated
 san:
 	@HWLOC_PLUGINS_BLACKLIST=hwloc_pci.so $(SUB) SAN=1 $(call BESIDE,san) tests
+tsan:
+	@$(SUB) SAN=thread $(call BESIDE,tsan) tsan-run
+tsan-run: $B/tests/run $B/tests/ranks $B/orrery
+	@./$B/tests/run test_comm test_engine.c mpi_2_ranks mpi_a_killed test_pool
 fuzz:
 	@$(SUB) SAN=fuzz CC=clang $(call BESIDE,fuzz) fuzz-run
 fuzz-run: $(FUZZ:%=$B/fuzz/%)
 	@sh tests/fuzz/run.sh $B $(FUZZ_S) $(FUZZ)
-bench: orrery $B/tests/run
-	sh tests/bench.sh ./orrery $B/tests/run > $B/bench.md && mv $B/bench.md tests/bench.md
+bench: orrery $B/tests/run $B/tests/ranks $B/tests/bench_engine
+	sh tests/bench.sh ./orrery $B/tests/run $B/tests/bench_engine > $B/bench.md && mv $B/bench.md tests/bench.md
 accuracy: $B/tests/accuracy $B/orrery
 	./$< > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
 check:
 	@$(SUB) CC=clang $(call BESIDE,clang) objects
 	@sh tests/check.sh $(CSTD)
-objects: $(OBJ) $(TEST) $(ACC) $B/main.o
+objects: $(OBJ) $(TEST) $(ACC) $(SPEED) $(RANKS) $B/main.o
 
 SHARE    := $(DESTDIR)$(PREFIX)/share
 install: orrery
@@ -119,6 +137,6 @@ help:
 clean:
 	rm -rf build orrery demo
 
--include $(OBJ:.o=.d) $(TEST:.o=.d) $(ACC:.o=.d) $B/main.d $(FUZZ:%=$B/tests/fuzz/fuzz_%.d)
-.PHONY: orrery absent deps demo test tests golden san fuzz fuzz-run bench accuracy check objects install \
+-include $(OBJ:.o=.d) $(TEST:.o=.d) $(RANKS:.o=.d) $(ACC:.o=.d) $(SPEED:.o=.d) $B/main.d $(FUZZ:%=$B/tests/fuzz/fuzz_%.d)
+.PHONY: orrery absent deps demo test tests golden san tsan tsan-run fuzz fuzz-run bench accuracy check objects install \
         uninstall help clean FORCE

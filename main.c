@@ -16,10 +16,12 @@
 #include "base/prov.h"
 #include "base/stop.h"
 #include "base/utf8.h"
+#include "bench/cmd_engine_run.h"
 #include "plots/cmd_plot.h"
 #include "plots/cmd_report.h"
 #include "sim/cmd_simulate.h"
 #include "sim/cmd_verify.h"
+#include "traces/cmd_import.h"
 #include "traces/cmd_trace.h"
 
 static int cmd_help(int argc, char **argv);
@@ -35,9 +37,11 @@ static const struct verb {
 } verbs[] = {
     { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO" },
     { "verify",     cmd_verify,     "is this strategy possible on this hardware, and if not, what is" },
+    { "engine",     cmd_engine_run, "run a model for real on this machine, TP x PP: serve a scenario, or generate" },
     { "plot",       cmd_plot,       "figures of run files, by gnuplot" },
     { "report",     cmd_report,     "run files as one HTML page: answer, tables, figures" },
     { "trace",      cmd_trace,      "describe, convert or synthesise a request trace" },
+    { "import",     cmd_import,     "results of other tools, by our definitions and by theirs" },
     { "help",       cmd_help,       "this list, or the help of one verb" },
     { "completion", cmd_completion, "print a completion script for bash or zsh" },
     { "man",        cmd_man,        "print the manual page (roff)" },

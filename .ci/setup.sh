@@ -42,6 +42,8 @@ look() {
     need python3-h5py has_python h5py
     need python3-xarray has_python xarray
     need python3-netcdf4 has_python netCDF4
+    need libopenmpi-dev has_lib ompi-c
+    need openmpi-bin has mpirun
     need valgrind has valgrind
     need clang has clang
     has_runtime >/dev/null 2>&1 || missing="$missing $(runtime_package)"

@@ -57,6 +57,17 @@ int outfile_close(struct outfile *o, struct err *e)
     return st;
 }
 
+void outfile_abort(struct outfile *o)
+{
+    fclose(o->f);
+    if (o->part) {
+        unlink(o->part);
+        stop_unguard(o->part);
+    }
+    free(o->part);
+    free(o->path);
+}
+
 int outfile_write(const char *path, const void *bytes, size_t n, struct err *e)
 {
     struct outfile o;

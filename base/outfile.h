@@ -21,6 +21,7 @@ struct outfile {
 /* Errors: ST_IO. */
 int outfile_open(struct outfile *o, const char *path, struct err *e);
 int outfile_close(struct outfile *o, struct err *e); /* frees o, also on failure: nothing is left */
+void outfile_abort(struct outfile *o);               /* frees o; nothing is left, but in a pipe */
 int outfile_write(const char *path, const void *bytes, size_t n, struct err *e);
 
 /* Where a file that needs to be replaced whole goes: path, or what a link at path leads to. Errors:

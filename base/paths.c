@@ -42,10 +42,13 @@ int paths_exe_dir(char *buf, size_t n)
 
 int paths_find(const char *relative, char *buf, size_t n, struct err *e)
 {
-    char exe[PATH_BYTES], shown[64], tried[512] = "";
+    char exe[PATH_BYTES], share[PATH_BYTES], shown[64], tried[1024] = "";
     const char *home = getenv("ORRERY_HOME");
-    const char *places[4] = { home && *home ? home : NULL,
-                              paths_exe_dir(exe, sizeof exe) == ST_OK ? exe : NULL,
+    bool known = paths_exe_dir(exe, sizeof exe) == ST_OK;
+    bool moved =
+        known && fits(snprintf(share, sizeof share, "%s/../share/orrery", exe), sizeof share);
+    const char *places[5] = { home && *home ? home : NULL, known ? exe : NULL,
+                              moved ? share : NULL /* installed, wherever that was moved to */,
                               PATHS_PREFIX "/share/orrery", "." };
     utf8_quote(relative, shown, sizeof shown);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {

@@ -1,7 +1,7 @@
 /* base/paths.h - where catalogs, models and plot scripts are found.
  *
- * Looked in, in order: $ORRERY_HOME, the directory of the running program, PREFIX/share/orrery (as
- * built), the current directory. SPDX-License-Identifier: Apache-2.0 */
+ * Looked in, in order: $ORRERY_HOME, the directory of the running program, share/orrery beside that
+ * (an installation that was moved), PREFIX/share/orrery (as built), the current directory. SPDX-License-Identifier: Apache-2.0 */
 #ifndef BASE_PATHS_H
 #define BASE_PATHS_H
 

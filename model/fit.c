@@ -17,7 +17,7 @@
 enum { DEFAULT_STARTS = 12, LM_STEPS = 60, START_ROUNDS = 3, HUBER_ROUNDS = 8, TUKEY_ROUNDS = 30 };
 /* 95 % efficiency under normal errors. */
 static const double HUBER_C = 1.345, TUKEY_C = 4.685;
-static const double START_SD = 0.1, LEAST_SD = 1e-6, SAME = 1e-7;
+static const double START_SD = 0.1, LEAST_SD = 1e-6, SAME = 1e-6;
 
 struct work {
     const struct fit_form *f;
@@ -210,11 +210,11 @@ static bool moved(const struct fit_form *f, const double *a, const double *b)
  * scale kept (a redescending fit that chose its own scale could settle on half of the points). */
 static int refine(struct work *w, double *log_v, double *tau)
 {
-    double before[FIT_MAX_PAR];
+    double before[FIT_MAX_PAR] = { 0 };
     double *u = mem_alloc((size_t)w->n * sizeof *u);
     int st = 0;
+    bool tukey = false;
     for (int round = 0; round < HUBER_ROUNDS + TUKEY_ROUNDS && st == 0; round++) {
-        bool tukey = round >= HUBER_ROUNDS;
         look(w, log_v);
         if (!tukey) {
             *tau = estimate_tau(w, u);
@@ -223,7 +223,9 @@ static int refine(struct work *w, double *log_v, double *tau)
         set_weights(w, tukey ? TUKEY : HUBER);
         for (int j = 0; j < w->f->n_par; j++) before[j] = log_v[j];
         st = descend(w, log_v);
-        if (tukey && !moved(w->f, before, log_v)) break;
+        bool still = !moved(w->f, before, log_v);
+        if (tukey && still) break;
+        tukey |= still || round + 1 >= HUBER_ROUNDS;
     }
     look(w, log_v);
     free(u);
@@ -292,7 +294,7 @@ int fit_solve(const struct fit_form *f, const struct fit_data *d, const bool *us
 {
     struct work w;
     struct rng r = rng_stream(q->seed, "fit.starts");
-    double log_v[FIT_MAX_PAR], cost;
+    double log_v[FIT_MAX_PAR] = { 0 }, cost;
     int n_start = from ? 1 : q->n_start > 0 ? q->n_start : DEFAULT_STARTS, st = -1;
     work_init(&w, f, d, use);
     out->cost = INFINITY;

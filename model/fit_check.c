@@ -298,7 +298,7 @@ static void keep_table(const struct fit_form *f, const struct fit_data *d,
 int fit_run(const struct fit_form *f, const struct fit_data *d, const struct fit_ask *q,
             struct fit *out, struct err *e)
 {
-    double sd_free[FIT_MAX_PAR];
+    double sd_free[FIT_MAX_PAR] = { 0 };
     struct fit_state s = { .weight = arena_array(q->a, (size_t)d->n + 1, sizeof(double)) };
     *out = (struct fit){ .law = f->law,
                          .dtype = q->dtype,

@@ -123,6 +123,7 @@ int profile_set(struct profile *p, const char *name, double v, struct err *e)
         if (strcmp(params[i].name, name) == 0) {
             const char *why = refusal(params[i].form, v);
             if (!why && i == P_GEMM_Q && v < 1) why = "must be at least 1";
+            if (!why && i == P_LAW && (v < 0.01 || v > 100)) why = "must be from 0.01 to 100";
             if (why) return err_set(e, ST_USAGE, "profile.%s: %g: it %s", name, v, why);
             p->p[i] = (struct param){ v, 0, COVER_GUESS, "set by the user" };
             return ST_OK;

@@ -13,7 +13,7 @@
  * hw_load takes such a file for hardware ("hardware: machine.h5" in a scenario), and profile_load
  * then lays its constants over those of the catalog: the law of the model's weight and KV formats,
  * collectives of the TP degree (or between those measured, and then no better than a class
- * default). What the file does not hold stays a class default, and the profile's note names it.
+ * default). What the file does not hold stays as in the catalog, and the profile's note names it.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MODEL_PROFILE_FILE_H
 #define MODEL_PROFILE_FILE_H

@@ -217,9 +217,8 @@ void profile_file_lay(const struct profile_file *p, const struct strategy *s, st
     out->measured = arena_printf(a, "%s %s", p->machine, p->date);
     out->name = arena_printf(a, "%s/%s/%s", p->hw.gpu.name, p->engine,
                              dtype_name((enum dtype)s->weight_dtype));
-    const char *none = missing(&l);
-    out->note = !*none
-                    ? ""
-                    : arena_printf(a, "not measured, so class defaults%s%s%s: %s",
-                                   *out->note ? " (" : "", out->note, *out->note ? ")" : "", none);
+    const char *none = missing(&l), *also = out->note;
+    out->note = !*none ? ""
+                       : arena_printf(a, "not measured, so as in the catalog%s%s%s: %s",
+                                      *also ? " (" : "", also, *also ? ")" : "", none);
 }

@@ -118,6 +118,14 @@ static const char *outside_measured(const struct step *m, const struct step_exte
     return check_most(p, LAW_STEP, SIZE_TOK, (double)x->max_tok, text, a);
 }
 
+/* Whether the sizes of the kernels' points are known; else the catalog's hold. */
+static bool all_measured(const struct profile *p)
+{
+    bool have[LAW_N] = { false };
+    for (int i = 0; i < p->n_range; i++) have[p->range[i].law] = true;
+    return have[LAW_GEMM] && have[LAW_DECODE] && have[LAW_PREFILL];
+}
+
 static bool outside(const struct step *m, const struct step_extent *x)
 {
     bool out = false;
@@ -157,7 +165,7 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
     if (tp) by_class[STEP_COLL] = worst(p, P_AR_A_S, P_AG_S0);
     if (pp) by_class[STEP_P2P] = worst(p, P_P2P_A_S, P_P2P_B);
     const char *text = "", *far = p->n_range ? outside_measured(m, x, a) : "";
-    *extrapolated = p->n_range ? *far != 0 : outside(m, x);
+    *extrapolated = *far || (!all_measured(p) && outside(m, x));
     static const enum profile_id cites[STEP_N_CLASS] = { P_GEMM_EM, P_DEC_EM,      P_AR_B,
                                                          P_P2P_B,   P_HOST_STEP_S, P_ELT_EM };
     for (int c = 0; c < STEP_N_CLASS; c++) {

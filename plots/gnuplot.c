@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/doc.h"
@@ -110,7 +112,8 @@ void gnuplot_number(struct gnuplot *g, const char *name, double v)
         fprintf(g->args, "%s = NaN\n", name);
 }
 
-/* Starts gnuplot without start-up files, with standard error in the file `said`. */
+/* Starts gnuplot without start-up files, with standard error in the file `said`; in a process group
+ * of its own, since it may hang when a terminal's Ctrl-C reaches it while it writes. */
 static int start(const struct gnuplot *g, const char *script, pid_t *pid)
 {
     char args[PATH_BYTES], said[PATH_BYTES], script_path[PATH_BYTES];
@@ -121,11 +124,18 @@ static int start(const struct gnuplot *g, const char *script, pid_t *pid)
     char *argv[] = { name, plain, args, script_path, NULL };
     posix_spawn_file_actions_t act;
     if (posix_spawn_file_actions_init(&act) != 0) return ENOMEM;
+    posix_spawnattr_t own;
+    if (posix_spawnattr_init(&own) != 0) {
+        posix_spawn_file_actions_destroy(&act);
+        return ENOMEM;
+    }
     int flags = O_WRONLY | O_CREAT | O_TRUNC;
-    int rc = posix_spawn_file_actions_addopen(&act, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    int rc = posix_spawnattr_setflags(&own, POSIX_SPAWN_SETPGROUP); /* group 0: its own */
+    if (!rc) rc = posix_spawn_file_actions_addopen(&act, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     if (!rc) rc = posix_spawn_file_actions_addopen(&act, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     if (!rc) rc = posix_spawn_file_actions_addopen(&act, STDERR_FILENO, said, flags, 0600);
-    if (!rc) rc = posix_spawnp(pid, name, &act, NULL, argv, environ);
+    if (!rc) rc = posix_spawnp(pid, name, &act, &own, argv, environ);
+    posix_spawnattr_destroy(&own);
     posix_spawn_file_actions_destroy(&act);
     return rc;
 }
@@ -145,11 +155,25 @@ static const char *complaint(const struct gnuplot *g, struct arena *a)
     return first ? first : "no message";
 }
 
+/* Until it has ended, or has been killed because we are to stop. */
+static int wait_end(pid_t pid, int *status)
+{
+    static const struct timespec nap = { .tv_nsec = 2000000 };
+    for (;;) {
+        bool stop = stop_asked();
+        if (stop) kill(pid, SIGKILL);
+        pid_t got = waitpid(pid, status, stop ? 0 : WNOHANG);
+        if (got == pid) return 0;
+        if (got < 0 && errno != EINTR) return -1;
+        nanosleep(&nap, NULL);
+    }
+}
+
 static int wait_for(pid_t pid, struct gnuplot *g, struct arena *a, struct err *e)
 {
     int status = 0;
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR) return err_set(e, ST_IO, "waiting for gnuplot: %s", strerror(errno));
+    if (wait_end(pid, &status) != 0)
+        return err_set(e, ST_IO, "waiting for gnuplot: %s", strerror(errno));
     if (stop_asked()) return err_set(e, ST_STOPPED, "interrupted");
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return ST_OK;
     if (WIFEXITED(status) && WEXITSTATUS(status) != 127)

@@ -96,12 +96,13 @@ struct call {
 
 /* ---- what is there */
 
-/* Catalog entries and YAML files are hardware; other files describe a machine. */
+/* Catalog entries, YAML files and measured profiles are hardware; other files describe a machine. */
 static bool is_description(const char *name)
 {
     size_t n = strlen(name);
     bool yaml = (n > 5 && strcmp(name + n - 5, ".yaml") == 0) ||
-                (n > 4 && strcmp(name + n - 4, ".yml") == 0);
+                (n > 4 && strcmp(name + n - 4, ".yml") == 0) ||
+                (n > 3 && strcmp(name + n - 3, ".h5") == 0);
     return !yaml && strpbrk(name, "./") && access(name, F_OK) == 0;
 }
 
@@ -286,6 +287,11 @@ static int run_verb(struct call *k, int argc, char **argv, struct err *e)
     if (st != ST_OK) return st;
     if (k->c.out && !ends_in(k->c.out, ".html") && !ends_in(k->c.out, ".md"))
         return err_set(e, ST_USAGE, "--out: '%.200s' ends neither in .html nor in .md", k->c.out);
+    const char *to[] = { k->c.out, k->c.dot, k->c.svg };
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < i; j++)
+            if (to[i] && to[j] && strcmp(to[i], to[j]) == 0)
+                return err_set(e, ST_USAGE, "--out, --dot and --svg: two are '%.200s'", to[i]);
     return verify(k, e);
 }
 

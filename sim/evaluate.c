@@ -283,7 +283,7 @@ static int collect(struct jobs *w, int n_draw, struct outcome *o, struct err *e)
         if (w->job[i].st != ST_OK && w->job[i].st != ST_STOPPED)
             return err_set(e, w->job[i].st, "%s", w->job[i].e.text);
     for (int i = 0; i < w->n_seed; i++) metrics_merge(&o->all, &w->job[i].m);
-    if (o->all.due == 0 && !o->all.stopped)
+    if (o->all.due == 0 && !stop_asked())
         return err_set(e, ST_USAGE,
                        "workload: no request is due before the end, so there is nothing to say");
     return ST_OK;

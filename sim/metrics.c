@@ -59,8 +59,7 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     SUM(failed);
     SUM(rejected);
     SUM(w.done);
-    SUM(w.done_in_tok);
-    SUM(w.done_out_tok);
+    SUM(w.out_tok);
     SUM(preempted);
     SUM(recomputed_tok);
     SUM(hit_tok);
@@ -151,7 +150,7 @@ double metrics_requests_per_s(const struct metrics *m)
 
 double metrics_out_tok_per_s(const struct metrics *m)
 {
-    return ratio((double)m->w.done_out_tok, metrics_window_s(m));
+    return ratio((double)m->w.out_tok, metrics_window_s(m));
 }
 
 double metrics_goodput_per_s(const struct metrics *m)

@@ -8,6 +8,8 @@
  *                  window; rejected ones and failed ones (unfinished when the run was stopped) count
  *                  against; TPOT is vacuously met by n_out = 1
  *     goodput      requests that met every clause, per second of the window
+ *     throughput   completions, and output tokens made, in the window per second, whenever the
+ *                  requests were due
  * Window: from the due time of the first request kept (after warm-up) to the last completion (a
  * trace replayed to its end) or to the last arrival (steady state, unless what then remains takes
  * longer than half the window: a run too short for a steady state is reported whole). Of sessions
@@ -35,7 +37,7 @@ const char *metric_name(enum metric m); /* "ttft" ... */
 /* Counted inside the window; integrals are summed over replicas. */
 struct metrics_window {
     int64_t t_end_ns;
-    int64_t done, done_in_tok, done_out_tok; /* completions, and their tokens */
+    int64_t done, out_tok; /* completions; tokens made, whoever they are for */
     int64_t n_step, n_batch_tok,
         n_decode_sum; /* engine steps, tokens in them, sequences decoding in them */
     double queue_area_ns, running_area_ns,

@@ -193,10 +193,11 @@ static void checks(const struct print_in *in, FILE *f)
     const struct metrics *m = &o->first;
     char wall[N_TEXT], peak[N_TEXT];
     fprintf(f,
-            "requests    %lld due = %lld finished + %lld failed + %lld rejected%s%s%s; Little's "
+            "requests    %s%lld due = %lld finished + %lld failed + %lld rejected%s%s%s; Little's "
             "law holds to %.1e; digest %016llx\n",
-            (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected,
-            m->rejected ? " (" : "", m->rejected ? m->why_rejected : "", m->rejected ? ")" : "",
+            o->n_seed > 1 ? "first seed: " : "", (long long)m->due, (long long)m->finished,
+            (long long)m->failed, (long long)m->rejected, m->rejected ? " (" : "",
+            m->rejected ? m->why_rejected : "", m->rejected ? ")" : "",
             metrics_little_error(&o->all), (unsigned long long)m->digest);
     fprintf(f,
             "runs        %d seed%s, %d draws of the constants; %s, %.3g requests/s simulated, %s "

@@ -287,10 +287,10 @@ static void count_flight(struct replica *r, const struct flight *f)
     const struct step_shape *s = &f->b.shape;
     const struct cohort *c = f->b.cohort;
     double k = (double)f->k, n = (double)s->n_decode;
-    int64_t live = c ? c->n_live : 0;
-    series_tokens(&v->series, f->t0_ns, f->t1_ns, (double)s->prefill_tok,
-                  (double)live * k + (double)(s->n_logits - s->n_decode));
+    int64_t live = c ? c->n_live : 0, made = live * f->k + s->n_logits - s->n_decode;
+    series_tokens(&v->series, f->t0_ns, f->t1_ns, (double)s->prefill_tok, (double)made);
     if (!f->counted) return;
+    m->w.out_tok += made;
     m->w.n_step += f->k;
     m->w.n_batch_tok += f->k * batch_tokens(&f->b);
     m->w.n_decode_sum += f->k * s->n_decode;

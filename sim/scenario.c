@@ -4,10 +4,15 @@
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/paths.h"
 #include "base/units.h"
 #include "base/utf8.h"
+#include "model/profile_file.h"
 
+enum { N_ENGINE = 4 };
+static const char *const engines[N_ENGINE] = { "any", "vllm", "trtllm", "orrery" };
 enum { BIG_BATCH_TOK = 8192, SMALL_BATCH_TOK = 2048 };
 static const double BIG_GPU_BYTES =
     70e9; /* vLLM 0.19 usage-context defaults: from 70 GiB class GPUs on */
@@ -22,7 +27,7 @@ static const struct conf_row rows[] = {
     { "hardware.nodes", CONF_INT, AT(nodes), "0", NULL, 0, 1e6,
       "nodes; 0: as many as the strategy fills" },
     { "hardware.engine", CONF_WORD, AT(engine), "vllm", "any vllm trtllm orrery", 0, 0,
-      "whose kernels and host times; orrery: from a measured profile" },
+      "whose kernels and host times; a measured profile says its own" },
     { "hardware.profile", CONF_TEXT, AT(measured), NULL, NULL, 0, 0,
       "measured profile (PROFILE.h5) to take constants from; alone, it is the hardware too" },
     { "hardware.kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0,
@@ -187,8 +192,18 @@ static int apply_args(struct scenario *s, const struct conf_args *args, struct e
     return ST_OK;
 }
 
+/* The file here, else the one of that name that came with the program. */
+static const char *locate(const char *path, struct arena *a)
+{
+    char found[4096];
+    if (*path == '/' || access(path, R_OK) == 0) return path;
+    if (paths_find(path, found, sizeof found, NULL) != ST_OK) return path;
+    return arena_copy_text(a, found, strlen(found));
+}
+
 int scenario_read(struct scenario *s, const char *path, const struct conf_args *args, struct err *e)
 {
+    path = locate(path, s->arena);
     s->path = path;
     struct conf_set own = s->conf; /* a file does not set the command's own options */
     own.n_table = s->n_own;
@@ -261,7 +276,6 @@ static int64_t batch_tok(const struct sched_opts *o, const struct hw *h)
 
 void scenario_request(struct scenario *s, const struct hw *h, struct deploy_request *q)
 {
-    static const char *const engine[] = { "any", "vllm", "trtllm", "orrery" };
     s->policy.max_batch_tok = batch_tok(&s->policy, h);
     int64_t tok = s->policy.max_batch_tok;
     if (s->policy.policy == SCHED_SARATHI) tok = s->policy.chunk_tok;
@@ -270,7 +284,7 @@ void scenario_request(struct scenario *s, const struct hw *h, struct deploy_requ
                                   .hardware = s->o.hardware,
                                   .hw = h,
                                   .beside = s->path,
-                                  .engine = engine[s->o.engine],
+                                  .engine = engines[s->o.engine],
                                   .kernels = s->o.kernels,
                                   .n_node = (int)s->o.nodes,
                                   .strategy = s->strategy,
@@ -285,6 +299,11 @@ int scenario_hardware(struct scenario *s, struct hw *out, struct err *e)
     int st = hw_load(s->o.hardware, s->path, 1, s->arena, out, e);
     if (st == ST_OK && s->o.measured && strcmp(s->o.measured, s->o.hardware) != 0)
         st = hw_measured(s->o.measured, s->path, s->arena, out, e);
+    if (st == ST_OK && out->measured) { /* it knows whose kernels were measured */
+        s->o.engine = 0;
+        for (int i = 1; i < N_ENGINE; i++)
+            if (strcmp(out->measured->engine, engines[i]) == 0) s->o.engine = i;
+    }
     return st;
 }
 
@@ -297,6 +316,11 @@ int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
         scenario_request(s, s->hw ? s->hw : &named, &q);
         st = deploy_init(&q, s->arena, out, e);
     }
+    if (st == ST_OK && s->policy.max_model_len > out->arch.max_ctx)
+        st =
+            err_set(e, ST_USAGE,
+                    "policy.max_model_len: %lld tokens are more than the %d of the model's context",
+                    (long long)s->policy.max_model_len, out->arch.max_ctx);
     for (int i = 0; st == ST_OK && i < s->n_profile; i++)
         st = profile_set(&out->profile, s->profile[i].name, s->profile[i].v, e);
     bool sync = st == ST_OK && s->policy.policy == SCHED_VLLM && out->n_stage == 1 &&

@@ -167,11 +167,7 @@ static void on_ended(void *ctx, const struct sreq *r, int64_t t_ns)
     m->finished++;
     m->sojourn_sum_ns += (double)(t_ns - r->t_ready_ns);
     series_done(&s->env.series, t_ns);
-    if (s->env.counting) {
-        m->w.done++;
-        m->w.done_in_tok += r->t.n_in;
-        m->w.done_out_tok += r->t.n_out;
-    }
+    if (s->env.counting) m->w.done++;
     const struct sim_sink *k = s->u->sink;
     struct run_request row = row_of(s, r, RUN_OK);
     if (kept(s, &r->t)) metrics_add_request(counts_in(s, &r->t), &s->u->slo, &row);

@@ -29,7 +29,8 @@ enum verify_status {
 };
 const char *verify_status_word(enum verify_status s); /* "pass" "warn" "fail" "unknown" */
 
-enum verify_points {                         /* what a check takes off the score */
+#define VERIFY_UNEVEN 0.1 /* slowest stage against the best split's, past which balance warns */
+enum verify_points {      /* what a check takes off the score */
                      VERIFY_P_NOTHING = 100, /* fails: there is no GPU at all */
                      VERIFY_P_DEGREES = 40,  /* fails: a degree, a dimension or a format */
                      VERIFY_P_GPUS = 60,     /* fails: GPUs missing, nodes that cannot be joined */
@@ -37,7 +38,7 @@ enum verify_points {                         /* what a check takes off the score
                      VERIFY_P_ASKED =
                          40, /* fails: what the command line asks for (context x batch, power) */
                      VERIFY_P_SLO = 50,     /* fails: attainment below what is asked */
-                     VERIFY_P_LINK = 10,    /* warns: TP over PCIe or over nodes */
+                     VERIFY_P_LINK = 10,    /* warns: TP over PCIe or over nodes; an uneven split */
                      VERIFY_P_CONTEXT = 10, /* warns: the longest request does not fit */
                      VERIFY_P_TIGHT = 5,    /* warns: little is left (KV, SLO margin, node power) */
                      VERIFY_P_HOST = 3,     /* warns: host memory, load time */
@@ -141,6 +142,8 @@ void verify_check_memory(struct verify_case *c);
 void verify_check_links(struct verify_case *c);
 void verify_check_site(struct verify_case *c); /* storage, host memory, power */
 
+/* The longest context that is allowed: the model's, or policy.max_model_len. */
+int64_t verify_max_ctx(const struct verify_case *c);
 /* Tokens of context that each of `batch` sequences can have in n_block blocks; 0: none. */
 int64_t verify_context_max(int64_t n_block, int64_t block_tok, int64_t batch, int64_t max_ctx);
 /* Load time of a node's share of the weights: the longer of reading it once from storage and of the

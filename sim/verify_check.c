@@ -163,6 +163,30 @@ static void check_layers(struct verify_case *c, int64_t pp)
     k->rule = "at least a layer a stage; a list given as strategy.split has pp numbers that add up";
 }
 
+/* The split against the one with the least slowest stage: the slowest stage sets the pace of all. */
+static void check_balance(struct verify_case *c)
+{
+    int best[STRATEGY_MAX_PP];
+    double own = 0, least = 0;
+    if (!c->predicted || c->n_stage < 2 || c->split_error) return;
+    strategy_balance(c->arch.n_layer, c->n_stage, c->layer_s, c->first_s, c->last_s, best);
+    for (int p = 0; p < c->n_stage; p++) {
+        own = fmax(own, c->stage[p].time_s);
+        least = fmax(least, best[p] * c->layer_s + (p == 0 ? c->first_s : 0) +
+                                (p == c->n_stage - 1 ? c->last_s : 0));
+    }
+    double lost = own / least - 1;
+    struct verify_check *k =
+        verify_add(c, "balance", lost > VERIFY_UNEVEN ? VERIFY_WARN : VERIFY_PASS, VERIFY_P_LINK);
+    figures(k, least, own, "s");
+    k->says =
+        arena_printf(c->a, "the slowest stage takes %.1f %% longer than that of the best split%s",
+                     100 * lost, lost > VERIFY_UNEVEN ? " (strategy.split: auto)" : "");
+    k->rule =
+        "time of the slowest stage in a reference step, against strategy.split: auto; a warning "
+        "past 10 %";
+}
+
 /* ---- formats */
 
 static bool computes(const struct hw_gpu *g, int d)
@@ -226,6 +250,7 @@ void verify_check_degrees(struct verify_case *c)
     check_mlp(c, s->tp, s->ep);
     check_padding(c, s->tp);
     check_layers(c, s->pp);
+    check_balance(c);
     if (!c->none) check_formats(c);
 }
 
@@ -275,6 +300,12 @@ static void check_stage(struct verify_case *c, int p, bool worst)
                 "* policy.memory_util; the rest is the safety margin (terms: model/memory.h)";
 }
 
+int64_t verify_max_ctx(const struct verify_case *c)
+{
+    int64_t asked = c->s->policy.max_model_len;
+    return asked > 0 && asked < c->arch.max_ctx ? asked : c->arch.max_ctx;
+}
+
 int64_t verify_context_max(int64_t n_block, int64_t block_tok, int64_t batch, int64_t max_ctx)
 {
     int64_t tok = n_block / (batch > 0 ? batch : 1) * block_tok;
@@ -288,10 +319,10 @@ static void check_context(struct verify_case *c)
     bool asked = q->context > 0 || q->batch > 0;
     double ctx = q->context > 0 ? (double)q->context : c->load.longest;
     double batch = q->batch > 0 ? (double)q->batch : 1, block = (double)c->q.lim.block_tok;
-    double need = batch * ceil(ctx / block), most = (double)c->arch.max_ctx;
+    int64_t end = verify_max_ctx(c);
+    double need = batch * ceil(ctx / block), most = (double)end;
     bool long_enough = ctx <= most, fits = need <= (double)c->kv_blocks && long_enough;
-    int64_t longest =
-        verify_context_max(c->kv_blocks, c->q.lim.block_tok, (int64_t)batch, c->arch.max_ctx);
+    int64_t longest = verify_context_max(c->kv_blocks, c->q.lim.block_tok, (int64_t)batch, end);
     struct verify_check *k = verify_add(c, "kv",
                                         fits    ? VERIFY_PASS
                                         : asked ? VERIFY_FAIL
@@ -307,7 +338,9 @@ static void check_context(struct verify_case *c)
         fmax(0, (double)c->kv_blocks - need), batch == 1 ? "one sequence" : "this batch", longest);
     if (!long_enough) {
         figures(k, ctx, most, "tokens");
-        k->says = arena_printf(c->a, "%s; the model ends at %d tokens", k->says, c->arch.max_ctx);
+        k->says = arena_printf(
+            c->a, "%s; %s at %" PRId64 " tokens", k->says,
+            end < c->arch.max_ctx ? "policy.max_model_len ends" : "the model ends", end);
     }
     k->rule =
         "blocks = batch * ceil(context / block); KV blocks = floor((memory * util - weights - "

@@ -174,7 +174,7 @@ json_t *verify_json(const struct verify_report *r)
     json_put_i64(j, "kv_blocks", c->kv_blocks);
     json_put_i64(
         j, "longest_context_tok",
-        verify_context_max(c->kv_blocks, c->q.lim.block_tok, c->ask->batch, c->arch.max_ctx));
+        verify_context_max(c->kv_blocks, c->q.lim.block_tok, c->ask->batch, verify_max_ctx(c)));
     put_stages(j, c);
     if (r->plan->n_stage) {
         put_division(j, r->plan);

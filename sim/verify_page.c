@@ -101,7 +101,10 @@ static void answer(const struct verify_report *r, struct verify_doc *d)
     verify_doc_para(d,
                     arena_printf(a, "Verdict: %s, score %d of 100: %d of %d checks fail, %d warn%s",
                                  r->compatible ? "COMPATIBLE" : "NOT COMPATIBLE", r->score, fails,
-                                 c->n_check, warns, simulated ? "" : "; not simulated"));
+                                 c->n_check, warns,
+                                 simulated ? ""
+                                 : fails   ? "; not simulated, as it cannot run"
+                                           : "; not simulated"));
     if (!fails && !warns) return;
     verify_doc_head(d, fails ? "What is wrong" : "What to know");
     wrong(c, d);

@@ -99,7 +99,7 @@ static const char *context_text(const struct verify_case *c, int dtype, double u
     int64_t n = blocks_with(c, dtype, util), batch = c->ask->batch > 0 ? c->ask->batch : 1;
     if (n == 0) return "does not fit";
     return arena_printf(a, "%" PRId64 " tokens",
-                        verify_context_max(n, c->q.lim.block_tok, batch, c->arch.max_ctx));
+                        verify_context_max(n, c->q.lim.block_tok, batch, verify_max_ctx(c)));
 }
 
 static void contexts(const struct verify_case *c, struct verify_doc *d)
@@ -108,9 +108,10 @@ static void contexts(const struct verify_case *c, struct verify_doc *d)
     verify_doc_head(d, arena_printf(a, "Longest context by weight format, on %s", c->hw.sys.name));
     verify_doc_para(d, arena_printf(a,
                                     "For a batch of %" PRId64
-                                    " at this TP and PP; the model ends at %d tokens. Weights: "
+                                    " at this TP and PP; the model ends at %" PRId64
+                                    " tokens. Weights: "
                                     "those of the fullest rank; embedding and head keep 2 bytes.",
-                                    c->ask->batch > 0 ? c->ask->batch : 1, c->arch.max_ctx));
+                                    c->ask->batch > 0 ? c->ask->batch : 1, verify_max_ctx(c)));
     verify_doc_table(d,
                      arena_printf(a, "weights|>bytes|>at memory use %g|>at memory use 1|computes",
                                   c->q.lim.util));
@@ -284,8 +285,7 @@ static void communication(const struct verify_case *c, struct verify_doc *d)
     comm_row(d, "time of one message", tp_on && c->predicted ? seconds(m.allreduce_s, a) : "-",
              pp_on && c->predicted ? seconds(m.pp_hop_s, a) : "-",
              "A + S/B + C S/(S+S0) and rank skew; send and all-gather");
-    comm_row(d, "time in a step, worst stage",
-             tp_on && c->predicted ? seconds(coll, a) : "-",
+    comm_row(d, "time in a step, worst stage", tp_on && c->predicted ? seconds(coll, a) : "-",
              pp_on && c->predicted ? seconds(m.pp_hop_s, a) : "-",
              "all collectives of a stage; one hop");
     comm_row(d, "tokens/s of a replica", number(m.tok_per_s, a), number(m.tok_per_s, a),

@@ -199,7 +199,7 @@ static void print_head(const struct acc *w)
            "Command: `make accuracy` (data folder from `ORRERY_DATA`). Revision: %s.\n\n"
            "Errors are predicted / measured - 1. *median* and *p90* are of its size, *bias* is its "
            "signed mean: negative is too fast. In-sample: yes = these constants were fitted to "
-           "this very table; otherwise why not. Nothing is tuned on any row of this document; what "
+           "this very table; otherwise why not. No constant was tuned on any other row; what "
            "is not modelled is listed with its number of rows. All data are other people's "
            "measurements; the last section names each file and its sha256.\n\n",
            prov_revision());

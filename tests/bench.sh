@@ -1,9 +1,9 @@
 #!/bin/sh
-# tests/bench.sh ORRERY TESTS_RUN: speed, memory and instructions per request as a Markdown table on stdout. Times are
+# tests/bench.sh ORRERY TESTS_RUN BENCH_ENGINE: speed, memory and instructions per request as a Markdown table on stdout. Times are
 # recorded only; the gate is on instructions, which do not depend on the machine's mood: exit 1 if a figure exceeds
 # tests/bench.limits by more than 5 %.
 set -eu
-orrery=$1 run=$2
+orrery=$1 run=$2 engine=$3
 case_yaml=tests/bench-prefix.yaml
 one="--sim.threads=1 --json"
 field() { tr -d ' ,"' | sed -n "s/^$1://p" | head -1; }
@@ -54,4 +54,47 @@ echo
 echo "Queues of theory at heavy load (constant steps, means over 20 to 120 million requests):"
 echo
 ORRERY_LONG=1 "$run" sim_mean_waits_at_heavy 2>&1 | sed 's/^/    /'
+echo
+echo "# Speed of the engine"
+echo
+echo "\`tests/bench_engine\`: random weights; each figure against a limit of this machine measured in the same repetition."
+echo "Bars are reported, not gated: the machine is shared."
+echo
+"$engine"
+echo
+echo "Communicators of the engine, one host; MPI where mpirun is there, its ranks on their own cores if there are enough:"
+echo
+ranks=$(dirname "$run")/ranks
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+over="mpirun --oversubscribe --bind-to none"
+echo "| call | bytes | median us | least us | MB/s of the median |"
+echo "|---|---|---|---|---|"
+for n in 2 8; do
+  "$ranks" bench $n
+  command -v mpirun >/dev/null || continue
+  # shellcheck disable=SC2086 # a command of several words
+  if [ "$(nproc)" -ge $n ]; then mpirun --bind-to core -n $n "$ranks" bench; else $over -n $n "$ranks" bench; fi
+done
+echo
+echo "An open engine of 4 ranks between requests:"
+echo
+"$ranks" idle 4 | sed 's/^/    /'
+# shellcheck disable=SC2086
+if command -v mpirun >/dev/null; then $over -n 4 "$ranks" wait | sort | sed 's/^/    /'; fi
+echo
+echo "Ranks beyond the cores: llama-25m, one thread a rank, 100 tokens at batch 1, best of three, tokens/s:"
+echo
+echo "| tp | pp | threads of one process | processes under mpirun |"
+echo "|---|---|---|---|"
+best() { # COMMAND...: the best rate of three runs
+  for _ in 1 2 3; do
+    "$@" --model=llama-25m --random-weights=1 --tokens=1,2,3 --max-new=100 --threads=1 2>&1 >/dev/null | sed -n 's/.*then \(.*\) tokens.*/\1/p'
+  done | sort -g | tail -1
+}
+for division in "1 1" "2 1" "4 1" "8 1" "2 4"; do
+  tp=${division% *} pp=${division#* } mpi=-
+  # shellcheck disable=SC2086
+  command -v mpirun >/dev/null && mpi=$(best $over -n $((tp * pp)) "$orrery" engine generate --tp=$tp --pp=$pp)
+  echo "| $tp | $pp | $(best "$orrery" engine generate --tp=$tp --pp=$pp) | $mpi |"
+done
 exit $bad

@@ -384,32 +384,46 @@ TEST(fit_wrong_points_do_not_move_it)
 
 /* ---- starts */
 
+/* One start at each corner of the box that the bounds make, against the seeded starts: some
+ * corners end in a local minimum, the seeded starts never do. */
 TEST(fit_many_starts_find_what_one_bad_start_does_not)
 {
     struct arena a;
     struct err e = { 0 };
     union points u;
+    struct fit f;
     arena_init(&a);
     struct fit_ask q = ask_of(&a);
-    int64_t n = points_of(truths, &u);
-    disturb(LAW_GEMM, &u, n, 0.02, rng_stream(2, "starts"), 0, 1);
-    struct fit one, many, other;
-    q.n_start = 1;
-    CHECK_OK(fit_gemm(&q, u.gemm, n, &one, &e), &e);
-    q.n_start = 12;
-    CHECK_OK(fit_gemm(&q, u.gemm, n, &many, &e), &e);
-    q.seed = 99;
-    CHECK_OK(fit_gemm(&q, u.gemm, n, &other, &e), &e);
-    for (int j = 0; j < 4; j++) {
-        CHECK_NEAR(many.v[j], truths[0].v[j], 4 * many.sd_log[j]);
-        CHECK_NEAR(other.v[j], many.v[j], 1e-4);
+    int stuck = 0;
+    for (int k = 0; k < N_LAW; k++) {
+        const struct truth *t = truths + k;
+        int64_t n = points_of(t, &u);
+        disturb(t->law, &u, n, 0.02, rng_stream(2, "starts"), 0, 1);
+        CHECK_OK(fit_law(t->law, &q, &u, n, &f, &e), &e);
+        for (int j = 0; j < t->n_par; j++) CHECK(fabs(log(f.v[j] / t->v[j])) < 4 * f.sd_log[j]);
+        double *sd = arena_array(&a, (size_t)n, sizeof *sd);
+        struct fit_data d = { n, (double *)(uintptr_t)f.size, (double *)(uintptr_t)f.measured_s,
+                              sd };
+        struct fit_form form;
+        form_of(t, &q, &d, &form);
+        struct fit_state whole = { .weight = NULL };
+        CHECK_INT(fit_solve(&form, &d, NULL, NULL, &q, &whole), 0);
+        for (unsigned corner = 0; corner < 1u << form.n_par; corner++) {
+            struct fit_state s = { .weight = NULL };
+            double from[FIT_MAX_PAR];
+            for (int j = 0; j < form.n_par; j++)
+                from[j] = log(corner >> j & 1 ? form.par[j].hi : form.par[j].lo);
+            int st = fit_solve(&form, &d, NULL, from, &q, &s);
+            stuck += st != 0 || s.cost > whole.cost * 1.01;
+            if (st == 0) CHECK(whole.cost <= s.cost * (1 + 1e-6));
+        }
     }
-    CHECK(many.in.median <= one.in.median * 1.0001);
+    printf("  single starts at corners that do not arrive: %d\n", stuck);
+    CHECK(stuck > 0);
     arena_release(&a);
 }
 
-/* Every parameter started at an edge of its bounds, with the rest at the centre of the prior. */
-TEST(fit_global_minimum_from_bad_starts)
+TEST(fit_every_seed_finds_the_same_minimum)
 {
     for (int k = 0; k < N_LAW; k++) {
         const struct truth *t = truths + k;
@@ -598,5 +612,77 @@ TEST(fit_refuses_sizes_that_are_none)
     points_of(truths, &u);
     CHECK_INT(fit_gemm(&q, u.gemm, n, &f, &e), ST_USAGE);
     CHECK_HAS(e.text, "memory rate");
+    arena_release(&a);
+}
+
+/* ---- a measured table that others have fitted */
+
+/* Column of a CSV header, from 0; -1 if there is none. */
+static int column(const char *header, const char *name)
+{
+    int at = 0;
+    for (const char *p = header; *p; at++, p += strcspn(p, ",\r\n"), p += *p == ',') {
+        size_t n = strcspn(p, ",\r\n");
+        if (n == strlen(name) && memcmp(p, name, n) == 0) return at;
+        if (n == 0) break;
+    }
+    return -1;
+}
+
+static const char *cell(const char *row, int at)
+{
+    while (at-- > 0 && row)
+        if ((row = strchr(row, ','))) row++;
+    return row ? row : "";
+}
+
+/* bf16 products of at least 1024 by 1024. Returns how many. */
+static int64_t read_gemms(FILE *in, struct fit_gemm_point *p, int64_t max)
+{
+    char header[512], row[512];
+    int64_t n = 0;
+    if (!fgets(header, sizeof header, in)) return 0;
+    int dt = column(header, "gemm_dtype"), m = column(header, "m"), cn = column(header, "n"),
+        k = column(header, "k"), t = column(header, "latency");
+    while (n < max && fgets(row, sizeof row, in)) {
+        struct law_gemm_shape s = {
+            atof(cell(row, m)), atof(cell(row, cn)), atof(cell(row, k)), 2, 2, 2
+        };
+        if (strncmp(cell(row, dt), "bfloat16", 8) != 0 || s.m > 32768 || s.n < 1024 || s.k < 1024)
+            continue;
+        p[n++] = (struct fit_gemm_point){ s, 1e-3 * atof(cell(row, t)), 0 };
+    }
+    return n;
+}
+
+/* scenarios/hardware/profiles.yaml has the fit of this table by other software (SciPy, soft-L1
+ * loss): A100, vLLM 0.14, bf16: t0 5.925 us, e_c 0.8509, e_m 0.7685, q 1.649, MAPE 8.394 %. The
+ * loss differs, so the constants need not be the same to the digit. */
+TEST_LIMIT(fit_agrees_with_an_independent_fit_of_a_measured_table, 120)
+{
+    enum { MAX = 20000 };
+    struct arena a;
+    struct fit f;
+    struct err e = { 0 };
+    FILE *in = fopen(test_data("kernels_aiconfigurator/a100_sxm/vllm-0.14.0/gemm_perf.csv"), "r");
+    if (!CHECK(in != NULL)) return;
+    arena_init(&a);
+    struct fit_gemm_point *p = arena_array(&a, MAX, sizeof *p);
+    int64_t n = read_gemms(in, p, MAX);
+    fclose(in);
+    struct fit_ask q = ask_of(&a);
+    q.peak_flop_per_s = 312e12;
+    q.mem_bytes_per_s = 2039e9;
+    q.n_fold = 5;
+    q.n_start = 4;
+    CHECK_OK(fit_gemm(&q, p, n, &f, &e), &e);
+    printf("    %s\n", fit_words(&f, &a));
+    CHECK(n > 4000);
+    CHECK_NEAR(fit_value(&f, P_GEMM_T0_S), 5.925e-6, 0.1);
+    CHECK_NEAR(fit_value(&f, P_GEMM_EC), 0.8509, 0.03);
+    CHECK_NEAR(fit_value(&f, P_GEMM_EM), 0.7685, 0.03);
+    CHECK_NEAR(fit_value(&f, P_GEMM_Q), 1.649, 0.1);
+    CHECK_NEAR(f.in.mape, 0.08394, 0.05);
+    CHECK(f.held.mape > f.in.mape && f.held.mape < 1.1 * f.in.mape);
     arena_release(&a);
 }

@@ -1,10 +1,12 @@
 /* traces/cmd_trace.c - `orrery trace`: describes, converts and synthesises request traces.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "base/stop.h"
 #include "base/units.h"
 #include "traces/cmd_trace.h"
 #include "traces/trace_priv.h"
@@ -97,9 +99,11 @@ static void print_text(const struct trace_summary *s, const char *path, const ch
     char span[40];
     units_human(UNIT_TIME, s->span_s, span, sizeof span);
     printf("%s (%s): %lld requests over %s\n", path, format, (long long)s->n, span);
-    if (s->span_s > 0)
+    if (s->span_s > 0 && isfinite(s->gap_cv_ratio))
         printf("  %-10s %.4g requests/s, coefficient of variation of gaps %.2f\n", "arrivals",
                s->rate_per_s, s->gap_cv_ratio);
+    else if (s->span_s > 0)
+        printf("  %-10s %.4g requests/s\n", "arrivals", s->rate_per_s);
     print_lengths(&s->in, "prompts");
     print_lengths(&s->out, "outputs");
     printf("  %-10s %.1f %% of prompt tokens repeat an earlier request's (%lld, with a cache "
@@ -157,7 +161,10 @@ static int make(const struct cmd *c, const char *in, const char *out, const char
     int st = trace_open(&o, NULL, (uint64_t)c->seed, &source, e);
     if (st != ST_OK) return st;
     trace_record(source, c->tpot_ns, a, &t);
-    if (t.n == 0) st = err_set(e, ST_USAGE, "%s: no request is due within the limits", out);
+    if (stop_asked())
+        st = err_set(e, ST_STOPPED, "interrupted; nothing was written");
+    else if (t.n == 0)
+        st = err_set(e, ST_USAGE, "%s: no request is due within the limits", out);
     for (int64_t i = 0; i < t.n; i++) t.row[i].t_due_ns -= t.row[i].t_due_ns % c->round_ns;
     if (st == ST_OK) st = trace_write(out, format, &t, comment, e);
     if (st == ST_OK)

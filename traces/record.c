@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/arena.h"
+#include "base/stop.h"
 #include "traces/trace_priv.h"
 
 /* Requests that have been handed out and not yet ended, soonest end on top: a binary heap. */
@@ -78,7 +79,7 @@ void trace_record(struct trace *t, int64_t tpot_ns, struct arena *a, struct trac
     int64_t cap = 0;
     *out = (struct trace_rows){ .n_class = trace_n_class(t) };
     bool more = trace_next(t, &r);
-    while (more || p.n > 0) {
+    while ((more || p.n > 0) && !stop_asked()) {
         if (p.n > 0 && (!more || p.at[0].end_ns <= r.t_due_ns)) {
             struct open ended = pending_pop(&p);
             struct trace_req next;

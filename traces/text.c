@@ -4,14 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "traces/trace_priv.h"
+
+enum { LOOK_EVERY = 1024 }; /* lines between looks at Ctrl-C */
 
 int lines_next(struct lines *l, struct text *out, struct err *e)
 {
     if (l->at == l->end) return 0;
     const char *newline = memchr(l->at, '\n', (size_t)(l->end - l->at));
     const char *stop = newline ? newline : l->end;
-    l->number++;
+    if (l->number++ % LOOK_EVERY == 0 && stop_asked()) {
+        err_set(e, ST_STOPPED, "interrupted");
+        return -1;
+    }
     *out = (struct text){ l->at, (size_t)(stop - l->at) };
     l->at = newline ? newline + 1 : l->end;
     if (out->n > TRACE_MAX_LINE) {

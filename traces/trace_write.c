@@ -12,6 +12,7 @@
 
 #include "base/arena.h"
 #include "base/outfile.h"
+#include "base/stop.h"
 #include "traces/trace_priv.h"
 
 enum { N_NAME = 1 << 14 };
@@ -206,9 +207,11 @@ int trace_write(const char *path, int format, const struct trace_rows *rows, con
     w.share = mem_zalloc((size_t)rows->n + 1, sizeof *w.share);
     explain_all(&w);
     if (!w.json) csv_header(&w, comment);
-    for (int64_t i = 0; i < rows->n; i++)
+    for (int64_t i = 0; i < rows->n && !stop_asked(); i++)
         (w.json ? json_row : csv_row)(&w, &rows->row[i], &w.share[i]);
     free(w.share);
     idmap_release(&w.name);
-    return outfile_close(&o, e);
+    if (!stop_asked()) return outfile_close(&o, e);
+    outfile_abort(&o);
+    return err_set(e, ST_STOPPED, "interrupted; nothing was written");
 }

@@ -60,6 +60,7 @@ CASES = {
                                 new_decoder_architecture=False, max_position_embeddings=128),
                    torch.bfloat16, None),
 }
+SEED = {"qwen2": 3, "falcon-mha": 5}  # where the sum of the name's letters gives near ties
 
 
 def scramble(model, gen):
@@ -83,7 +84,7 @@ def make(name):
     config, dtype, shard = CASES[name]
     out = os.path.join(HERE, name)
     shutil.rmtree(out, ignore_errors=True)
-    gen = torch.Generator().manual_seed(sum(map(ord, name)))
+    gen = torch.Generator().manual_seed(sum(map(ord, name)) + SEED.get(name, 0))
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     scramble(model, gen)

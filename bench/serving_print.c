@@ -1,0 +1,261 @@
+/* bench/serving_print.c - a measured run as text, as JSON, and the monitor's part of its run file.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/json.h"
+#include "base/units.h"
+#include "bench/serving.h"
+
+enum { N_TEXT = 40 };
+
+static const char *time_text(double s, char *buf)
+{
+    return isnan(s) ? "-" : units_human_ns(1e9 * s, buf, N_TEXT);
+}
+
+static const char *bytes_text(double bytes, char *buf)
+{
+    return units_human(UNIT_BYTES, bytes, buf, N_TEXT);
+}
+
+static double percent(double share)
+{
+    return isnan(share) ? 0 : 100 * share;
+}
+
+static double peak_bytes(void)
+{
+    struct rusage u;
+    return getrusage(RUSAGE_SELF, &u) == 0 ? 1024.0 * (double)u.ru_maxrss : NAN;
+}
+
+static struct print_in parts(const struct serving *v)
+{
+    return (struct print_in){ .s = v->s,
+                              .d = &v->d,
+                              .o = &v->outcome,
+                              .wall_s = v->wall_s,
+                              .peak_bytes = peak_bytes(),
+                              .out_path = v->o.out,
+                              .line = v->line };
+}
+
+static void print_capacity(const struct serving *v, FILE *f)
+{
+    char w[N_TEXT], k[N_TEXT], r[N_TEXT], t[N_TEXT];
+    fprintf(f,
+            "capacity    weights %s (%s %s in %s), %d KV blocks of %d tokens (%lld tokens, %s); "
+            "%s kernels\n",
+            bytes_text((double)v->weight_bytes, w), v->eo.random ? "drawn" : "read",
+            bytes_text((double)v->read_bytes, r), time_text(v->load_s, t), v->eo.m.n_block,
+            v->eo.m.block_tok, (long long)v->eo.m.n_block * v->eo.m.block_tok,
+            bytes_text((double)v->kv_bytes, k), engine_kernels(v->g));
+    if (v->s->o.hardware)
+        fprintf(f, "            hardware: %s is for simulate and not used here\n",
+                v->s->o.hardware);
+}
+
+static void print_ranks(const struct serving *v, FILE *f)
+{
+    const struct monitor *m = &v->monitor;
+    fprintf(f, "ranks        stage  layers   compute      comm      wait      host   of the rank's "
+               "time in steps\n");
+    for (int i = 0; i < v->eo.tp * v->eo.pp; i++) {
+        const struct monitor_rank *r = &m->rank[i];
+        double all = (double)(r->compute_ns + r->comm_ns + r->wait_ns + r->host_ns) / 100;
+        int stage = i / v->eo.tp;
+        if (i == 8 && v->eo.tp * v->eo.pp > 12) {
+            fprintf(f, "  ...    %d more ranks\n", v->eo.tp * v->eo.pp - 8);
+            break;
+        }
+        if (r->steps == 0) {
+            fprintf(f, "  %5d      %5d  %6d   not seen from here (another process)\n", i, stage,
+                    v->d.stage[stage].step.n_layer);
+            continue;
+        }
+        fprintf(f, "  %5d      %5d  %6d   %5.1f %%   %5.1f %%   %5.1f %%   %5.1f %%\n", i, stage,
+                v->d.stage[stage].step.n_layer, (double)r->compute_ns / all,
+                (double)r->comm_ns / all, (double)r->wait_ns / all, (double)r->host_ns / all);
+    }
+}
+
+static void print_monitor(const struct serving *v, FILE *f)
+{
+    const struct monitor *m = &v->monitor;
+    char a[N_TEXT], b[N_TEXT], c[N_TEXT];
+    print_ranks(v, f);
+    fprintf(f,
+            "monitor     %lld steps of %s; scheduling and bookkeeping %.2f %%, sampling %.2f %%; "
+            "queue %.1f on average, %lld at most\n",
+            (long long)m->steps, time_text(monitor_step_s(m), a),
+            percent(monitor_schedule_share(m)), percent(monitor_sample_share(m)),
+            monitor_queue_mean(m), (long long)m->queue_max);
+    fprintf(f, "            ");
+    if (m->allreduce_calls)
+        fprintf(f, "all-reduce %s (worst step %s); ", time_text(monitor_allreduce_s(m), b),
+                time_text(1e-9 * (double)m->allreduce_max_ns, c));
+    if (v->eo.tp * v->eo.pp > 1 && !isnan(monitor_overlap(m)))
+        fprintf(f, "communication overlapped %.0f %%; balance of ranks %.2f; ",
+                percent(monitor_overlap(m)), monitor_balance(m));
+    fprintf(f, "KV blocks filled %.0f %%\n", percent(monitor_kv_efficiency(m)));
+    fprintf(f, "anomalies   ");
+    int n = 0;
+    for (int k = 0; k < MONITOR_N_KIND; k++) {
+        const struct monitor_seen *s = &m->seen[k];
+        if (!s->windows) continue;
+        fprintf(f, "%s%s in %lld of %lld windows, worst ", n++ ? "; " : "",
+                monitor_kind_name((enum monitor_kind)k), (long long)s->windows,
+                (long long)((m->steps + m->u.o.window - 1) / m->u.o.window));
+        if (k == MONITOR_COMM)
+            fprintf(f, "%s", time_text(s->worst, a));
+        else
+            fprintf(f, "%.3g", s->worst);
+        if (s->rank >= 0) fprintf(f, " (rank %d)", s->rank);
+    }
+    fprintf(f, n ? "\n" : "none\n");
+}
+
+void serving_print(const struct serving *v, FILE *f)
+{
+    const struct metrics *m = &v->outcome.first;
+    struct print_in in = parts(v);
+    char wall[N_TEXT], peak[N_TEXT];
+    if (v->s->o.title) fprintf(f, "question    %s\n", v->s->o.title);
+    fprintf(f, "measured    %s\n            %s\n", v->line, v->outcome.workload);
+    print_capacity(v, f);
+    if (m->kept > 0)
+        print_results(&in, f);
+    else
+        fprintf(f, "results     none: no request was due after the warm-up (sim.warmup)\n");
+    print_monitor(v, f);
+    fprintf(f,
+            "requests    %lld due = %lld finished + %lld unfinished + %lld rejected%s%s%s; "
+            "Little's law holds to %.1e; digest of tokens %016llx\n",
+            (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected,
+            m->rejected ? " (" : "", m->rejected ? m->why_rejected : "", m->rejected ? ")" : "",
+            metrics_little_error(m), (unsigned long long)m->digest);
+    if (v->result.n_early)
+        fprintf(
+            f,
+            "            %lld turns were due before the answer they repeat: drawn tokens in its "
+            "place, nothing shared\n",
+            (long long)v->result.n_early);
+    fprintf(f, "run         served for %s, %s of memory\n",
+            units_human(UNIT_TIME, v->wall_s, wall, N_TEXT), bytes_text(in.peak_bytes, peak));
+    if (v->o.out) fprintf(f, "written     %s\n", v->o.out);
+}
+
+/* ---- JSON */
+
+static void put_ranks(json_t *j, const struct monitor *m)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < m->u.tp * m->u.pp; i++) {
+        const struct monitor_rank *r = &m->rank[i];
+        json_t *o = json_object();
+        json_put_i64(o, "stage", i / m->u.tp);
+        json_put_i64(o, "steps", r->steps);
+        json_put_f64(o, "compute_s", 1e-9 * (double)r->compute_ns);
+        json_put_f64(o, "comm_s", 1e-9 * (double)r->comm_ns);
+        json_put_f64(o, "wait_s", 1e-9 * (double)r->wait_ns);
+        json_put_f64(o, "host_s", 1e-9 * (double)r->host_ns);
+        json_array_append_new(list, o);
+    }
+    json_put(j, "ranks", list);
+}
+
+static void put_anomalies(json_t *j, const struct monitor *m)
+{
+    static const char *const key[] = { "high_communication_latency", "load_imbalance", "straggler",
+                                       "memory_pressure" };
+    json_t *list = json_array();
+    for (int k = 0; k < MONITOR_N_KIND; k++) {
+        if (!m->seen[k].windows) continue;
+        json_t *o = json_object();
+        json_put_text(o, "kind", key[k]);
+        json_put_i64(o, "windows", m->seen[k].windows);
+        json_put_f64(o, "worst", m->seen[k].worst);
+        json_put_i64(o, "rank", m->seen[k].rank);
+        json_array_append_new(list, o);
+    }
+    json_put(j, "anomalies", list);
+}
+
+json_t *serving_json(const struct serving *v)
+{
+    const struct monitor *m = &v->monitor;
+    struct print_in in = parts(v);
+    json_t *j = json_object();
+    json_put_text(j, "kind", "measured");
+    print_results_json(&in, j);
+    json_put_i64(j, "requests.early_turns", v->result.n_early);
+    json_put_text(j, "engine.kernels", engine_kernels(v->g));
+    json_put_i64(j, "engine.threads", v->eo.threads);
+    json_put_bool(j, "engine.random_weights", v->eo.random);
+    json_put_f64(j, "engine.load_s", v->load_s);
+    json_put_i64(j, "engine.read_bytes", v->read_bytes);
+    json_put_i64(j, "engine.weight_bytes", v->weight_bytes);
+    json_put_i64(j, "engine.kv_bytes", v->kv_bytes);
+    json_put_i64(j, "monitor.steps", m->steps);
+    json_put_f64(j, "monitor.step_s", monitor_step_s(m));
+    json_put_f64(j, "monitor.schedule_ratio", monitor_schedule_share(m));
+    json_put_f64(j, "monitor.sample_ratio", monitor_sample_share(m));
+    json_put_f64(j, "monitor.allreduce_s", monitor_allreduce_s(m));
+    json_put_f64(j, "monitor.overlap_ratio", monitor_overlap(m));
+    json_put_f64(j, "monitor.balance_ratio", monitor_balance(m));
+    json_put_f64(j, "monitor.kv_efficiency_ratio", monitor_kv_efficiency(m));
+    json_put_f64(j, "monitor.queue_mean", monitor_queue_mean(m));
+    json_put_i64(j, "monitor.queue_max", m->queue_max);
+    put_ranks(j, m);
+    put_anomalies(j, m);
+    json_put_f64(j, "wall.serve_s", v->wall_s);
+    json_put_f64(j, "wall.peak_memory_bytes", in.peak_bytes);
+    if (in.out_path) json_put_text(j, "run_file", in.out_path);
+    return j;
+}
+
+/* ---- the run file */
+
+void serving_store(struct serving *v)
+{
+    const struct monitor *m = &v->monitor;
+    struct err *e = &v->store.e;
+    h5 *f = run_h5(v->store.run);
+    const struct {
+        const char *name;
+        double v;
+    } real[] = { { "engine_load_s", v->load_s },
+                 { "monitor_step_s", monitor_step_s(m) },
+                 { "monitor_schedule_share", monitor_schedule_share(m) },
+                 { "monitor_sample_share", monitor_sample_share(m) },
+                 { "monitor_allreduce_s", monitor_allreduce_s(m) },
+                 { "monitor_overlap", monitor_overlap(m) },
+                 { "monitor_balance", monitor_balance(m) },
+                 { "monitor_kv_efficiency", monitor_kv_efficiency(m) },
+                 { "monitor_queue_mean", monitor_queue_mean(m) } };
+    const struct {
+        const char *name;
+        int64_t v;
+    } whole[] = {
+        { "engine_threads", v->eo.threads },    { "engine_random_weights", v->eo.random },
+        { "engine_read_bytes", v->read_bytes }, { "engine_weight_bytes", v->weight_bytes },
+        { "engine_kv_bytes", v->kv_bytes },     { "early_turns", v->result.n_early },
+        { "monitor_steps", m->steps },          { "monitor_queue_max", m->queue_max }
+    };
+    if (!e->status && !h5_has(f, "/summary"))
+        h5_group(f, "/summary", "estimates with their intervals", e);
+    for (size_t i = 0; i < sizeof real / sizeof *real && !e->status; i++)
+        h5_attr_f64(f, "/summary", real[i].name, real[i].v, e);
+    for (size_t i = 0; i < sizeof whole / sizeof *whole && !e->status; i++)
+        h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, e);
+    if (!e->status) h5_attr_text(f, "/summary", "engine_kernels", engine_kernels(v->g), e);
+    for (int k = 0; k < MONITOR_N_KIND && !e->status; k++) {
+        static const char *const name[] = { "anomaly_communication", "anomaly_imbalance",
+                                            "anomaly_straggler", "anomaly_memory" };
+        h5_attr_i64(f, "/summary", name[k], m->seen[k].windows, e);
+    }
+    if (!e->status && v->failed != ST_OK)
+        h5_attr_text(f, "/summary", "ended_early", v->failure.text, e);
+}

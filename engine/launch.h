@@ -1,0 +1,30 @@
+/* engine/launch.h - how this process was started: alone, or as one rank under mpirun or srun.
+ *
+ * A command that runs ranks calls launch_start when its options are read, runs engine_follow where
+ * `follows` says so and its own work elsewhere (on rank 0, or alone), and ends with launch_end. All
+ * processes read the same command line; messages come from one of them.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_LAUNCH_H
+#define ENGINE_LAUNCH_H
+
+#include <stdbool.h>
+
+#include "engine/comm.h"
+
+enum launch_comm { LAUNCH_AUTO, LAUNCH_THREAD, LAUNCH_MPI };
+#define LAUNCH_WORDS "auto thread mpi"
+
+struct launch {
+    struct comm_mpi *mpi; /* NULL: ranks are threads */
+    bool follows;         /* not rank 0 */
+};
+
+/* auto: processes where a launcher has started more than one. Errors: ST_USAGE when that cannot be;
+ * those of comm_mpi_open. */
+int launch_start(struct launch *l, enum launch_comm how, struct err *e);
+void launch_end(struct launch *l);
+/* Whether this process is the one to say what is wrong; between start and end, or before start with
+ * a zeroed struct. */
+bool launch_speaks(const struct launch *l);
+
+#endif

@@ -1,0 +1,71 @@
+/* engine/model.h - one rank's shard of a model, and its forward pass.
+ *
+ * Weights live in the backend; q, k and v are one matrix, so are gate and up. Row-parallel matrices
+ * (attention output, MLP down) give partial sums that an all-reduce over the tp ranks adds: two a
+ * layer, one where attention and MLP run in parallel. Embedding and head are split by vocabulary.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_MODEL_H
+#define ENGINE_MODEL_H
+
+#include "engine/backend.h"
+#include "engine/comm.h"
+#include "engine/shard.h"
+#include "engine/spec.h"
+#include "engine/weights.h"
+
+#define MODEL_WEIGHT_WORDS "auto f32 bf16 int8"
+enum model_weight { MODEL_AUTO, MODEL_F32, MODEL_BF16, MODEL_INT8 };
+
+struct model_opts {
+    enum model_weight weight; /* auto: bf16 checkpoints stay bf16, others become f32 */
+    enum backend_type kv;     /* f32 or bf16 */
+    int32_t n_block, block_tok;
+    int32_t max_tok; /* rows of a step */
+    int32_t max_out; /* rows of a step whose logits are wanted */
+    int32_t max_ctx; /* positions */
+};
+
+struct model_layer {
+    struct backend_norm norm_attn, norm_mlp; /* of parallel layers with one norm, the first */
+    struct backend_norm norm_q, norm_k;      /* weight NULL: none */
+    struct backend_mat *qkv, *o, *up, *down; /* up: gate rows, then up rows, where gated */
+    float *qkv_bias, *o_bias, *up_bias, *down_bias; /* NULL: none */
+    struct backend_kv *kv;
+};
+
+struct model {
+    const struct spec *spec;
+    struct shard s;
+    struct model_opts o;
+    struct backend *b;
+    struct comm *tp;
+    struct model_layer *layer; /* [s.n_layer] */
+    struct backend_mat *embed, *head;
+    struct backend_norm norm;
+    float *cs; /* [max_ctx][2][head_dim / 2] */
+    float *x, *h, *qkv, *att, *up, *act, *out, *pick, *logits;
+    int64_t weight_bytes, kv_bytes, read_bytes; /* read_bytes: of the checkpoint */
+    double load_s;
+};
+
+/* A step's work, the same on every rank. All host memory, the caller's. */
+struct model_step {
+    int32_t n_tok, n_seq, n_out;
+    const int32_t *tok;            /* [n_tok] */
+    const int32_t *pos;            /* [n_tok] */
+    const struct backend_seq *seq; /* [n_seq] */
+    const int32_t *out;            /* [n_out] rows whose logits are wanted */
+};
+
+/* Loads the shard. The backend must be fresh; it owns all memory, so there is no release but its
+ * close and model_release for the little that is on the host. Errors: those of weights_fetch; out of
+ * memory. m keeps spec, b and tp. */
+int model_load(struct model *m, const struct weights *w, struct err *e);
+void model_release(struct model *m);
+
+/* The stage's part of a step. x [n_tok][hidden] is m->x: read unless this is the first stage, written
+ * for the next one; on the last stage logits [n_out][s.n_vocab] of this rank are in m->logits.
+ * Errors: ST_DEVICE from the communicator. */
+int model_forward(struct model *m, const struct model_step *s, struct err *e);
+
+#endif

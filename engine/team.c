@@ -1,0 +1,118 @@
+/* engine/team.c - fork and join over threads that stay.
+ * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* pthread_setaffinity_np */
+#include "engine/team.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "base/arena.h"
+#include "engine/bell.h"
+
+struct worker {
+    struct team *team;
+    struct bell bell;
+    bell_count done; /* calls this worker has finished */
+    pthread_t id;
+    int part;
+};
+
+struct team {
+    int n, n_started, first_cpu;
+    cpu_set_t before; /* where the caller could run */
+    bool pinned;
+    team_fn fn;
+    void *arg;
+    uint64_t calls;
+    bell_count go;
+    atomic_bool stop, never;
+    struct bell bell;      /* the caller's */
+    struct worker *worker; /* [n - 1] */
+};
+
+static void pin(int nth)
+{
+    cpu_set_t may, one;
+    if (nth < 0 || sched_getaffinity(0, sizeof may, &may) != 0) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &may) || nth-- > 0) continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+        return;
+    }
+}
+
+static void *work(void *p)
+{
+    struct worker *w = p;
+    struct team *t = w->team;
+    pin(t->first_cpu < 0 ? -1 : t->first_cpu + w->part);
+    for (uint64_t call = 1; bell_wait(&w->bell, &t->go, call, &t->stop); call++) {
+        t->fn(t->arg, w->part, t->n);
+        bell_advance(&w->done, call);
+        bell_ring(&t->bell);
+    }
+    return NULL;
+}
+
+struct team *team_open(int n, int first_cpu, int spin_max, struct err *e)
+{
+    struct team *t = mem_zalloc(1, sizeof *t);
+    t->n = n;
+    t->first_cpu = first_cpu;
+    t->worker = n > 1 ? mem_zalloc((size_t)n - 1, sizeof *t->worker) : NULL;
+    bell_init(&t->bell, spin_max);
+    for (int i = 0; i < n - 1; i++) {
+        struct worker *w = &t->worker[i];
+        w->team = t;
+        w->part = i + 1;
+        bell_init(&w->bell, spin_max);
+        if (pthread_create(&w->id, NULL, work, w) != 0) {
+            bell_release(&w->bell);
+            team_close(t);
+            err_set(e, ST_DEVICE, "the system refuses a thread");
+            return NULL;
+        }
+        t->n_started++;
+    }
+    /* Last: workers inherit the mask of their creator. */
+    t->pinned = first_cpu >= 0 && sched_getaffinity(0, sizeof t->before, &t->before) == 0;
+    if (t->pinned) pin(first_cpu);
+    return t;
+}
+
+void team_close(struct team *t)
+{
+    if (!t) return;
+    atomic_store(&t->stop, true);
+    for (int i = 0; i < t->n_started; i++) {
+        bell_ring(&t->worker[i].bell);
+        pthread_join(t->worker[i].id, NULL);
+        bell_release(&t->worker[i].bell);
+    }
+    if (t->pinned) pthread_setaffinity_np(pthread_self(), sizeof t->before, &t->before);
+    bell_release(&t->bell);
+    free(t->worker);
+    free(t);
+}
+
+int team_size(const struct team *t)
+{
+    return t->n;
+}
+
+void team_run(struct team *t, team_fn fn, void *arg)
+{
+    if (t->n == 1) {
+        fn(arg, 0, 1);
+        return;
+    }
+    t->fn = fn;
+    t->arg = arg;
+    bell_advance(&t->go, ++t->calls);
+    for (int i = 0; i < t->n - 1; i++) bell_ring(&t->worker[i].bell);
+    fn(arg, 0, t->n);
+    for (int i = 0; i < t->n - 1; i++) bell_wait(&t->bell, &t->worker[i].done, t->calls, &t->never);
+}

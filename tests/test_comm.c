@@ -1,0 +1,265 @@
+/* tests/test_comm.c - the thread communicator: sums, order, messages, failure; life of processes.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "engine/bell.h"
+#include "engine/comm.h"
+#include "engine/comm_watch.h"
+#include "engine/team.h"
+#include "tests/comm_check.h"
+#include "tests/test.h"
+
+struct job {
+    struct comm_thread *t;
+    int rank;
+    void (*fn)(struct job *);
+    int st;
+    struct err e;
+    long wrong;
+};
+
+static void *call(void *p)
+{
+    struct job *j = p;
+    j->fn(j);
+    return NULL;
+}
+
+/* fn on every rank of tp x pp; the jobs, for the caller to look at and free. */
+static struct job *on_all(struct comm_thread *t, int n, void (*fn)(struct job *))
+{
+    struct job *j = mem_zalloc((size_t)n, sizeof *j);
+    pthread_t *id = mem_zalloc((size_t)n, sizeof *id);
+    for (int i = 0; i < n; i++) {
+        j[i] = (struct job){ .t = t, .rank = i, .fn = fn };
+        if (pthread_create(&id[i], NULL, call, &j[i]) != 0) abort();
+    }
+    for (int i = 0; i < n; i++) pthread_join(id[i], NULL);
+    free(id);
+    return j;
+}
+
+static void sums(struct job *j)
+{
+    j->wrong = comm_check_sums(comm_thread_world(j->t, j->rank), 40, 1000, &j->e);
+}
+
+static void check_all(struct job *j, int n)
+{
+    for (int i = 0; i < n; i++) {
+        CHECK_INT(j[i].st, ST_OK);
+        CHECK_INT(j[i].wrong, 0);
+    }
+    free(j);
+}
+
+/* Bits, on every rank, of the tree in rank order; also with more ranks than processors, asleep. */
+TEST(comm_allreduce_is_the_tree_in_rank_order_on_all_ranks)
+{
+    static const int ranks[] = { 1, 2, 3, 4, 5, 8 };
+    for (size_t k = 0; k < sizeof ranks / sizeof *ranks; k++)
+        for (int spin = 0; spin <= 2000; spin += 2000) {
+            struct comm_thread *t = comm_thread_open(ranks[k], 1, spin, NULL);
+            check_all(on_all(t, ranks[k], sums), ranks[k]);
+            comm_thread_close(t);
+        }
+}
+
+static void others(struct job *j)
+{
+    j->wrong =
+        comm_check_others(comm_thread_world(j->t, j->rank), comm_thread_tp(j->t, j->rank), &j->e);
+}
+
+TEST(comm_gathers_within_the_stage_and_broadcasts_to_the_world)
+{
+    struct comm_thread *t = comm_thread_open(2, 3, 50, NULL);
+    check_all(on_all(t, 6, others), 6);
+    comm_thread_close(t);
+}
+
+static void pipeline(struct job *j)
+{
+    j->wrong = comm_check_messages(comm_thread_world(j->t, j->rank), &j->e);
+}
+
+TEST(comm_messages_arrive_whole_and_in_order)
+{
+    struct comm_thread *t = comm_thread_open(1, 4, 100, NULL);
+    for (int r = 0; r < 4; r++) comm_thread_reserve(t, r, (r + 1) % 4, COMM_CHECK_BYTES);
+    check_all(on_all(t, 4, pipeline), 4);
+    comm_thread_close(t);
+}
+
+static void one_fails(struct job *j)
+{
+    struct comm *c = comm_thread_world(j->t, j->rank);
+    float x[4] = { 0 };
+    size_t bytes = sizeof x;
+    j->st = comm_barrier(c, &j->e);
+    if (j->rank == 2)
+        comm_fail(c, "out of memory");
+    else if (j->rank == 0)
+        j->st = comm_recv(c, 1, x, &bytes, &j->e);
+    else
+        j->st = comm_allreduce(c, x, 4, &j->e);
+    if (j->rank != 2) j->wrong = comm_barrier(c, NULL) == ST_OK; /* and it stays broken */
+}
+
+TEST(comm_a_failing_rank_wakes_all_others_with_its_reason)
+{
+    struct comm_thread *t = comm_thread_open(4, 1, 10, NULL);
+    comm_thread_reserve(t, 1, 0, 64);
+    struct job *j = on_all(t, 4, one_fails);
+    for (int i = 0; i < 4; i++) {
+        CHECK_INT(j[i].st, i == 2 ? ST_OK : ST_DEVICE);
+        CHECK_INT(j[i].wrong, 0);
+        CHECK_TEXT(j[i].e.text, i == 2 ? "" : "rank 2: out of memory");
+    }
+    free(j);
+    comm_thread_close(t);
+}
+
+static void talks_wrong(struct job *j)
+{
+    j->wrong = comm_check_misfits(comm_thread_world(j->t, j->rank), &j->e);
+}
+
+TEST(comm_refuses_messages_that_do_not_fit)
+{
+    struct err e = { 0 };
+    struct comm_thread *t = comm_thread_open(2, 1, 10, NULL);
+    comm_thread_reserve(t, 0, 1, 64);
+    check_all(on_all(t, 2, talks_wrong), 2);
+    comm_thread_close(t);
+    CHECK(comm_thread_open(0, 1, 0, &e) == NULL);
+    CHECK_HAS(e.text, "ranks");
+}
+
+/* ---- life of processes */
+
+enum { WATCHED = 4, PATIENCE_MS = 20000 };
+enum end { END_WELL, END_KILLED, END_SAYS };
+
+/* What rank `rank` of a watch sees when rank `who` ends that way; 0 when it is as it should be. */
+static int watched(int rank, int who, enum end how, struct comm_watch *w)
+{
+    char want[100];
+    struct err e = { 0 };
+    if (!w || (rank == 0 && comm_watch_gather(w, &e) != ST_OK)) return 10;
+    if (how == END_KILLED && rank == who) raise(SIGKILL);
+    if (how == END_SAYS && rank == who) comm_watch_fail(w, who, "out of memory");
+    for (int ms = 0; how != END_WELL && !comm_watch_failed(w) && ms < PATIENCE_MS; ms++)
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    bool failed = comm_watch_failed(w), orphan = comm_watch_orphan(w);
+    if (failed) comm_watch_why(w, &e);
+    comm_watch_close(w, PATIENCE_MS);
+    if (failed != (how != END_WELL)) return 11;
+    if (orphan != (how == END_KILLED && who == 0 && rank != 0)) return 12;
+    snprintf(want, sizeof want, "rank %d: %s", who,
+             how == END_SAYS ? "out of memory" : "its process has ended");
+    return failed && strcmp(e.text, want) != 0 ? 13 : 0;
+}
+
+/* Ranks of a watch as processes; how many ended otherwise than they should. */
+static int watch_ends(int who, enum end how)
+{
+    char place[COMM_WATCH_PLACE];
+    pid_t id[WATCHED];
+    int wrong = 0, st;
+    struct comm_watch *w = comm_watch_listen(WATCHED, true, place, NULL);
+    if (!w) SKIP("no loopback interface");
+    for (int rank = 0; rank < WATCHED; rank++) {
+        if ((id[rank] = fork()) != 0) continue;
+        if (rank == 0) _exit(watched(0, who, how, w));
+        comm_watch_close(w, 0); /* its copy */
+        _exit(watched(rank, who, how, comm_watch_join(rank, place, NULL)));
+    }
+    comm_watch_close(w, 0);
+    for (int rank = 0; rank < WATCHED; rank++) {
+        waitpid(id[rank], &st, 0);
+        bool killed = how == END_KILLED && rank == who;
+        bool fine = killed ? WIFSIGNALED(st) : WIFEXITED(st) && WEXITSTATUS(st) == 0;
+        if (!fine) printf("rank %d ended with %x\n", rank, (unsigned)st);
+        wrong += !fine;
+    }
+    return wrong;
+}
+
+TEST(comm_watch_a_killed_process_is_named_to_all)
+{
+    CHECK_INT(watch_ends(2, END_KILLED), 0);
+    CHECK_INT(watch_ends(0, END_KILLED), 0);
+}
+
+TEST(comm_watch_a_failure_reaches_all_with_its_reason)
+{
+    CHECK_INT(watch_ends(3, END_SAYS), 0);
+    CHECK_INT(watch_ends(0, END_SAYS), 0);
+}
+
+TEST(comm_watch_an_end_in_good_order_is_no_failure)
+{
+    CHECK_INT(watch_ends(-1, END_WELL), 0);
+}
+
+/* Who does not know the secret, or says nothing, is not taken for a rank. */
+TEST(comm_watch_sends_strangers_away)
+{
+    char place[COMM_WATCH_PLACE], wrong[COMM_WATCH_PLACE];
+    struct comm_watch *w = comm_watch_listen(2, true, place, NULL);
+    if (!w) SKIP("no loopback interface");
+    snprintf(wrong, sizeof wrong, "%s", place);
+    wrong[0] = place[0] == 'a' ? 'b' : 'a';
+    struct comm_watch *stranger = comm_watch_join(1, wrong, NULL);
+    struct comm_watch *no_rank = comm_watch_join(7, place, NULL);
+    struct comm_watch *friend = comm_watch_join(1, place, NULL);
+    CHECK(stranger && no_rank && friend);
+    CHECK_INT(comm_watch_gather(w, NULL), ST_OK);
+    CHECK(!comm_watch_failed(w));
+    CHECK(!comm_watch_failed(friend));
+    comm_watch_close(stranger, 0);
+    comm_watch_close(no_rank, 0);
+    CHECK(!comm_watch_failed(w));
+    comm_watch_close(friend, 0);
+    comm_watch_close(w, 0);
+}
+
+TEST(comm_watch_says_that_nobody_listens)
+{
+    char place[COMM_WATCH_PLACE];
+    struct err e = { 0 };
+    struct comm_watch *w = comm_watch_listen(2, true, place, NULL);
+    if (!w) SKIP("no loopback interface");
+    comm_watch_close(w, 0);
+    CHECK(comm_watch_join(1, place, &e) == NULL);
+    CHECK_TEXT(e.text, "rank 1 cannot reach rank 0");
+}
+
+static void add_part(void *arg, int part, int n_part)
+{
+    int *x = arg;
+    for (int i = part; i < 97; i += n_part) x[i]++;
+}
+
+TEST(team_runs_every_part_once_a_call)
+{
+    for (int n = 1; n <= 5; n++)
+        for (int spin = 0; spin <= 500; spin += 500) {
+            int x[97] = { 0 };
+            struct team *t = team_open(n, -1, spin, NULL);
+            CHECK_INT(team_size(t), n);
+            for (int k = 0; k < 50; k++) team_run(t, add_part, x);
+            team_close(t);
+            for (int i = 0; i < 97; i++) CHECK_INT(x[i], 50);
+        }
+}

@@ -1,0 +1,159 @@
+/* tests/test_mpi.c - ranks as processes under mpirun: sums, tokens, failures, the command line.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/test.h"
+
+static char out[1 << 16], err[1 << 16];
+
+/* tests/ranks, or another program of this build. */
+static const char *program(const char *name)
+{
+    static char path[2][1024];
+    static int at;
+    char *p = path[at++ % 2];
+    ssize_t n = readlink("/proc/self/exe", p, sizeof path[0] - 64);
+    if (n < 0) SKIP("no /proc");
+    p[n] = 0;
+    char *slash = strrchr(p, '/');
+    snprintf(slash + 1, 64, "%s", name);
+    if (access(p, X_OK) != 0) SKIP("not built: make tests");
+    return p;
+}
+
+/* Ends long before its limit, or something waits for ever. What sanitizers find inside Open MPI, which
+ * was not built for them (memory kept until exit, orders of its own locks), is left out. */
+static int mpirun(int n, const char *command)
+{
+    char cmd[3000];
+    if (test_run("mpirun --version", out, sizeof out, NULL, 0) != 0 || !strstr(out, "Open MPI"))
+        SKIP("no mpirun of Open MPI (openmpi-bin)");
+    snprintf(cmd, sizeof cmd,
+             "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+             "ASAN_OPTIONS=detect_leaks=0:$ASAN_OPTIONS "
+             "TSAN_OPTIONS=ignore_noninstrumented_modules=1:$TSAN_OPTIONS "
+             "timeout -k 1 30 mpirun --oversubscribe --bind-to none -n %d %s",
+             n, command);
+    int rc = test_run(cmd, out, sizeof out, err, sizeof err);
+    if (strstr(err, "this build has no MPI")) SKIP("built without Open MPI (libopenmpi-dev)");
+    return rc;
+}
+
+static int ranks(int n, const char *args)
+{
+    char command[1200];
+    snprintf(command, sizeof command, "%s %s", program("ranks"), args);
+    return mpirun(n, command);
+}
+
+/* Bits of sums, messages, and greedy tokens of all golden cases for all divisions into n. */
+static void checked(int n)
+{
+    char want[64];
+    snprintf(want, sizeof want, "%d ranks: 0 wrong\n", n);
+    CHECK_INT(ranks(n, "check"), 0);
+    CHECK_TEXT(out, want);
+}
+
+TEST(mpi_2_ranks_add_and_generate_as_threads_do)
+{
+    checked(2);
+}
+
+TEST(mpi_3_ranks_add_as_threads_do)
+{
+    checked(3);
+}
+
+TEST(mpi_4_ranks_add_and_generate_as_threads_do)
+{
+    checked(4);
+}
+
+TEST(mpi_8_ranks_add_and_generate_as_threads_do)
+{
+    checked(8);
+}
+
+/* Rank k kills itself in the middle of a step. */
+static void killed(int k)
+{
+    char args[600], want[64], name[32], saved[200] = "";
+    snprintf(name, sizeof name, "saved-%d", k);
+    const char *path = test_path(name);
+    snprintf(args, sizeof args, "kill %d %s", k, path);
+    snprintf(want, sizeof want, "ranks: rank %d: its process has ended\n", k);
+    int rc = ranks(4, args);
+    CHECK(rc != 0 && rc != 124); /* 124: it had to be stopped */
+    CHECK_HAS(err, want);
+    FILE *f = fopen(path, "r");
+    if (f) {
+        CHECK(fgets(saved, sizeof saved, f) != NULL);
+        fclose(f);
+    }
+    snprintf(want, sizeof want, "saved after: rank %d: its process has ended\n", k);
+    CHECK_TEXT(saved, k == 0 ? "" : want);
+}
+
+TEST(mpi_a_killed_rank_ends_all_with_its_number_and_rank_0_may_save)
+{
+    killed(1);
+    killed(3);
+}
+
+TEST(mpi_without_rank_0_the_others_end_and_say_so)
+{
+    killed(0);
+}
+
+TEST(mpi_a_rank_that_fails_gives_its_reason)
+{
+    CHECK_INT(ranks(2, "backend 1"), 5);
+    CHECK_HAS(err, "ranks: rank 1: the device is on fire\n");
+    CHECK_INT(ranks(2, "backend 0"), 5);
+    CHECK_HAS(err, "ranks: rank 0: the device is on fire\n");
+}
+
+/* ---- the command line */
+
+#define GENERATE "engine generate --model=llama-25m --random-weights=1 --tokens=1,2,3 --max-new=8 "
+
+static int orrery(int n, const char *args)
+{
+    char command[1200];
+    snprintf(command, sizeof command, "%s %s", program("../orrery"), args);
+    return n ? mpirun(n, command) : test_run(command, out, sizeof out, err, sizeof err);
+}
+
+TEST(mpi_the_command_prints_what_threads_print)
+{
+    char want[200];
+    CHECK_INT(orrery(0, GENERATE "--tp=2 --pp=2"), 0);
+    snprintf(want, sizeof want, "%.190s", out);
+    CHECK_INT(orrery(4, GENERATE "--tp=2 --pp=2"), 0);
+    CHECK_TEXT(out, want);
+    CHECK_INT(orrery(2, GENERATE "--pp=2 --comm=mpi"), 0);
+    CHECK_TEXT(out, want);
+}
+
+/* Nothing but one sentence of ours; mpirun has its own to say. */
+static void complains(int n, const char *args, const char *sentence)
+{
+    CHECK_INT(orrery(n, args), 2);
+    const char *first = strstr(err, "orrery engine: ");
+    CHECK_HAS(err, sentence);
+    CHECK(first && !strstr(first + 1, "orrery engine: "));
+    CHECK_TEXT(out, "");
+}
+
+TEST(mpi_wrong_input_is_named_once)
+{
+    complains(3, GENERATE "--tp=2", "orrery engine: tp 2 x pp 1 is 2 ranks, but ");
+    complains(2, GENERATE "--tp=2 --comm=thread", "each of which would run all ranks");
+    complains(2, GENERATE "--tpp=2", "did you mean 'tp'");
+    complains(2, "engine generate --model=llama-25m --random-weights=1 --tokens=99999999 --tp=2",
+              "vocabulary");
+}
