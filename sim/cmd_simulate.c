@@ -132,6 +132,11 @@ static int one(struct call *k, struct scenario *s, struct err *e)
     struct print_in in = { .s = s, .d = &d, .o = &o, .out_path = k->c.out };
     int st = scenario_deploy(s, &d, e);
     if (st != ST_OK) return st;
+    if (s->policy.max_model_len > d.arch.max_ctx) /* engines allow it when told to */
+        fprintf(stderr,
+                "orrery simulate: note: policy.max_model_len is past the %d tokens that the model "
+                "was made for\n",
+                d.arch.max_ctx);
     if (k->c.out && (st = store_begin(&k->store, k->c.out, s->o.steps, e)) != ST_OK) return st;
     st = run_scenario(k, s, k->c.out != NULL, &d, &o, &in.wall_s, e);
     if (st == ST_OK && k->c.out) {

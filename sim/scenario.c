@@ -316,11 +316,6 @@ int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e)
         scenario_request(s, s->hw ? s->hw : &named, &q);
         st = deploy_init(&q, s->arena, out, e);
     }
-    if (st == ST_OK && s->policy.max_model_len > out->arch.max_ctx)
-        st =
-            err_set(e, ST_USAGE,
-                    "policy.max_model_len: %lld tokens are more than the %d of the model's context",
-                    (long long)s->policy.max_model_len, out->arch.max_ctx);
     for (int i = 0; st == ST_OK && i < s->n_profile; i++)
         st = profile_set(&out->profile, s->profile[i].name, s->profile[i].v, e);
     bool sync = st == ST_OK && s->policy.policy == SCHED_VLLM && out->n_stage == 1 &&
