@@ -102,9 +102,9 @@ golden: $B/tests/run $B/orrery
 	./$B/tests/run --write-golden
 # libpciaccess, which hwloc may load, keeps what it has allocated
 san:
-	@HWLOC_PLUGINS_BLACKLIST=hwloc_pci.so $(SUB) SAN=1 $(call BESIDE,san) tests
+	@ORRERY_TEST_SLOW=5 HWLOC_PLUGINS_BLACKLIST=hwloc_pci.so $(SUB) SAN=1 $(call BESIDE,san) tests
 tsan:
-	@$(SUB) SAN=thread $(call BESIDE,tsan) tsan-run
+	@ORRERY_TEST_SLOW=10 $(SUB) SAN=thread $(call BESIDE,tsan) tsan-run
 tsan-run: $B/tests/run $B/tests/ranks $B/orrery
 	@./$B/tests/run test_comm test_engine.c mpi_2_ranks mpi_a_killed test_pool
 fuzz:

@@ -100,7 +100,7 @@ TEST(engine_matches_transformers_in_bf16)
 
 /* Every division that fits: 4 layers, 4 or 8 heads; KV heads split, or replicated where there are
  * fewer than ranks. Chunks of 7 tokens cut prompts off block boundaries. */
-TEST(engine_greedy_tokens_are_the_same_for_all_divisions)
+TEST_LIMIT(engine_greedy_tokens_are_the_same_for_all_divisions, 300)
 {
     for (int tp = 1; tp <= 4; tp *= 2)
         for (int pp = 1; pp <= 4; pp *= 2) each_case(engine_env_opts("", tp, pp), 7, 1e-4, true);
