@@ -212,8 +212,8 @@ static void advice(const struct verify_report *r, struct verify_doc *d)
         [VERIFY_LATENCY] = "latency: plans that hold the SLO first, then by mean end-to-end time",
         [VERIFY_THROUGHPUT] = "throughput: output tokens per second",
         [VERIFY_COST] =
-            "cost: USD (mean rent of the GPUs used, a node's shared out among its GPUs; without a "
-            "rent GPU seconds) per million output tokens",
+            ("cost: USD (mean rent of the GPUs used, a node's shared out among its GPUs; without a "
+             "rent GPU seconds) per million output tokens"),
     };
     struct arena *a = d->a;
     verify_doc_head(d, "Advice: TP, PP and DP for the GPUs at hand");

@@ -36,8 +36,8 @@ TEST(evqueue_agrees_with_a_plain_array)
         int32_t i = (int32_t)rng_below(r, k++, N);
         uint64_t what = rng_below(r, k++, 10);
         if (what < 5) {
-            plain[i] =
-                (struct ev){ (int64_t)rng_below(r, k++, 30), (int64_t)rng_below(r, k++, 3), i };
+            int64_t t_ns = (int64_t)rng_below(r, k++, 30), tie = (int64_t)rng_below(r, k++, 3);
+            plain[i] = (struct ev){ t_ns, tie, i };
             there[i] = true;
             evqueue_set(&q, i, plain[i].t_ns, plain[i].tie);
         } else if (what < 7) {
