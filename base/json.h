@@ -20,7 +20,7 @@ void json_put_text(json_t *j, const char *path,
 void json_put_bool(json_t *j, const char *path, bool v);
 void json_put(json_t *j, const char *path, json_t *stolen);
 struct doc;
-json_t *json_of_doc(const struct doc *d); /* its scalars stay text */
+json_t *json_of_doc(const struct doc *d);  /* its scalars stay text */
 void json_print(const json_t *j, FILE *f); /* indent 2, newline at the end */
 
 #endif

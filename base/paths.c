@@ -49,7 +49,7 @@ int paths_find(const char *relative, char *buf, size_t n, struct err *e)
         known && fits(snprintf(share, sizeof share, "%s/../share/orrery", exe), sizeof share);
     const char *places[5] = { home && *home ? home : NULL, known ? exe : NULL,
                               moved ? share : NULL /* installed, wherever that was moved to */,
-                              PATHS_PREFIX "/share/orrery", "." };
+                              (PATHS_PREFIX "/share/orrery"), "." };
     utf8_quote(relative, shown, sizeof shown);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (!places[i] || *relative == '/') continue;

@@ -10,6 +10,7 @@
 
 #include "base/arena.h"
 #include "base/progress.h"
+#include "base/stop.h"
 #include "engine/model.h"
 
 enum { BOUNCE_BYTES = 4 << 20, NAME_BYTES = 128 };
@@ -384,7 +385,8 @@ int model_load(struct model *m, const struct weights *w, struct err *e)
     int st = load_ends(&l);
     for (int i = 0; i < m->s.n_layer && st == ST_OK; i++) {
         l.layer = m->s.layer0 + i;
-        st = load_layer(&l, &m->layer[i]);
+        if (stop_asked()) st = err_set(e, ST_STOPPED, "interrupted while loading");
+        if (st == ST_OK) st = load_layer(&l, &m->layer[i]);
     }
     if (st == ST_OK) st = activations(&l);
     if (st == ST_OK) st = rope_table(&l);

@@ -195,7 +195,7 @@ int safetensors_open(struct safetensors *s, const char *path, struct arena *a, s
 {
     struct stat info;
     *s = (struct safetensors){ .path = path };
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for a pipe */
     if (fd < 0) return err_set(e, ST_IO, "cannot open %s: %s", path, strerror(errno));
     void *map = MAP_FAILED;
     int st = ST_OK;

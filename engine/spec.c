@@ -75,6 +75,10 @@ static int read_rest(const struct doc *map, struct spec *s, struct err *e)
     int st = ST_OK;
     if (s->a.n_expert > 0)
         st = err_set(e, ST_USAGE, "%s: the engine runs dense models only, not experts", map->file);
+    else if (doc_get(map, "quantization_config"))
+        st = err_set(e, ST_USAGE,
+                     "%s: quantization_config: the engine reads f32, f16 and bf16 weights only",
+                     map->file);
     /* Falcon's early files have no key "alibi": it is false by default. */
     else if (falcon && is_true(map, "alibi"))
         st = err_set(e, ST_USAGE, "%s: alibi: the engine has rotary positions only", map->file);

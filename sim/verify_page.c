@@ -103,7 +103,7 @@ static void answer(const struct verify_report *r, struct verify_doc *d)
                                  r->compatible ? "COMPATIBLE" : "NOT COMPATIBLE", r->score, fails,
                                  c->n_check, warns,
                                  simulated ? ""
-                                 : fails   ? "; not simulated, as it cannot run"
+                                 : fails   ? "; so not simulated"
                                            : "; not simulated"));
     if (!fails && !warns) return;
     verify_doc_head(d, fails ? "What is wrong" : "What to know");

@@ -317,7 +317,8 @@ TEST(simulate_interrupted_leaves_nothing)
                  "kill -TERM $p; %s wait $p; echo $?",
                  bin, test_path("stop.h5"), test_dir(), signals == 2 ? "kill -TERM $p;" : "");
         CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
-        if (!CHECK(strcmp(out, "130\n") == 0 || strcmp(out, "143\n") == 0)) fprintf(stderr, "%s%s", out, err);
+        if (!CHECK(strcmp(out, "130\n") == 0 || strcmp(out, "143\n") == 0))
+            fprintf(stderr, "%s%s", out, err);
         CHECK_INT(n_files("stop.h5"), 0);
     }
 }

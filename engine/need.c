@@ -1,0 +1,63 @@
+/* engine/need.c - see need.h. SPDX-License-Identifier: Apache-2.0 */
+#include "engine/need.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+double need_weight_bytes(const struct spec *s, const struct model_opts *o)
+{
+    /* int8: a byte and a scale of two bytes a group; auto: at least 16 bits */
+    static const double each[] = { 2, 4, 2, 1.03 };
+    return (double)arch_params(&s->a) * each[o->weight];
+}
+
+double need_kv_bytes(const struct spec *s, const struct model_opts *o)
+{
+    double tok = (double)o->n_block * o->block_tok;
+    return tok * 2 * s->a.n_layer * s->a.n_kv_head * s->a.head_dim * (o->kv == BACKEND_F32 ? 4 : 2);
+}
+
+static double available_bytes(void)
+{
+    char line[128];
+    double kib = NAN;
+    FILE *f = fopen("/proc/meminfo", "r");
+    while (f && isnan(kib) && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lf kB", &kib) != 1) kib = NAN;
+    if (f) fclose(f);
+    return 1024 * kib;
+}
+
+int need_memory(const struct spec *s, const struct model_opts *o, double share, struct err *e)
+{
+    double w = share * need_weight_bytes(s, o), kv = share * need_kv_bytes(s, o);
+    double there = available_bytes();
+    if (!(w + kv > there)) return ST_OK;
+    return err_set(
+        e, ST_USAGE,
+        "%s needs %.1f GB for weights and %.1f GB for KV; %.1f GB of memory are available",
+        s->a.name, 1e-9 * w, 1e-9 * kv, 1e-9 * there);
+}
+
+static bool besides(const char *name, bool tied)
+{
+    return strstr(name, "rotary_emb.inv_freq") || (tied && strcmp(name, "lm_head.weight") == 0);
+}
+
+int need_parameters(const struct spec *s, const struct weights *w, struct err *e)
+{
+    int64_t held = 0, wanted = arch_params(&s->a);
+    if (w->random) return ST_OK;
+    for (int i = 0; i < w->n_tensor; i++) {
+        const struct safetensor *t = w->tensor[i];
+        int elt = safetensors_elt_bytes(t->dtype);
+        if (!besides(t->name, s->a.tied) && elt > 0) held += t->bytes / elt;
+    }
+    if (held <= wanted) return ST_OK;
+    return err_set(e, ST_USAGE,
+                   "%s: the checkpoint holds %" PRId64
+                   " parameters, but config.json describes a model of %" PRId64,
+                   w->path, held, wanted);
+}

@@ -1,0 +1,21 @@
+/* engine/need.h - checked before a rank starts: that the memory is there, and that a checkpoint holds
+ * what its config.json describes. SPDX-License-Identifier: Apache-2.0 */
+#ifndef ENGINE_NEED_H
+#define ENGINE_NEED_H
+
+#include "engine/model.h"
+
+/* Weights and KV cache of the whole model, in bytes. */
+double need_weight_bytes(const struct spec *s, const struct model_opts *o);
+double need_kv_bytes(const struct spec *s, const struct model_opts *o);
+
+/* ST_USAGE when both together exceed `share` of the memory that this machine can give (MemAvailable
+ * of /proc/meminfo; unknown: passes). share: of the ranks that run here, 0..1. */
+int need_memory(const struct spec *s, const struct model_opts *o, double share, struct err *e);
+
+/* ST_USAGE when the checkpoint holds more numbers than the architecture has: then config.json is of
+ * another model. Left out: a stored copy of a tied head, and the rotary frequencies of older files.
+ * (What is missing is found, and named, when it is fetched.) */
+int need_parameters(const struct spec *s, const struct weights *w, struct err *e);
+
+#endif
