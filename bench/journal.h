@@ -3,7 +3,8 @@
  * A run file appears when it is whole (base/h5.h), so a measured run that is killed would leave
  * nothing of minutes of work. The journal is PATH.journal.csv beside it: a header, then one line per
  * ended request, each written by one call, so that a kill at any instant leaves whole lines (a last
- * one without its line end is to be ignored). It is removed when the run file is there.
+ * one without its line end is to be ignored). It is removed when the run file is there. One run at a
+ * time writes a journal; what a killed run left becomes PATH.journal.1.csv (2, 3, ...).
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BENCH_JOURNAL_H
 #define BENCH_JOURNAL_H

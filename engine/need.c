@@ -19,6 +19,14 @@ double need_kv_bytes(const struct spec *s, const struct model_opts *o)
     return tok * 2 * s->a.n_layer * s->a.n_kv_head * s->a.head_dim * (o->kv == BACKEND_F32 ? 4 : 2);
 }
 
+/* The rows of the largest step, and their logits, in f32 (engine/model_load.c). */
+static double step_bytes(const struct spec *s, const struct model_opts *o)
+{
+    const struct arch *a = &s->a;
+    double row = 4.0 * a->hidden + 2.0 * a->head_dim * (a->n_head + a->n_kv_head) + 3.0 * a->ffn;
+    return 4 * (row * o->max_tok + 2.0 * o->max_out * a->vocab);
+}
+
 static double available_bytes(void)
 {
     char line[128];
@@ -33,12 +41,12 @@ static double available_bytes(void)
 int need_memory(const struct spec *s, const struct model_opts *o, double share, struct err *e)
 {
     double w = share * need_weight_bytes(s, o), kv = share * need_kv_bytes(s, o);
-    double there = available_bytes();
-    if (!(w + kv > there)) return ST_OK;
-    return err_set(
-        e, ST_USAGE,
-        "%s needs %.1f GB for weights and %.1f GB for KV; %.1f GB of memory are available",
-        s->a.name, 1e-9 * w, 1e-9 * kv, 1e-9 * there);
+    double step = step_bytes(s, o), there = available_bytes();
+    if (!(w + kv + step > there)) return ST_OK;
+    return err_set(e, ST_USAGE,
+                   "%s needs %.1f GB for weights, %.1f GB for KV and %.1f GB for a step of %d "
+                   "tokens; %.1f GB of memory are available",
+                   s->a.name, 1e-9 * w, 1e-9 * kv, 1e-9 * step, (int)o->max_tok, 1e-9 * there);
 }
 
 static bool besides(const char *name, bool tied)

@@ -9,8 +9,8 @@
 double need_weight_bytes(const struct spec *s, const struct model_opts *o);
 double need_kv_bytes(const struct spec *s, const struct model_opts *o);
 
-/* ST_USAGE when both together exceed `share` of the memory that this machine can give (MemAvailable
- * of /proc/meminfo; unknown: passes). share: of the ranks that run here, 0..1. */
+/* ST_USAGE when these and the rows of a step exceed the memory that this machine can give (MemAvailable
+ * of /proc/meminfo; unknown: passes). share: of the model that is held here, 0..1. */
 int need_memory(const struct spec *s, const struct model_opts *o, double share, struct err *e);
 
 /* ST_USAGE when the checkpoint holds more numbers than the architecture has: then config.json is of

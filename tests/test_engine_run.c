@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "bench/journal.h"
 #include "tests/test.h"
 #include "traces/run.h"
 
@@ -228,8 +229,9 @@ TEST(engine_run_leaves_a_journal_when_killed)
 {
     char line[400];
     int n = 0;
-    engine("timeout -s KILL 1", "run %s --out=%s --workload.rate=40/s --workload.requests=100000",
-           scenario(), test_path("run.h5"));
+    engine("timeout --foreground -s KILL 1",
+           "run %s --out=%s --workload.rate=40/s --workload.requests=100000", scenario(),
+           test_path("run.h5"));
     CHECK(access(test_path("run.h5"), F_OK) != 0);
     FILE *f = fopen(test_path("run.h5.journal.csv"), "r");
     if (!CHECK(f != NULL)) return;
@@ -243,6 +245,15 @@ TEST(engine_run_leaves_a_journal_when_killed)
     }
     fclose(f);
     CHECK(n > 3);
+    /* The next run keeps it by another name, and has one of its own that a third cannot take. */
+    struct journal mine;
+    struct err e = { 0 };
+    CHECK_OK(journal_open(&mine, test_path("run.h5"), &e), &e);
+    CHECK(access(test_path("run.h5.journal.1.csv"), F_OK) == 0);
+    CHECK_INT(engine("", "run %s --out=%s", scenario(), test_path("run.h5")), 5);
+    CHECK_HAS(err, "another run is writing it");
+    journal_close(&mine, true);
+    CHECK(access(test_path("run.h5.journal.csv"), F_OK) != 0);
 }
 
 /* ---- ranks as processes */
