@@ -25,7 +25,7 @@ static const char usage[] =
     "by\n"
     "then is in the run file, and in RUN.h5.journal.csv should this process be killed.\n"
     "Exit status: 0; 1 the SLO is missed; 2 a wrong option or file; 5 reading, writing or a rank\n"
-    "failed; 130 interrupted.\n";
+    "failed; 130 interrupted (mpirun gives its own status, 1, for any of them).\n";
 static const char examples[] =
     "\nExamples\n"
     "  orrery engine run scenarios/engine-chat.yaml --out run.h5\n"

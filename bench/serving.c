@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "base/stop.h"
 #include "engine/launch.h"
+#include "engine/team.h"
 
 enum { MANY_ROWS = 100000 };
 
@@ -172,7 +173,7 @@ int serving_prepare(struct serving *v, bool random_given, struct comm_mpi *mpi, 
         "%s TP%d-PP%d on this machine (%d rank%s of %d thread%s, %d processors), "
         "weights %s%s, KV %s, %s",
         v->spec.a.name, v->eo.tp, v->eo.pp, v->eo.tp * v->eo.pp, v->eo.tp * v->eo.pp > 1 ? "s" : "",
-        v->eo.threads, v->eo.threads > 1 ? "s" : "", pool_cpus(),
+        v->eo.threads, v->eo.threads > 1 ? "s" : "", team_cpus(),
         dtype_name((enum dtype)s->strategy.weight_dtype), v->eo.random ? " drawn" : "",
         dtype_name((enum dtype)s->strategy.kv_dtype),
         (const char *[]){ "vllm", "sarathi", "orca", "static", "null" }[s->policy.policy]);
@@ -210,6 +211,13 @@ static void put_step(struct serving *v, const struct serve_step *s)
                             .n_step = 1,
                             .n_prefill_tok = (int32_t)s->shape.prefill_tok,
                             .n_decode = (int32_t)s->shape.n_decode,
+                            .n_chunk = (int32_t)s->shape.n_prefill,
+                            .n_logits = (int32_t)s->shape.n_logits,
+                            .sum_ctx_tok = s->shape.sum_ctx,
+                            .skew_tok = s->shape.skew,
+                            .past_tok = s->shape.prefill_past,
+                            .pairs = s->shape.prefill_pairs,
+                            .host_ns = s->host_ns,
                             .queue = (int32_t)s->queue };
     t->sink.step(t, &row);
 }

@@ -136,6 +136,9 @@ void serving_print(const struct serving *v, FILE *f)
             (long long)m->due, (long long)m->finished, (long long)m->failed, (long long)m->rejected,
             m->rejected ? " (" : "", m->rejected ? m->why_rejected : "", m->rejected ? ")" : "",
             metrics_little_error(m), (unsigned long long)m->digest);
+    if (v->s->workload.turns > 1)
+        fprintf(f, "            which turns are among the requests depends on timing: compare "
+                   "/tokens, not digests\n");
     if (v->result.n_early)
         fprintf(
             f,

@@ -78,6 +78,8 @@ struct backend_ops {
     void *(*alloc)(struct backend *b, size_t bytes, struct err *e);
     void (*upload)(struct backend *b, void *to, const void *from, size_t bytes);
     void (*download)(struct backend *b, void *to, const void *from, size_t bytes);
+    /* The same in host memory, valid until the next operation; NULL: it has to be downloaded. */
+    const void *(*view)(struct backend *b, const void *p);
     void (*sync)(struct backend *b);
 
     struct backend_mat *(*mat_new)(struct backend *b, enum backend_type type, int n, int k,

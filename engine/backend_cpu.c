@@ -91,6 +91,12 @@ static void cpu_copy(struct backend *b, void *to, const void *from, size_t bytes
     memcpy(to, from, bytes);
 }
 
+static const void *cpu_view(struct backend *b, const void *p)
+{
+    (void)b;
+    return p;
+}
+
 static void cpu_sync(struct backend *b)
 {
     (void)b; /* every operation has ended when its call returns */
@@ -506,6 +512,7 @@ static const struct backend_ops ops = {
     .alloc = cpu_alloc,
     .upload = cpu_copy,
     .download = cpu_copy,
+    .view = cpu_view,
     .sync = cpu_sync,
     .mat_new = cpu_mat_new,
     .mat_rows = cpu_mat_rows,

@@ -237,7 +237,7 @@ static int run_verb(int argc, char **argv, struct launch *l, struct arena *a, st
         return ST_OK;
     }
     if (args.n_file != 1 || strcmp(args.file[0], "generate") != 0)
-        return err_set(e, ST_USAGE, "takes the word generate first; see orrery engine --help");
+        return err_set(e, ST_USAGE, "takes run or generate first; see orrery engine --help");
     st = conf_apply_args(&set, &args, e);
     if (st == ST_OK) st = launch_start(l, (enum launch_comm)c.comm, e);
     if (st != ST_OK) return st;

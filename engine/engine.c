@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +13,10 @@
 #include <time.h>
 
 #include "base/arena.h"
-#include "base/pool.h"
 #include "base/progress.h"
 #include "engine/bell.h"
 #include "engine/kern.h"
+#include "engine/need.h"
 #include "engine/team.h"
 #include "engine/wire.h"
 
@@ -30,10 +31,12 @@ struct rank {
     struct backend *b;
     struct model m;
     struct wire wire;
+    float *part; /* [max_out][s.n_vocab], last stage only: one tp rank's share on its way */
     /* sampling rank only */
-    float *logits, *part;  /* [max_out][vocab], and one tp rank's share on its way */
+    float *logits;         /* [max_out][vocab]; NULL where tp is 1, and part has them all */
     unsigned char *result; /* int32 n_out, pad, tokens [max_out], logits */
-    void *tmp;
+    unsigned char *tmp;    /* [threads][tmp_bytes] */
+    size_t tmp_bytes;
     int64_t steps, step_ns;
     struct timing timing;
 };
@@ -76,19 +79,25 @@ static void place(const struct rank *r, const struct shard *s, const float *from
         memcpy(r->logits + i * vocab + (size_t)s->vocab0, from + i * n, n * sizeof *from);
 }
 
-/* The shares of the tp ranks make whole rows on the sampling rank. */
-static int gather_logits(struct rank *r, int32_t n_out, struct err *e)
+/* This rank's share of the logits, in host memory. */
+static const float *own_logits(struct rank *r, size_t bytes)
+{
+    struct backend *b = r->b;
+    const float *here = b->ops->view(b, r->m.logits);
+    if (here) return here;
+    b->ops->download(b, r->part, r->m.logits, bytes);
+    return r->part;
+}
+
+/* The shares of the tp ranks make whole rows [n_out][vocab] on the sampling rank, *rows. */
+static int gather_logits(struct rank *r, int32_t n_out, const float **rows, struct err *e)
 {
     struct engine *g = r->g;
-    const struct model *m = &r->m;
-    size_t bytes = (size_t)n_out * (size_t)m->s.n_vocab * sizeof(float);
-    if (r->rank != sampler(g)) {
-        struct backend *b = r->b;
-        b->ops->download(b, r->part, m->logits, bytes);
-        return comm_send(r->world, sampler(g), r->part, bytes, e);
-    }
-    r->b->ops->download(r->b, r->part, m->logits, bytes);
-    place(r, &m->s, r->part, n_out);
+    size_t bytes = (size_t)n_out * (size_t)r->m.s.n_vocab * sizeof(float);
+    const float *own = own_logits(r, bytes);
+    if (r->rank != sampler(g)) return comm_send(r->world, sampler(g), own, bytes, e);
+    *rows = g->o.tp > 1 ? r->logits : own;
+    if (g->o.tp > 1) place(r, &r->m.s, own, n_out);
     for (int t = 1; t < g->o.tp; t++) {
         struct shard s;
         shard_of(&g->spec.a, g->o.tp, g->o.pp, g->o.split, r->rank + t, &s);
@@ -100,25 +109,51 @@ static int gather_logits(struct rank *r, int32_t n_out, struct err *e)
     return ST_OK;
 }
 
-static int answer(struct rank *r, struct err *e)
+struct sampling {
+    struct rank *r;
+    const float *rows; /* [n_out][vocab] */
+    int32_t *tok;      /* [n_out] */
+    _Atomic int32_t taken;
+    atomic_bool lost; /* a token whose own logit is not finite */
+};
+
+/* Rows as they come: one takes more or less time with its logits, none depends on another. */
+static void sample_rows(void *arg, int part, int n_part)
+{
+    struct sampling *s = arg;
+    const struct wire *w = &s->r->wire;
+    int32_t vocab = s->r->g->spec.a.vocab, i;
+    void *tmp = s->r->tmp + s->r->tmp_bytes * (size_t)part;
+    (void)n_part;
+    while ((i = atomic_fetch_add_explicit(&s->taken, 1, memory_order_relaxed)) < w->step.n_out) {
+        const struct engine_out *o = &w->out[i];
+        struct kern_pick pick = { o->temperature, o->top_k, o->top_p };
+        const float *row = s->rows + (size_t)i * (size_t)vocab;
+        s->tok[i] = o->temperature > 0 ? kern_sample(row, vocab, &pick, o->u, tmp)
+                                       : kern_argmax(row, vocab);
+        if (!isfinite(row[s->tok[i]])) atomic_store(&s->lost, true);
+    }
+}
+
+static int answer(struct rank *r, const float *rows, struct err *e)
 {
     struct engine *g = r->g;
-    int32_t n = r->wire.step.n_out, vocab = g->spec.a.vocab;
+    int32_t n = r->wire.step.n_out;
     size_t bytes = RESULT_HEAD_BYTES + tokens_bytes(n);
-    int32_t *tok = (void *)(r->result + RESULT_HEAD_BYTES);
+    struct sampling s = { .r = r, .rows = rows, .tok = (void *)(r->result + RESULT_HEAD_BYTES) };
     int64_t t0 = clock_mono_ns();
     memcpy(r->result, &n, sizeof n);
-    for (int32_t i = 0; i < n; i++) {
-        const struct engine_out *o = &r->wire.out[i];
-        struct kern_pick pick = { o->temperature, o->top_k, o->top_p };
-        const float *row = r->logits + (size_t)i * (size_t)vocab;
-        tok[i] = o->temperature > 0 ? kern_sample(row, vocab, &pick, o->u, r->tmp)
-                                    : kern_argmax(row, vocab);
-    }
+    if (n > 1)
+        team_run(r->team, sample_rows, &s);
+    else
+        sample_rows(&s, 0, 1);
     r->timing.now.sample_ns = clock_mono_ns() - t0;
+    if (atomic_load(&s.lost))
+        return err_set(e, ST_DEVICE,
+                       "no finite logits: are there NaN or infinities among the weights?");
     if (g->o.logits) {
-        size_t more = (size_t)n * (size_t)vocab * sizeof(float);
-        memcpy(r->result + bytes, r->logits, more);
+        size_t more = (size_t)n * (size_t)g->spec.a.vocab * sizeof(float);
+        memcpy(r->result + bytes, rows, more);
         bytes += more;
     }
     return comm_send(r->world, 0, r->result, bytes, e);
@@ -137,8 +172,9 @@ static int step(struct rank *r, struct err *e)
     if (st == ST_OK) st = model_forward(m, s, e);
     if (st == ST_OK && !m->s.last) st = comm_send(r->world, r->rank + g->o.tp, m->x, bytes, e);
     if (st == ST_OK && m->s.last) {
-        st = gather_logits(r, s->n_out, e);
-        if (st == ST_OK && r->rank == sampler(g)) st = answer(r, e);
+        const float *rows = NULL;
+        st = gather_logits(r, s->n_out, &rows, e);
+        if (st == ST_OK && r->rank == sampler(g)) st = answer(r, rows, e);
     }
     timing_end(&r->timing, r->world, r->tp);
     r->steps++;
@@ -152,7 +188,7 @@ static int step(struct rank *r, struct err *e)
 static struct comm_mpi_place place_of(const struct engine *g)
 {
     if (g->o.mpi) return *comm_mpi_place(g->o.mpi);
-    return (struct comm_mpi_place){ .n = g->n, .cpus = pool_cpus() };
+    return (struct comm_mpi_place){ .n = g->n, .cpus = team_cpus() };
 }
 
 /* All that is not shared: threads, device, shard, buffers. Runs on the rank's own thread, so that
@@ -176,9 +212,11 @@ static int rank_open(struct rank *r, struct err *e)
     if (st != ST_OK) return st;
     if (r->m.s.last) r->part = mem_zalloc(out * ((size_t)r->m.s.n_vocab + 1), sizeof *r->part);
     if (r->rank != sampler(g)) return ST_OK;
-    r->logits = mem_zalloc(out * vocab, sizeof *r->logits);
+    if (o->tp > 1) r->logits = mem_zalloc(out * vocab, sizeof *r->logits);
     r->result = mem_zalloc(1, g->result_bytes);
-    r->tmp = mem_zalloc(1, kern_sample_bytes((int32_t)vocab) + 1);
+    /* threads write to lines of their own */
+    r->tmp_bytes = (kern_sample_bytes((int32_t)vocab) + 2 * KERN_ALIGN) / KERN_ALIGN * KERN_ALIGN;
+    r->tmp = mem_zalloc((size_t)o->threads, r->tmp_bytes);
     return ST_OK;
 }
 
@@ -324,10 +362,12 @@ static int prepare(struct engine *g, struct err *e)
     struct engine_opts *o = &g->o;
     int st = spec_read(o->model, &g->spec, e);
     if (st == ST_OK) st = check(g, e);
+    if (st == ST_OK) st = need_memory(&g->spec, &o->m, 1, e);
     if (st != ST_OK) return st;
     if (o->random)
         weights_random(&g->w, o->seed);
-    else if ((st = open_checkpoint(g, e)) != ST_OK)
+    else if ((st = open_checkpoint(g, e)) != ST_OK ||
+             (st = need_parameters(&g->spec, &g->w, e)) != ST_OK)
         return st;
     g->n = o->tp * o->pp;
     g->limit = (struct wire_limit){ o->m.max_tok, o->m.max_out, o->max_table };
@@ -387,6 +427,7 @@ struct engine *engine_open(const struct engine_opts *o, struct err *e)
     struct engine *g = mem_zalloc(1, sizeof *g);
     g->o = *o;
     g->stopped = true;
+    team_unpin(); /* of another engine's rank 0 here: the other ranks are to start unpinned */
     int st = prepare(g, e);
     if (st == ST_OK) {
         g->stopped = false;
@@ -461,7 +502,7 @@ int engine_stopped(struct engine *g, struct err *e)
 
 int engine_threads(const struct comm_mpi *mpi, int n_rank)
 {
-    int cpus = mpi ? comm_mpi_place(mpi)->cpus : pool_cpus();
+    int cpus = mpi ? comm_mpi_place(mpi)->cpus : team_cpus();
     int share = cpus / (mpi ? comm_mpi_place(mpi)->n : n_rank);
     return share > 1 ? share : 1;
 }
@@ -518,6 +559,11 @@ const struct spec *engine_spec(const struct engine *g)
 const char *engine_kernels(const struct engine *g)
 {
     return g->kernels;
+}
+
+struct backend *engine_backend(const struct engine *g, int rank)
+{
+    return g->rank[rank].b;
 }
 
 int engine_depth(const struct engine *g)

@@ -71,7 +71,9 @@ struct engine_rank_report {
 
 struct engine;
 
-/* Reads, checks, starts the ranks, loads. Errors: all wrong input is found here; NULL. */
+/* Reads, checks, starts the ranks, loads. The caller becomes rank 0: all calls are to come from it,
+ * and while engines are open it may be pinned to one processor (engine/team.h). Errors: all wrong
+ * input is found here; NULL. */
 struct engine *engine_open(const struct engine_opts *o, struct err *e);
 void engine_close(struct engine *g); /* NULL is fine */
 
@@ -89,6 +91,9 @@ int engine_stopped(struct engine *g, struct err *e);
 
 const struct spec *engine_spec(const struct engine *g);
 const char *engine_kernels(const struct engine *g); /* name of the table in use */
+/* Of a rank that is a thread of this process, or this process itself; else NULL. For reading only,
+ * between a collect and the next submit. */
+struct backend *engine_backend(const struct engine *g, int rank);
 int engine_depth(const struct engine *g);
 
 /* At most engine_depth() steps between submit and collect. Errors: ST_RANGE for a step that is not

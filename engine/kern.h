@@ -183,6 +183,7 @@ struct kern_rope { /* rotates in place m rows of n_head heads */
     const float *cs;   /* [.][2][half]: cosines then sines, kern_rope_cs */
     const int32_t *at; /* [m]: which cs entry each row takes; NULL: its own index */
 };
+enum { KERN_SUM_BLOCK = 256, KERN_N_FROM = 8 };
 enum kern_peak { KERN_PEAK_FMA, KERN_PEAK_BF16, KERN_PEAK_I8 };
 struct kern {
     const char *name;
@@ -198,6 +199,15 @@ struct kern {
     void (*add)(float *y, const float *x, int64_t n);       /* y += x */
     /* y = exp((x - by[0]) by[1]), by[1] > 0; 0 for a NaN, and under e^-87. */
     void (*exp_from)(float *y, const float *x, int64_t n, const float by[2]);
+    /* Without NaN; -INFINITY when there is nothing else. */
+    float (*largest)(const float *x, int64_t n);
+    /* For sampling. w >= 0 is added up by blocks of KERN_SUM_BLOCK, each in f32 in 16 interleaved
+     * partial sums; blocks in f64. Where x is NaN w has to be 0.
+     * mass_from: mass[j] = the sum of w[i] where x[i] >= at[j].
+     * keep_from: w[i] = 0 where x[i] < at; sum[b] = of what is left in block b. */
+    void (*mass_from)(double mass[KERN_N_FROM], const float *w, const float *x, int64_t n,
+                      const float at[KERN_N_FROM]);
+    void (*keep_from)(float *sum, float *w, const float *x, int64_t n, float at);
     /* Ceilings, for a bench to put beside its figures. read: reads n bytes once, returns something
      * that depends on them all. peak: `times` rounds of independent register arithmetic; returns
      * the operations done (multiply and add are two), 0 where there is no such instruction. */

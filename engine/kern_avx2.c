@@ -348,6 +348,9 @@ const struct kern kern_avx2 = {
     .gelu_tanh = kern_avx2_gelu_tanh,
     .add = kern_avx2_add,
     .exp_from = kern_avx2_exp_from,
+    .largest = kern_avx2_largest,
+    .mass_from = kern_avx2_mass_from,
+    .keep_from = kern_avx2_keep_from,
     .read = kern_avx2_read,
     .peak = kern_avx2_peak,
 };

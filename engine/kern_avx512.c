@@ -99,6 +99,9 @@ const struct kern kern_avx512 = {
     .gelu_tanh = kern_avx512_gelu_tanh,
     .add = kern_avx512_add,
     .exp_from = kern_avx512_exp_from,
+    .largest = kern_avx512_largest,
+    .mass_from = kern_avx512_mass_from,
+    .keep_from = kern_avx512_keep_from,
     .read = kern_avx512_read,
     .peak = kern_avx512_peak,
 };

@@ -305,6 +305,45 @@ void kern_portable_exp_from(float *y, const float *x, int64_t n, const float by[
     }
 }
 
+float kern_portable_largest(const float *x, int64_t n)
+{
+    float top = -INFINITY;
+    for (int64_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+/* Of one block, where x >= at. */
+static float sum_from(const float *w, const float *x, int64_t n, float at)
+{
+    float lane[16] = { 0 };
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) /* without a branch, for the compiler to vectorise */
+        for (int j = 0; j < 16; j++) lane[j] += x[i + j] < at ? 0 : w[i + j];
+    for (; i < n; i++) lane[i % 16] += x[i] < at ? 0 : w[i];
+    return lanes_sum(lane);
+}
+
+void kern_portable_mass_from(double mass[KERN_N_FROM], const float *w, const float *x, int64_t n,
+                             const float at[KERN_N_FROM])
+{
+    for (int j = 0; j < KERN_N_FROM; j++) {
+        mass[j] = 0;
+        for (int64_t i = 0; i < n; i += KERN_SUM_BLOCK) {
+            int64_t len = n - i < KERN_SUM_BLOCK ? n - i : KERN_SUM_BLOCK;
+            mass[j] += (double)sum_from(w + i, x + i, len, at[j]);
+        }
+    }
+}
+
+void kern_portable_keep_from(float *sum, float *w, const float *x, int64_t n, float at)
+{
+    for (int64_t i = 0; i < n; i += KERN_SUM_BLOCK) {
+        int64_t len = n - i < KERN_SUM_BLOCK ? n - i : KERN_SUM_BLOCK;
+        *sum++ = sum_from(w + i, x + i, len, at);
+        for (int64_t j = i; j < i + len; j++) w[j] = x[j] < at ? 0 : w[j];
+    }
+}
+
 uint64_t kern_portable_read(const void *p, size_t n)
 {
     uint64_t sum[4] = { 0 }, part[4], rest = 0;
@@ -342,6 +381,9 @@ const struct kern kern_portable = {
     .gelu_tanh = kern_portable_gelu_tanh,
     .add = kern_portable_add,
     .exp_from = kern_portable_exp_from,
+    .largest = kern_portable_largest,
+    .mass_from = kern_portable_mass_from,
+    .keep_from = kern_portable_keep_from,
     .read = kern_portable_read,
     .peak = kern_portable_peak,
 };

@@ -99,6 +99,10 @@ const char *kern_kv_at(const struct kern_kv *kv, const void *pool, int32_t block
     void kern_##isa##_gelu_tanh(float *y, const float *x, int64_t n);                              \
     void kern_##isa##_add(float *y, const float *x, int64_t n);                                    \
     void kern_##isa##_exp_from(float *y, const float *x, int64_t n, const float by[2]);            \
+    float kern_##isa##_largest(const float *x, int64_t n);                                         \
+    void kern_##isa##_mass_from(double mass[KERN_N_FROM], const float *w, const float *x,          \
+                                int64_t n, const float at[KERN_N_FROM]);                           \
+    void kern_##isa##_keep_from(float *sum, float *w, const float *x, int64_t n, float at);        \
     uint64_t kern_##isa##_read(const void *p, size_t n);                                           \
     double kern_##isa##_peak(enum kern_peak what, int64_t times);                                  \
     extern kern_tile_fn *const kern_##isa##_tiles_f32[], *const kern_##isa##_tiles_bf16[];         \

@@ -1,30 +1,26 @@
 /* engine/kern_sample.c - one token from its logits: argmax, or top-k and top-p with a given draw.
  *
- * Nothing is sorted: the cut of the largest k, or of the largest that hold a share p, is found by a
- * histogram over the logits, evenly spaced down from the largest, then among the few in one bin by a
- * radix histogram of three passes; so a flat distribution costs no more than a peaked one. Loops
- * over all logits are written for runs of RUN without a branch, for the compiler to vectorise.
+ * Nothing is sorted. The cut of the largest k, or of the largest that hold a share p, is closed in
+ * on by sums over the logits above a few thresholds at a time, in vector passes; the few between the
+ * last two thresholds are told apart by a radix histogram of up to four passes. So a flat distribution
+ * takes two passes more than a peaked one, and any at most MAX_PASS. Loops over all logits are
+ * vector kernels, or written for runs of RUN without a branch, for the compiler to vectorise.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "engine/kern_priv.h"
 
-enum { RUN = 16, BLOCK = 256, N_BIN = 2048, N_WAY = 4 };
-#define REACH 32.0f /* of the bins, in units of the temperature: e^-32 of the largest */
+enum { RUN = 16, MAX_PASS = 5, FEW = 256 };
 
 int32_t kern_argmax(const float *logit, int32_t n)
 {
-    float most[RUN], top = -INFINITY;
+    float top = kern_best()->largest(logit, n);
     int32_t i = 0;
-    for (int j = 0; j < RUN; j++) most[j] = -INFINITY;
-    for (; i + RUN <= n; i += RUN)
-        for (int j = 0; j < RUN; j++) most[j] = logit[i + j] > most[j] ? logit[i + j] : most[j];
-    for (; i < n; i++) top = logit[i] > top ? logit[i] : top;
-    for (int j = 0; j < RUN; j++) top = most[j] > top ? most[j] : top;
     if (top == -INFINITY) return 0;
-    for (i = 0; i + RUN <= n; i += RUN) {
+    for (; i + RUN <= n; i += RUN) {
         int32_t hit = 0;
         for (int j = 0; j < RUN; j++) hit |= logit[i + j] == top;
         if (hit) break;
@@ -33,22 +29,26 @@ int32_t kern_argmax(const float *logit, int32_t n)
     return i;
 }
 
-/* p [n], then [n] for the bins, whose place those take that are in one bin. */
-size_t kern_sample_bytes(int32_t n)
+/* Scratch of one draw from n logits. */
+struct pool {
+    const struct kern *kern;
+    const float *logit;
+    float *p;        /* [n], 0: out */
+    float *w;        /* [n], 1 where p > 0: what top-k counts */
+    float *sum;      /* [blocks], of p */
+    int32_t *member; /* [n] */
+    int32_t n;
+    float top, temperature;
+};
+
+static int32_t n_block(int32_t n)
 {
-    return (size_t)n * (sizeof(float) + sizeof(int32_t));
+    return (n + KERN_SUM_BLOCK - 1) / KERN_SUM_BLOCK;
 }
 
-/* In an order of its own, the same wherever the same n values are added. */
-static double sum_of(const float *p, int32_t n)
+size_t kern_sample_bytes(int32_t n)
 {
-    double part[RUN] = { 0 }, sum = 0;
-    int32_t i = 0;
-    for (; i + RUN <= n; i += RUN)
-        for (int j = 0; j < RUN; j++) part[j] += (double)p[i + j];
-    for (int j = 0; j < RUN; j++) sum += part[j];
-    for (; i < n; i++) sum += (double)p[i];
-    return sum;
+    return ((size_t)n * 2 + (size_t)n_block(n)) * sizeof(float) + (size_t)n * sizeof(int32_t);
 }
 
 /* Larger for a larger logit; NaN lowest. */
@@ -61,40 +61,24 @@ static uint32_t key_of(float logit)
     return u >> 31 ? ~u : u | 0x80000000u;
 }
 
-struct pool {
-    const float *logit;
-    float *p; /* 0: out */
-    int32_t *member;
-    int32_t n;
-    float top, per; /* bins: (top - logit) * per */
-};
-
-/* Bins fall with the logit, so they are in order; what is out (-inf, NaN, p = 0) is in the last. */
-static void bin_run(int32_t *bin, const float *logit, float top, float per)
+/* Of the members, those that lead until acc reaches goal stay; p of the others becomes 0. They lead
+ * by logit descending, then index ascending; w: what each adds. */
+static void cut_members(struct pool *s, int32_t n_member, const float *w, double acc, double goal)
 {
-    for (int j = 0; j < RUN; j++) {
-        float at = (top - logit[j]) * per;
-        bin[j] = (int32_t)(at < N_BIN - 1 ? at : N_BIN - 1);
-    }
-}
-
-/* Of the n_member of a bin, those that lead until acc reaches goal stay; p of the others becomes 0.
- * They lead by logit descending, then index ascending; ones: each weighs 1. */
-static void cut_members(struct pool *s, int32_t n_member, double acc, double goal, bool ones)
-{
-    double mass[2048];
-    uint32_t prefix = 0, mask = 0;
+    double mass[256];
+    uint32_t prefix = 0, mask = 0, first = key_of(s->logit[s->member[0]]), differ = 0;
     bool any = acc > 0;
-    for (int shift = 21; shift >= 0; shift = shift == 21 ? 10 : shift - 10) {
-        uint32_t n_bin = shift ? 2048 : 1024, bin = n_bin, filled = 0;
+    for (int32_t m = 1; m < n_member; m++) differ |= key_of(s->logit[s->member[m]]) ^ first;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        uint32_t bin = 256, filled = 0;
+        bool one = (differ >> shift & 255) == 0;
         memset(mass, 0, sizeof mass);
-        for (int32_t m = 0; m < n_member; m++) {
+        for (int32_t m = 0; m < n_member && !one; m++) {
             int32_t i = s->member[m];
             uint32_t key = key_of(s->logit[i]);
-            if ((key & mask) != prefix) continue;
-            mass[key >> shift & (n_bin - 1)] += ones ? 1 : (double)s->p[i];
+            if ((key & mask) == prefix) mass[key >> shift & 255] += (double)w[i];
         }
-        while (bin-- > 0) {
+        while (!one && bin-- > 0) {
             if (mass[bin] > 0) filled = bin;
             if (mass[bin] > 0 && acc + mass[bin] >= goal) break;
             acc += mass[bin];
@@ -103,77 +87,139 @@ static void cut_members(struct pool *s, int32_t n_member, double acc, double goa
             bin = filled;
             acc -= mass[bin];
         }
-        prefix |= bin << shift;
-        mask |= (n_bin - 1) << shift;
+        prefix |= (one ? first >> shift & 255 : bin) << shift;
+        mask |= 255u << shift;
     }
     for (int32_t m = 0; m < n_member; m++) {
         int32_t i = s->member[m];
         uint32_t key = key_of(s->logit[i]);
         bool in = key > prefix || (key == prefix && (!any || acc < goal));
         any |= in;
-        if (in && key == prefix) acc += ones ? 1 : (double)s->p[i];
+        if (in && key == prefix) acc += (double)w[i];
         if (!in) s->p[i] = 0;
     }
 }
 
-/* Keeps the smallest leading set whose p (or number) adds up to goal; sets p of the others to 0. */
-static void cut(struct pool *s, double goal, bool ones)
+/* Those with lo <= logit < hi that are not out, ascending; their number. */
+static int32_t gather(struct pool *s, float lo, float hi)
 {
-    double mass[N_WAY][N_BIN] = { { 0 } }, acc = 0;
-    int32_t bin = 0, n_member = 0, i = 0, last_bin[RUN];
-    float last[RUN] = { 0 };
-    for (; i + RUN <= s->n; i += RUN) bin_run(s->member + i, s->logit + i, s->top, s->per);
-    memcpy(last, s->logit + i, (size_t)(s->n - i) * 4);
-    bin_run(last_bin, last, s->top, s->per);
-    memcpy(s->member + i, last_bin, (size_t)(s->n - i) * 4);
-    for (i = 0; i < s->n; i++) /* neighbours to different ways: additions to one place queue */
-        mass[i % N_WAY][s->member[i]] += ones ? (s->p[i] > 0) : (double)s->p[i];
-    for (; bin < N_BIN; bin++) {
-        double here = 0;
-        for (int w = 0; w < N_WAY; w++) here += mass[w][bin];
-        if (acc + here >= goal) break;
-        acc += here;
+    const float *x = s->logit;
+    int32_t n_member = 0, i = 0;
+    for (; i + RUN <= s->n; i += RUN) {
+        int32_t hit = 0;
+        for (int j = 0; j < RUN; j++) hit |= (x[i + j] >= lo) & (x[i + j] < hi);
+        if (!hit) continue;
+        for (int j = i; j < i + RUN; j++) {
+            s->member[n_member] = j;
+            n_member += (x[j] >= lo) & (x[j] < hi) & (s->p[j] > 0);
+        }
     }
-    if (bin == N_BIN) return; /* rounding, or fewer than asked for: all stay */
-    for (i = 0; i < s->n; i++) {
-        int32_t at = s->member[i]; /* not overwritten yet: n_member <= i */
-        s->member[n_member] = i;
-        n_member += at == bin && s->p[i] > 0;
-        s->p[i] = at > bin ? 0 : s->p[i];
-    }
-    cut_members(s, n_member, acc, goal, ones);
+    for (; i < s->n; i++)
+        if (x[i] >= lo && x[i] < hi && s->p[i] > 0) s->member[n_member++] = i;
+    return n_member;
 }
 
-static int32_t draw(const float *p, int32_t n, double u)
+/* What the cut lies in: w where logit >= hi adds up to `above` < goal, where logit >= lo to
+ * above + in >= goal. */
+struct bracket {
+    float lo, hi;
+    double above, in;
+};
+
+static void narrow(const struct pool *s, const float *w, double goal, const float at[KERN_N_FROM],
+                   struct bracket *b)
 {
-    double all = 0, sum = 0;
-    for (int32_t at = 0; at < n; at += BLOCK)
-        all += sum_of(p + at, n - at < BLOCK ? n - at : BLOCK);
-    for (int32_t at = 0; at < n; at += BLOCK) {
-        int32_t end = n - at < BLOCK ? n : at + BLOCK;
-        double block = sum_of(p + at, end - at), in = sum;
-        for (int32_t i = at; i < end && sum + block > u * all; i++) {
-            in += (double)p[i];
-            if (in > u * all) return i;
-        }
-        sum += block;
+    double mass[KERN_N_FROM], upto = b->above + b->in;
+    int j = 0;
+    s->kern->mass_from(mass, w, s->logit, s->n, at);
+    while (j < KERN_N_FROM && mass[j] < goal) j++;
+    if (j < KERN_N_FROM) {
+        b->lo = at[j];
+        upto = mass[j];
     }
-    while (n > 1 && !(p[n - 1] > 0)) n--; /* u * all rounded up to all */
+    if (j > 0) {
+        b->hi = at[j - 1];
+        b->above = mass[j - 1];
+    }
+    b->in = upto - b->above;
+}
+
+/* Keeps the smallest leading set whose w adds up to goal: p of the others becomes 0. */
+static void cut(struct pool *s, const float *w, double goal)
+{
+    /* the first thresholds, below the largest, in units of the temperature; past the last p is 0 */
+    static const float below[KERN_N_FROM] = { 0.5f, 1, 2, 3.5f, 6, 10, 20, -KERN_EXP_LO };
+    struct bracket b = { -INFINITY, INFINITY, 0, INFINITY };
+    float at[KERN_N_FROM];
+    for (int j = 0; j < KERN_N_FROM; j++) at[j] = s->top - below[j] * s->temperature;
+    narrow(s, w, goal, at, &b);
+    for (int pass = 1; pass < MAX_PASS; pass++) {
+        /* each of the bracket adds at least `least`, so there are no more than in / least */
+        float least = w == s->p ? expf((b.lo - s->top) / s->temperature) : 1;
+        if (b.lo == -INFINITY || b.in <= (double)(FEW + s->n / FEW) * (double)least) break;
+        float hi = b.hi < s->top ? b.hi : s->top, step = (hi - b.lo) / (KERN_N_FROM + 1);
+        for (int j = 0; j < KERN_N_FROM; j++) at[j] = hi - step * (float)(j + 1);
+        narrow(s, w, goal, at, &b);
+    }
+    int32_t n_member = gather(s, b.lo, b.hi);
+    if (n_member > 0) cut_members(s, n_member, w, b.above, goal);
+    s->kern->keep_from(s->sum, s->p, s->logit, s->n, b.lo);
+}
+
+static double sum_of(const struct pool *s)
+{
+    double all = 0;
+    for (int32_t b = 0; b < n_block(s->n); b++) all += (double)s->sum[b];
+    return all;
+}
+
+static int32_t draw(const struct pool *s, double u)
+{
+    double goal = u * sum_of(s), sum = 0;
+    int32_t n = s->n;
+    for (int32_t b = 0; b < n_block(n); b++) {
+        double in = sum, upto = sum + (double)s->sum[b];
+        int32_t at = b * KERN_SUM_BLOCK, end = n - at < KERN_SUM_BLOCK ? n : at + KERN_SUM_BLOCK;
+        for (int32_t i = at; i < end && upto > goal; i++) {
+            in += (double)s->p[i];
+            if (in > goal && s->p[i] > 0) return i;
+        }
+        sum = upto;
+    }
+    while (n > 1 && !(s->p[n - 1] > 0)) n--; /* rounding */
     return n - 1;
+}
+
+static void weigh_each(float *w, const float *p, int32_t n)
+{
+    int32_t i = 0;
+    for (; i + RUN <= n; i += RUN)
+        for (int j = 0; j < RUN; j++) w[i + j] = p[i + j] > 0 ? 1.0f : 0.0f;
+    for (; i < n; i++) w[i] = p[i] > 0 ? 1.0f : 0.0f;
 }
 
 int32_t kern_sample(const float *logit, int32_t n, const struct kern_pick *pick, double u,
                     void *tmp)
 {
-    int32_t best = kern_argmax(logit, n);
+    struct pool s = { .kern = kern_best(), .logit = logit, .p = tmp, .n = n };
     assert(n > 0 && u >= 0 && u < 1);
-    if (!(pick->temperature > 0) || pick->top_k == 1 || !isfinite(logit[best])) return best;
-    struct pool s = { .logit = logit, .p = tmp, .n = n, .top = logit[best] };
-    s.member = (int32_t *)(void *)(s.p + n);
-    s.per = N_BIN / (REACH * pick->temperature);
-    kern_best()->exp_from(s.p, logit, n, (float[2]){ s.top, 1 / pick->temperature });
-    s.p[best] = 1; /* whatever the temperature */
-    if (pick->top_k > 0 && pick->top_k < n) cut(&s, pick->top_k, true);
-    if (pick->top_p < 1) cut(&s, (double)pick->top_p * sum_of(s.p, n), false);
-    return draw(s.p, n, u);
+    if (!(pick->temperature > 0) || pick->top_k == 1) return kern_argmax(logit, n);
+    s.top = s.kern->largest(logit, n);
+    if (!isfinite(s.top)) return kern_argmax(logit, n);
+    s.w = s.p + n;
+    s.sum = s.w + n;
+    s.member = (int32_t *)(void *)(s.sum + n_block(n));
+    s.temperature = pick->temperature;
+    float per = 1 / s.temperature, by[2] = { s.top, per < FLT_MAX ? per : FLT_MAX };
+    for (int32_t i = 0, b = 0; i < n; i += KERN_SUM_BLOCK, b++) { /* each block while it is near */
+        int32_t len = n - i < KERN_SUM_BLOCK ? n - i : KERN_SUM_BLOCK;
+        s.kern->exp_from(s.p + i, logit + i, len, by);
+        s.kern->keep_from(s.sum + b, s.p + i, logit + i, len, -INFINITY);
+    }
+    if (pick->top_k > 0 && pick->top_k < n) {
+        weigh_each(s.w, s.p, n);
+        cut(&s, s.w, pick->top_k);
+    }
+    if (pick->top_p < 1) cut(&s, s.p, (double)pick->top_p * sum_of(&s));
+    return draw(&s, u);
 }

@@ -182,6 +182,55 @@ TGT void NAME(exp_from)(float *y, const float *x, int64_t n, const float by[2])
     OVER(n, v_exp_from(FULL(x), by), v_exp_from(LAST(x), by));
 }
 
+/* ---- sums for sampling ------------------------------------------------------------------------- */
+TGT float NAME(largest)(const float *x, int64_t n)
+{
+    v16 top[4], none = v_set1(-INFINITY);
+    int64_t i = 0;
+    UNROLL for (int j = 0; j < 4; j++) top[j] = none;
+    for (; i + 64 <= n; i += 64) /* of a NaN and another v_max takes the second */
+        UNROLL for (int j = 0; j < 4; j++) top[j] = v_max(FULL(x + 16 * j), top[j]);
+    for (; i + 16 <= n; i += 16) top[0] = v_max(FULL(x), top[0]);
+    if (i < n) top[1] = v_max(v_lanes(LAST(x), 0, (int)(n - i), -INFINITY), top[1]);
+    return v_top(v_max(v_max(top[0], top[1]), v_max(top[2], top[3])));
+}
+
+TGT void NAME(mass_from)(double mass[KERN_N_FROM], const float *w, const float *x, int64_t n,
+                         const float at[KERN_N_FROM])
+{
+    for (int j = 0; j < KERN_N_FROM; j++) mass[j] = 0;
+    for (int64_t i = 0, end; i < n; i = end) {
+        v16 sum[KERN_N_FROM];
+        end = n - i < KERN_SUM_BLOCK ? n : i + KERN_SUM_BLOCK;
+        UNROLL for (int j = 0; j < KERN_N_FROM; j++) sum[j] = v_zero();
+        for (; i < end; i += 16) {
+            bool full = i + 16 <= end;
+            v16 vw = full ? FULL(w) : LAST(w), vx = full ? FULL(x) : LAST(x);
+            UNROLL for (int j = 0; j < KERN_N_FROM; j++) sum[j] =
+                v_add(sum[j], v_zero_if_below(vw, vx, at[j]));
+        }
+        UNROLL for (int j = 0; j < KERN_N_FROM; j++) mass[j] += (double)v_sum(sum[j]);
+    }
+}
+
+TGT void NAME(keep_from)(float *sum, float *w, const float *x, int64_t n, float at)
+{
+    for (int64_t i = 0, end; i < n; i = end) {
+        v16 s = v_zero();
+        end = n - i < KERN_SUM_BLOCK ? n : i + KERN_SUM_BLOCK;
+        for (; i < end; i += 16) {
+            bool full = i + 16 <= end;
+            v16 v = v_zero_if_below(full ? FULL(w) : LAST(w), full ? FULL(x) : LAST(x), at);
+            s = v_add(s, v);
+            if (full)
+                v_store(w + i, v);
+            else
+                v_store_n(w + i, v, (int)(end - i));
+        }
+        *sum++ = v_sum(s);
+    }
+}
+
 /* ---- norms and rope ---------------------------------------------------------------------------- */
 TGT void NAME(rmsnorm)(const struct kern_norm *a, int part, int n_part)
 {

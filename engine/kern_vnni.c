@@ -171,7 +171,9 @@ static double peak_bf16dp(enum kern_peak what, int64_t times)
         .rmsnorm = kern_avx512_rmsnorm, .layernorm = kern_avx512_layernorm,                        \
         .rope = kern_avx512_rope, .silu_mul = kern_avx512_silu_mul, .gelu = kern_avx512_gelu,      \
         .gelu_tanh = kern_avx512_gelu_tanh, .add = kern_avx512_add,                                \
-        .exp_from = kern_avx512_exp_from, .read = kern_avx512_read, .peak = (peak_)                \
+        .exp_from = kern_avx512_exp_from, .largest = kern_avx512_largest,                          \
+        .mass_from = kern_avx512_mass_from, .keep_from = kern_avx512_keep_from,                    \
+        .read = kern_avx512_read, .peak = (peak_)                                                  \
     }
 const struct kern kern_vnni = TABLE("avx512_vnni", prep, mm, peak);
 const struct kern kern_bf16dp = TABLE("avx512_bf16", prep_bf16dp, mm_bf16dp, peak_bf16dp);

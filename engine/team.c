@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/arena.h"
+#include "base/pool.h"
 #include "engine/bell.h"
 
 struct worker {
@@ -20,8 +21,7 @@ struct worker {
 
 struct team {
     int n, n_started, first_cpu;
-    cpu_set_t before; /* where the caller could run */
-    bool pinned;
+    struct team *below; /* in pinned_by */
     team_fn fn;
     void *arg;
     uint64_t calls;
@@ -30,6 +30,19 @@ struct team {
     struct bell bell;      /* the caller's */
     struct worker *worker; /* [n - 1] */
 };
+
+static _Thread_local struct team *pinned_by; /* teams that pinned this thread, the latest first */
+static _Thread_local cpu_set_t before;       /* where it could run before the first of them */
+
+void team_unpin(void)
+{
+    if (pinned_by) pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+}
+
+int team_cpus(void)
+{
+    return pinned_by ? CPU_COUNT(&before) : pool_cpus();
+}
 
 static void pin(int nth)
 {
@@ -60,6 +73,7 @@ static void *work(void *p)
 struct team *team_open(int n, int first_cpu, int spin_max, struct err *e)
 {
     struct team *t = mem_zalloc(1, sizeof *t);
+    team_unpin();
     t->n = n;
     t->first_cpu = first_cpu;
     t->worker = n > 1 ? mem_zalloc((size_t)n - 1, sizeof *t->worker) : NULL;
@@ -78,9 +92,21 @@ struct team *team_open(int n, int first_cpu, int spin_max, struct err *e)
         t->n_started++;
     }
     /* Last: workers inherit the mask of their creator. */
-    t->pinned = first_cpu >= 0 && sched_getaffinity(0, sizeof t->before, &t->before) == 0;
-    if (t->pinned) pin(first_cpu);
+    if (first_cpu >= 0 && (pinned_by || sched_getaffinity(0, sizeof before, &before) == 0)) {
+        t->below = pinned_by;
+        pinned_by = t;
+        pin(first_cpu);
+    }
     return t;
+}
+
+static void leave(const struct team *t)
+{
+    struct team **at = &pinned_by;
+    while (*at && *at != t) at = &(*at)->below;
+    if (!*at) return;
+    *at = t->below;
+    if (!pinned_by) pthread_setaffinity_np(pthread_self(), sizeof before, &before);
 }
 
 void team_close(struct team *t)
@@ -92,7 +118,7 @@ void team_close(struct team *t)
         pthread_join(t->worker[i].id, NULL);
         bell_release(&t->worker[i].bell);
     }
-    if (t->pinned) pthread_setaffinity_np(pthread_self(), sizeof t->before, &t->before);
+    leave(t);
     bell_release(&t->bell);
     free(t->worker);
     free(t);

@@ -12,6 +12,7 @@
 
 #include "base/conf.h"
 #include "base/paths.h"
+#include "model/profile_file.h"
 
 enum { PATH_BYTES = 1024, MAX_MODEL = 256, MAX_TP = 1024 };
 enum { FIXED_KV_BLOCKS = 1 << 20 }; /* of a degenerate server when none are given */
@@ -275,7 +276,10 @@ int deploy_constants(const struct deploy_request *q, const struct hw *h, struct 
     const char *kernels = kernel_dir(q, a), *engine = q->engine ? q->engine : "any";
     int st = profile_load(h, &q->strategy, engine, kernels, a, out, e);
     *table = NULL;
-    if (st == ST_OK && out->kernels) st = table_read(out->kernels, a, table, e);
+    if (st == ST_OK && out->kernels) return table_read(out->kernels, a, table, e);
+    struct arch arch;
+    if (st == ST_OK && h->measured && h->measured->ops && deploy_model(q, a, &arch, NULL) == ST_OK)
+        *table = profile_file_table(h->measured, &arch, &q->strategy, a);
     return st;
 }
 

@@ -184,7 +184,7 @@ static void head(const struct ops_env *v, const struct dims *d, const struct ste
     double vocab = v->arch->vocab;
     add(l, "final_layernorm", OP_ELT, STEP_OTHER)->bytes = 4 * tok * d->h * ACT_BYTES;
     struct op *o = add(l, "lm_head", OP_GEMM, STEP_GEMM);
-    gemm(o, seq, ceil(vocab / d->t), d->h, ACT_BYTES);
+    gemm(o, seq, ceil(vocab / d->t), d->h, fmax(ACT_BYTES, d->weight));
     o->full_precision = true;
     if (d->t > 1) {
         struct op *g = add(l, "logits_gather", OP_ALLGATHER, STEP_COLL);
@@ -296,10 +296,11 @@ double ops_time_s(const struct ops_env *v, const struct step_stage *g, const str
         if (s >= 0) {
             if (measured) *measured = true;
             if (extrapolated && out) *extrapolated = true;
-            return s;
+            /* Whole steps were compared with tables and laws alike where both are of one machine. */
+            return p->measured ? p->p[P_LAW].v * s : s;
         }
         /* Measured attention is the whole module, cache write included. */
-        if (strcmp(o->name, "kv_write") == 0) return 0;
+        if (table_has_attn(v->table) && strcmp(o->name, "kv_write") == 0) return 0;
     }
     return p->p[P_LAW].v * law_s(v, g, o);
 }

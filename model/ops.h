@@ -25,7 +25,7 @@
  *     moe_alltoall    alltoall   dispatch and combine         2 * layers, if ep > tp
  *     mlp_allreduce   allreduce  T*h*2 bytes                  layers, t > 1
  *     final_layernorm elt        4*T*h*2 bytes                1 (last stage)
- *     lm_head         gemm       S, ceil(V/t), h (16 bit)     1 (last stage)
+ *     lm_head         gemm       S, ceil(V/t), h (16 bit, f32 models 32)  1 (last stage)
  *     logits_gather   allgather  S*V*2 bytes                  1 (last stage, t > 1)
  *     sampler         elt        4 passes over S*V*4 bytes    1 (last stage)
  *

@@ -183,6 +183,26 @@ int profile_file_check(const struct profile_file *p, struct err *e)
     return st;
 }
 
+/* ---- operators */
+
+const char *profile_file_shape(const struct arch *m, struct arena *a)
+{
+    return arena_printf(a, "hidden %d, heads %d/%d x %d, ffn %d%s%s, vocab %d%s%s%s", m->hidden,
+                        m->n_head, m->n_kv_head, m->head_dim, m->ffn, m->gated_mlp ? " gated" : "",
+                        m->n_expert ? " sparse" : "", m->vocab, m->layer_norm ? ", layer norm" : "",
+                        m->qkv_bias || m->o_bias || m->mlp_bias ? ", biases" : "",
+                        m->qk_norm ? ", qk norm" : "");
+}
+
+struct table *profile_file_table(const struct profile_file *p, const struct arch *m,
+                                 const struct strategy *s, struct arena *a)
+{
+    const struct profile_ops *o = p->ops;
+    bool same = o && o->table && o->tp == s->tp && o->weight_dtype == s->weight_dtype &&
+                strcmp(o->shape, profile_file_shape(m, a)) == 0;
+    return same ? o->table : NULL;
+}
+
 /* ---- writing */
 
 static int put_texts(h5 *f, const char *object, const char *const (*pair)[2], size_t n,
@@ -368,6 +388,20 @@ static int put_extra(h5 *f, const struct profile_extra *x, struct err *e)
     return st == ST_OK ? h5_attr_f64(f, "/constants", sd, x->sd_log, e) : st;
 }
 
+static int put_operators(h5 *f, const struct profile_ops *o, struct err *e)
+{
+    const char *const text[][2] = { { "model", o->model },
+                                    { "shape", o->shape },
+                                    { "dtype", dtype_name((enum dtype)o->weight_dtype) } };
+    int st = h5_group(f, "/operators", "times of single operators, instead of laws", e);
+    if (st == ST_OK) st = put_texts(f, "/operators", text, 3, e);
+    if (st == ST_OK) st = h5_attr_i64(f, "/operators", "tp", o->tp, e);
+    if (st == ST_OK) st = h5_text(f, "/operators/dense", o->dense, "CSV, by tokens", e);
+    if (st == ST_OK)
+        st = h5_text(f, "/operators/per_sequence", o->per_sequence, "CSV, by sequences", e);
+    return st;
+}
+
 int profile_file_write(const char *path, const struct profile_file *p, const struct prov *v,
                        struct err *e)
 {
@@ -387,6 +421,7 @@ int profile_file_write(const char *path, const struct profile_file *p, const str
     for (int i = 0; i < p->n_fit && st == ST_OK; i++) st = put_law(f, p->fit + i, e);
     if (st == ST_OK) st = h5_group(f, "/constants", "constants from elsewhere", e);
     for (int i = 0; i < p->n_extra && st == ST_OK; i++) st = put_extra(f, p->extra + i, e);
+    if (st == ST_OK && p->ops) st = put_operators(f, p->ops, e);
     if (st == ST_OK) return h5_commit(f, e);
     h5_abort(f);
     return st;

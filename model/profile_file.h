@@ -9,6 +9,9 @@
  *                   datasets value, sd_log, known, covariance (of the logarithms), range (lo, hi
  *                   of each size), and the table `points`: sizes, measured, predicted, weight
  *     /constants    attributes: constants that come from elsewhere; NAME, NAME_sd_log
+ *     /operators    optional: times of single operators of one model under one TP degree, as the
+ *                   texts dense and per_sequence of model/table.h, with attributes model, shape, tp
+ *                   and dtype. They are taken instead of the laws where shape, tp and dtype agree
  *
  * hw_load takes such a file for hardware ("hardware: machine.h5" in a scenario), and profile_load
  * then lays its constants over those of the catalog: the law of the model's weight and KV formats,
@@ -23,12 +26,20 @@
 #include "model/fit.h"
 #include "model/hw.h"
 #include "model/strategy.h"
+#include "model/table.h"
 
 enum { PROFILE_FILE_MAX_LAWS = 128, PROFILE_FILE_MAX_TEXT = 16384 };
 
 struct profile_extra { /* a constant from elsewhere: host.request of a load test, law of a run */
     enum profile_id id;
     double v, sd_log;
+};
+
+struct profile_ops { /* tables of operators, see model/table.h */
+    const char *model, *shape; /* its name; profile_file_shape of it */
+    int tp, weight_dtype;
+    const char *dense, *per_sequence; /* CSV */
+    struct table *table;              /* of both; set by the reader */
 };
 
 struct profile_file {
@@ -47,6 +58,7 @@ struct profile_file {
     int n_fit;
     const struct profile_extra *extra;
     int n_extra;
+    const struct profile_ops *ops; /* NULL: none */
 };
 
 /* Writes the whole file or none. v: as collected for this command. Errors: ST_USAGE for a content
@@ -56,6 +68,11 @@ int profile_file_write(const char *path, const struct profile_file *p, const str
 /* Everything checked; texts live in a, tables of points stay in the file (fit.size is NULL).
  * Errors: ST_IO, ST_USAGE. */
 int profile_file_read(const char *path, struct arena *a, struct profile_file *out, struct err *e);
+/* What the sizes of a model's operators follow from, in words. */
+const char *profile_file_shape(const struct arch *m, struct arena *a);
+/* The tables of p, if it has some of this model under this strategy; else NULL. */
+struct table *profile_file_table(const struct profile_file *p, const struct arch *m,
+                                 const struct strategy *s, struct arena *a);
 /* A sound content: what both of them ask. Errors: ST_USAGE. */
 int profile_file_check(const struct profile_file *p, struct err *e);
 

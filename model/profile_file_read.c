@@ -236,6 +236,25 @@ static void read_extra(struct in *in, struct profile_file *out)
     out->extra = x;
 }
 
+static void read_operators(struct in *in, struct profile_file *out)
+{
+    struct profile_ops *o = arena_alloc(in->a, sizeof *o);
+    char *dense, *seq;
+    if (in->st != ST_OK || !h5_has(in->f, "/operators")) return;
+    o->model = name(in, "/operators", "model");
+    o->shape = name(in, "/operators", "shape");
+    o->tp = (int)count(in, "/operators", "tp", 1 << 20);
+    o->weight_dtype = word(in, "/operators", "dtype", dtype_at, DT_N);
+    if (in->st == ST_OK) in->st = h5_read_text(in->f, "/operators/dense", in->a, &dense, in->e);
+    if (in->st == ST_OK)
+        in->st = h5_read_text(in->f, "/operators/per_sequence", in->a, &seq, in->e);
+    if (in->st != ST_OK) return;
+    o->dense = dense;
+    o->per_sequence = seq;
+    in->st = table_parse("/operators", dense, seq, in->a, &o->table, in->e);
+    out->ops = o;
+}
+
 int profile_file_read(const char *path, struct arena *a, struct profile_file *out, struct err *e)
 {
     struct err own = { 0 };
@@ -252,6 +271,7 @@ int profile_file_read(const char *path, struct arena *a, struct profile_file *ou
     read_hardware(&in, &out->hw);
     read_laws(&in, out);
     read_extra(&in, out);
+    read_operators(&in, out);
     h5_close(in.f);
     if (in.st == ST_OK) in.st = profile_file_check(out, &own);
     if (in.st == ST_OK) return ST_OK;

@@ -189,7 +189,7 @@ static int64_t mixed_table_fp(const struct step *m, const struct step_tables *t,
 static int64_t mixed_attn_fp(const struct step *m, const struct step_tables *t,
                              const struct step_shape *s)
 {
-    if (m->env.table && s->prefill_tok > 0) return mixed_table_fp(m, t, s);
+    if (table_has_attn(m->env.table) && s->prefill_tok > 0) return mixed_table_fp(m, t, s);
     int64_t fp = 0;
     if (s->n_decode > 0) {
         int64_t attn;

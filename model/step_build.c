@@ -162,13 +162,13 @@ static void decode_of(struct step *m, const struct step_stage *g, int64_t n, str
     struct step_seg seg[MAX_SEGS];
     int n_seg = 0;
     double alpha = m->env.profile->p[P_SKEW_ALPHA].v;
-    n_seg = m->env.table ? table_segs(m, n, g->n_layer, seg) : law_segs(m, g, n, seg);
+    n_seg = table_has_attn(m->env.table) ? table_segs(m, n, g->n_layer, seg) : law_segs(m, g, n, seg);
     /* One slope for all segments, of the outermost: a skew term that jumped with the segment would
      * make a step cheaper as it grows. */
     double slope = (double)seg[n_seg - 1].b_fp;
     for (int i = 0; i < STEP_SKEW_BUCKETS; i++) {
         double w = alpha;
-        if (m->env.table) {
+        if (table_has_attn(m->env.table)) {
             double far = 128.0 * (double)((int64_t)1 << (2 * i)), mean = far / 2;
             w = table_skew_alpha(m->env.table, (double)n, mean, mean + far, 0, alpha);
         }
@@ -229,11 +229,11 @@ static const char *ops_by_law(struct step *m, struct arena *a)
     int n = ops_list(v, &g, &s, op);
     const char *text = "";
     for (int i = 0; i < n; i++) {
-        bool measured =
-            op[i].by == OP_BY_CTX || op[i].cls == STEP_COLL || strcmp(op[i].name, "kv_write") == 0;
+        bool attn = op[i].by == OP_BY_CTX || strcmp(op[i].name, "kv_write") == 0;
+        bool measured = op[i].cls == STEP_COLL || (attn && table_has_attn(v->table));
         ops_time_s(v, &g, op + i, &measured, NULL);
         if (measured) continue;
-        m->law_in[row_of(op[i].cls)] = true;
+        if (op[i].by != OP_BY_CTX) m->law_in[row_of(op[i].cls)] = true;
         text = arena_printf(a, "%s%s%s", text, *text ? " " : "", op[i].name);
     }
     return text;
@@ -321,7 +321,7 @@ static double stage_s(const struct step_setup *u, const struct step_stage *g, in
     double t = 0;
     int k = ops_list(&v, g, &s, op);
     for (int i = 0; i < k; i++)
-        t += op[i].count * (v.table && op[i].by == OP_BY_CTX
+        t += op[i].count * (table_has_attn(v.table) && op[i].by == OP_BY_CTX
                                 ? table_attn_s(v.table, 0, 0, (double)n, (double)ctx, NULL)
                                 : ops_time_s(&v, g, op + i, NULL, NULL));
     return t;

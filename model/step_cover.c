@@ -104,7 +104,9 @@ static const char *outside_measured(const struct step *m, const struct step_exte
         int n = ops_list(&m->env, &m->stage[i]->stage, &s, op);
         for (int j = 0; j < n; j++) {
             enum profile_law law = law_of(op + j);
-            if (named[law] || (m->env.table && op[j].cls != STEP_COLL)) continue;
+            bool by_table = op[j].by == OP_BY_CTX ? table_has_attn(m->env.table)
+                                                  : m->env.table && op[j].cls != STEP_COLL;
+            if (named[law] || by_table) continue;
             const char *more = check_op(p, op + j, text, a);
             named[law] = more != text;
             text = more;
@@ -138,6 +140,7 @@ static bool outside(const struct step *m, const struct step_extent *x)
     n_name = table_dense_names(t, &names);
     for (int i = 0; i < n_name; i++) table_dense_s(t, names[i], (double)x->max_tok, &out);
     table_seq_s(t, "lm_head", (double)x->max_seqs, &out);
+    if (!table_has_attn(t)) return out;
     if (x->max_seqs > 0) table_attn_s(t, 0, 0, (double)x->max_seqs, (double)x->max_ctx, &out);
     if (x->max_prefill > 0)
         table_attn_s(t, (double)(x->max_prefill < x->max_tok ? x->max_prefill : x->max_tok), 0, 0,
@@ -158,7 +161,7 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
         table && !m->law_in[ROW_GEMM] ? COVER_TABLE : worst(p, P_GEMM_T0_S, P_GEMM_EM);
     if (moe && worst(p, P_MOE_T0_S, P_MOE_EM) > by_class[STEP_GEMM])
         by_class[STEP_GEMM] = worst(p, P_MOE_T0_S, P_MOE_EM);
-    by_class[STEP_ATTN] = table ? COVER_TABLE : worst(p, P_DEC_T0_S, P_PRE_EM);
+    by_class[STEP_ATTN] = table_has_attn(m->env.table) ? COVER_TABLE : worst(p, P_DEC_T0_S, P_PRE_EM);
     by_class[STEP_OTHER] =
         table && !m->law_in[ROW_OTHER] ? COVER_TABLE : worst(p, P_ELT_T0_S, P_ELT_EM);
     by_class[STEP_HOST] = worst(p, P_HOST_STEP_S, P_HOST_OUT_S);

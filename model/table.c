@@ -92,6 +92,11 @@ double table_seq_s(const struct table *t, const char *layer, double sequences, b
     return named_s(t->seq, t->n_seq, layer, sequences, extrapolated);
 }
 
+bool table_has_attn(const struct table *t)
+{
+    return t && t->dec.n > 0;
+}
+
 int table_dense_names(const struct table *t, const char *const **names)
 {
     *names = t->dense_name;

@@ -3,7 +3,7 @@
  * A directory of tables for one (GPU, engine, model, TP degree), in microseconds per layer:
  *     dense.csv         layer,tokens,time_us
  *     per_sequence.csv  layer,sequences,time_us              (lm_head, sampler)
- *     attention.csv     prefill_chunk,kv_prefill,n_decode,kv_decode,time_us
+ *     attention.csv     optional: prefill_chunk,kv_prefill,n_decode,kv_decode,time_us
  *     skew.csv          optional: unequal decode contexts
  *     (n,...,kv_mean,...,t_mean_us,t_max_us,t_skew_us,alpha)
  * the layout that LLMServingSim's profiler writes. Files are read once; hostile files give
@@ -22,6 +22,12 @@
 struct table;
 
 int table_read(const char *dir, struct arena *a, struct table **out, struct err *e);
+/* The same from texts of dense.csv and per_sequence.csv alone; name is used in errors. */
+int table_parse(const char *name, const char *dense, const char *per_sequence, struct arena *a,
+                struct table **out, struct err *e);
+/* Whether attention was measured; without attention.csv it goes by law, and so does kv_write where
+ * dense.csv has none. The functions of attention below then must not be called. */
+bool table_has_attn(const struct table *t); /* NULL: no */
 /* Seconds of one dense operator ("qkv_proj", "o_proj", "gate_up_proj", "act_fn", "down_proj",
  * "layernorm", "rotary_emb", "embedding", "final_layernorm", ... as named in the file) at
  * `tokens`; -1 if the table has no such operator. */

@@ -66,13 +66,17 @@ static int split(struct csv *c)
     return ST_OK;
 }
 
-/* Opens and finds the wanted columns (blank-separated) in the header. */
-static int csv_open(struct csv *c, const char *path, const char *wanted, struct arena *a,
-                    struct err *e)
+/* Opens (or takes `text`) and finds the wanted columns (blank-separated) in the header. */
+static int csv_open(struct csv *c, const char *path, const char *text, const char *wanted,
+                    struct arena *a, struct err *e)
 {
-    size_t n;
+    size_t n = text ? strlen(text) : 0;
+    int st = ST_OK;
     *c = (struct csv){ .path = path, .e = e };
-    int st = doc_read_bytes(a, path, MAX_BYTES, &c->at, &n, e);
+    if (text)
+        c->at = arena_copy_text(a, text, n);
+    else
+        st = doc_read_bytes(a, path, MAX_BYTES, &c->at, &n, e);
     if (st != ST_OK) return st;
     c->end = c->at + n;
     if ((st = split(c)) != ST_OK) return st;
@@ -239,14 +243,18 @@ static int read_rows(struct csv *c, struct arena *a, struct table_list *l, int *
     return st;
 }
 
-static int read_lists(const char *dir, const char *file, const char *columns, struct arena *a,
+struct source {
+    const char *path, *text; /* text NULL: the file at path */
+};
+
+static int read_lists(const struct source *from, const char *columns, struct arena *a,
                       struct table_list **out, int *n_out, struct err *e)
 {
     struct csv c;
     struct points v = { 0 };
     struct table_list *l = arena_array(a, MAX_LISTS, sizeof *l);
     int n_list = 0;
-    int st = csv_open(&c, arena_printf(a, "%s/%s", dir, file), columns, a, e);
+    int st = csv_open(&c, from->path, from->text, columns, a, e);
     if (st == ST_OK) st = read_rows(&c, a, l, &n_list, &v);
     if (st == ST_OK && v.n == 0) st = err_set(e, ST_USAGE, "%s:1: no rows", c.path);
     if (st == ST_OK) st = sort(&v, &c);
@@ -290,8 +298,9 @@ static int read_attention(const char *dir, struct arena *a, struct table *t, str
 {
     struct csv c;
     struct points v[N_KIND] = { { 0 } };
-    int st = csv_open(&c, arena_printf(a, "%s/attention.csv", dir),
-                      "prefill_chunk kv_prefill n_decode kv_decode time_us", a, e);
+    const char *path = arena_printf(a, "%s/attention.csv", dir);
+    if (access(path, F_OK) != 0 && errno == ENOENT) return ST_OK;
+    int st = csv_open(&c, path, NULL, "prefill_chunk kv_prefill n_decode kv_decode time_us", a, e);
     if (st == ST_OK) st = read_points(&c, v);
     if (st == ST_OK && (v[DEC].n == 0 || v[PRE].n == 0))
         st = err_set(e, ST_USAGE, "%s: no %s points", c.path,
@@ -314,7 +323,7 @@ static int read_skew(const char *dir, struct arena *a, struct table *t, struct e
     struct csv c;
     const char *path = arena_printf(a, "%s/skew.csv", dir);
     if (access(path, F_OK) != 0) return ST_OK;
-    int st = csv_open(&c, path, "n pc kv_mean kv_big t_mean_us t_max_us t_skew_us", a, e);
+    int st = csv_open(&c, path, NULL, "n pc kv_mean kv_big t_mean_us t_max_us t_skew_us", a, e);
     double *num = mem_zalloc(SKEW_BINS, sizeof *num), *den = mem_zalloc(SKEW_BINS, sizeof *den);
     bool more = true;
     while (st == ST_OK && (st = csv_next(&c, &more)) == ST_OK && more) {
@@ -333,18 +342,37 @@ static int read_skew(const char *dir, struct arena *a, struct table *t, struct e
     return st;
 }
 
-int table_read(const char *dir, struct arena *a, struct table **out, struct err *e)
+static int read_both(const struct source *dense, const struct source *seq, struct arena *a,
+                     struct table *t, struct err *e)
 {
-    struct table *t = arena_alloc(a, sizeof *t);
-    int st = read_lists(dir, "dense.csv", "layer tokens time_us", a, &t->dense, &t->n_dense, e);
+    int st = read_lists(dense, "layer tokens time_us", a, &t->dense, &t->n_dense, e);
     if (st == ST_OK)
-        st = read_lists(dir, "per_sequence.csv", "layer sequences time_us", a, &t->seq, &t->n_seq,
-                        e);
-    if (st == ST_OK) st = read_attention(dir, a, t, e);
-    if (st == ST_OK) st = read_skew(dir, a, t, e);
+        st = read_lists(seq, "layer sequences time_us", a, &t->seq, &t->n_seq, e);
     if (st != ST_OK) return st;
     t->dense_name = arena_array(a, (size_t)t->n_dense + 1, sizeof(char *));
     for (int i = 0; i < t->n_dense; i++) t->dense_name[i] = t->dense[i].name;
-    *out = t;
     return ST_OK;
+}
+
+int table_parse(const char *name, const char *dense, const char *per_sequence, struct arena *a,
+                struct table **out, struct err *e)
+{
+    struct table *t = arena_alloc(a, sizeof *t);
+    struct source d = { arena_printf(a, "%s:dense", name), dense };
+    struct source s = { arena_printf(a, "%s:per_sequence", name), per_sequence };
+    int st = read_both(&d, &s, a, t, e);
+    if (st == ST_OK) *out = t;
+    return st;
+}
+
+int table_read(const char *dir, struct arena *a, struct table **out, struct err *e)
+{
+    struct table *t = arena_alloc(a, sizeof *t);
+    struct source d = { arena_printf(a, "%s/dense.csv", dir), NULL };
+    struct source s = { arena_printf(a, "%s/per_sequence.csv", dir), NULL };
+    int st = read_both(&d, &s, a, t, e);
+    if (st == ST_OK) st = read_attention(dir, a, t, e);
+    if (st == ST_OK) st = read_skew(dir, a, t, e);
+    if (st == ST_OK) *out = t;
+    return st;
 }

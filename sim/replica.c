@@ -275,6 +275,12 @@ static void tell_step(struct replica *r, const struct flight *f)
                             .n_step = (int32_t)(f->k < INT32_MAX ? f->k : INT32_MAX),
                             .n_prefill_tok = (int32_t)f->b.shape.prefill_tok,
                             .n_decode = (int32_t)f->b.shape.n_decode,
+                            .n_chunk = (int32_t)f->b.shape.n_prefill,
+                            .n_logits = (int32_t)f->b.shape.n_logits,
+                            .sum_ctx_tok = f->b.shape.sum_ctx,
+                            .skew_tok = f->b.shape.skew,
+                            .past_tok = f->b.shape.prefill_past,
+                            .pairs = f->b.shape.prefill_pairs,
                             .queue = (int32_t)r->s.n_wait };
     k->step(k->ctx, &row);
 }

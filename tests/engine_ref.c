@@ -47,6 +47,13 @@ static void ref_copy(struct backend *b, void *to, const void *from, size_t bytes
     (void)b;
     memcpy(to, from, bytes);
 }
+/* As a device with memory of its own would. */
+static const void *ref_view(struct backend *b, const void *p)
+{
+    (void)b, (void)p;
+    return NULL;
+}
+
 static void ref_sync(struct backend *b)
 {
     (void)b;
@@ -245,6 +252,7 @@ static const struct backend_ops ops = {
     .alloc = ref_alloc,
     .upload = ref_copy,
     .download = ref_copy,
+    .view = ref_view,
     .sync = ref_sync,
     .mat_new = ref_mat_new,
     .mat_rows = ref_mat_rows,

@@ -1,6 +1,8 @@
 /* tests/test_comm.c - the thread communicator: sums, order, messages, failure; life of processes.
  * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* sched_getaffinity */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -262,4 +264,34 @@ TEST(team_runs_every_part_once_a_call)
             team_close(t);
             for (int i = 0; i < 97; i++) CHECK_INT(x[i], 50);
         }
+}
+
+static void note_cpus(void *arg, int part, int n_part)
+{
+    cpu_set_t may;
+    (void)n_part;
+    ((int *)arg)[part] = sched_getaffinity(0, sizeof may, &may) == 0 ? CPU_COUNT(&may) : 0;
+}
+
+/* Two at once, closed in either order. */
+TEST(team_gives_its_caller_the_processors_back)
+{
+    cpu_set_t before, now;
+    CHECK_INT(sched_getaffinity(0, sizeof before, &before), 0);
+    for (int order = 0; order < 2; order++) {
+        int cpus[2];
+        struct team *t[3];
+        for (int i = 0; i < 2; i++) t[i] = team_open(2, 0, 0, NULL);
+        CHECK_INT(sched_getaffinity(0, sizeof now, &now), 0);
+        CHECK_INT(CPU_COUNT(&now), 1);
+        CHECK_INT(team_cpus(), CPU_COUNT(&before));
+        t[2] = team_open(2, -1, 0, NULL); /* not of one processor, whatever its caller has */
+        team_run(t[2], note_cpus, cpus);
+        CHECK_INT(cpus[1], CPU_COUNT(&before));
+        team_close(t[2]);
+        team_close(t[order]);
+        team_close(t[!order]);
+        CHECK_INT(sched_getaffinity(0, sizeof now, &now), 0);
+        CHECK(CPU_EQUAL(&now, &before));
+    }
 }

@@ -192,7 +192,7 @@ TEST(run_opens_in_xarray)
         "print(d.t_due.dtype, d.t_due.units, int(d.t_due[2]), d.to_dataframe().shape)\n";
     CHECK(python(path, code, out, sizeof out));
     CHECK_TEXT(out,
-               "requests {'request': 3000} 13\nsteps {'step': 1} 8\nseries {'bin': 1} 8\nstages "
+               "requests {'request': 3000} 13\nsteps {'step': 1} 15\nseries {'bin': 1} 8\nstages "
                "{'span': 1} 8\n"
                "sweep {'point': 1} 31\nsummary {'ttft_due_stat': 2, 'bound': 3, 'tpot_stat': 1} 2\n"
                "int64 ns 2000000014 (3000, 13)\n");

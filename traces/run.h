@@ -4,7 +4,8 @@
  *     /provenance      base/prov.h, input files with sha256, digest, kind = simulated | measured
  *     /scenario        `yaml`: the effective scenario, defaults included
  *     /requests        request, t_due, t_start, t_first, t_last, n_in, n_out, status, ...
- *     /steps           step, t0, t1, replica, n_prefill, n_decode, queue, kv_used
+ *     /steps           step, t0, t1, replica, n_prefill, n_decode, queue, kv_used, what its
+ *                      time depends on (chunks, ctx, past, pairs, logits), host
  *                      (sampled or windowed)
  *     /series          time bins: queue, running, kv_used, tokens ...
  *     /stages          span, replica, stage, batch, t0, t1, tokens
@@ -42,6 +43,10 @@ struct run_step {
     int32_t replica;
     int32_t n_step; /* engine steps this row stands for (fast-forwarded runs of decode steps) */
     int32_t n_prefill_tok, n_decode, queue;
+    /* As struct step_shape of model/step.h; of the first step where a row stands for several. */
+    int32_t n_chunk, n_logits;
+    int64_t sum_ctx_tok, skew_tok, past_tok, pairs;
+    int64_t host_ns; /* beside t0 .. t1: choosing, building and booking it; 0 in simulated runs */
 };
 struct run_bin { /* one per interval of simulated time */
     int64_t t_ns;
