@@ -38,7 +38,7 @@ rm -f build/bench.h5
 echo
 
 count() { # instructions of a run
-  valgrind --tool=callgrind --callgrind-out-file=/dev/null "$orrery" simulate "$1" --sim.threads=1 --sim.draws=0 --sim.replications=1 --workload.requests="$2" 2>&1 >/dev/null |
+  valgrind --tool=callgrind --callgrind-out-file=build/bench.callgrind "$orrery" simulate "$1" --sim.threads=1 --sim.draws=0 --sim.replications=1 --workload.requests="$2" 2>&1 >/dev/null |
     sed -n 's/.*Collected : //p'
 }
 bad=0
