@@ -43,7 +43,7 @@ static void ask(const struct table *t)
     int n = table_dense_names(t, &name);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < 6; k++) FUZZ_CHECK(isfinite(table_dense_s(t, name[i], at[k], &out)));
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < 6 && table_has_attn(t); i++)
         for (int k = 0; k < 6; k++) {
             double c0, c1, end;
             FUZZ_CHECK(isfinite(table_attn_s(t, at[i], at[k], at[5 - i], at[k], &out)));
