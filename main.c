@@ -16,7 +16,10 @@
 #include "base/prov.h"
 #include "base/stop.h"
 #include "base/utf8.h"
+#include "bench/cmd_bench.h"
+#include "bench/cmd_calibrate.h"
 #include "bench/cmd_engine_run.h"
+#include "bench/cmd_validate.h"
 #include "plots/cmd_plot.h"
 #include "plots/cmd_report.h"
 #include "sim/cmd_simulate.h"
@@ -38,6 +41,9 @@ static const struct verb {
     { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO" },
     { "verify",     cmd_verify,     "is this strategy possible on this hardware, and if not, what is" },
     { "engine",     cmd_engine_run, "run a model for real on this machine, TP x PP: serve a scenario, or generate" },
+    { "bench",      cmd_bench,      "microbenchmarks of this machine, for calibrate" },
+    { "calibrate",  cmd_calibrate,  "constants of the kernel laws from what was measured on a machine" },
+    { "validate",   cmd_validate,   "predicted runs against measured ones: how far off, beside the noise" },
     { "plot",       cmd_plot,       "figures of run files, by gnuplot" },
     { "report",     cmd_report,     "run files as one HTML page: answer, tables, figures" },
     { "trace",      cmd_trace,      "describe, convert or synthesise a request trace" },

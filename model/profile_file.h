@@ -35,7 +35,7 @@ struct profile_extra { /* a constant from elsewhere: host.request of a load test
     double v, sd_log;
 };
 
-struct profile_ops { /* tables of operators, see model/table.h */
+struct profile_ops {           /* tables of operators, see model/table.h */
     const char *model, *shape; /* its name; profile_file_shape of it */
     int tp, weight_dtype;
     const char *dense, *per_sequence; /* CSV */

@@ -161,7 +161,8 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
         table && !m->law_in[ROW_GEMM] ? COVER_TABLE : worst(p, P_GEMM_T0_S, P_GEMM_EM);
     if (moe && worst(p, P_MOE_T0_S, P_MOE_EM) > by_class[STEP_GEMM])
         by_class[STEP_GEMM] = worst(p, P_MOE_T0_S, P_MOE_EM);
-    by_class[STEP_ATTN] = table_has_attn(m->env.table) ? COVER_TABLE : worst(p, P_DEC_T0_S, P_PRE_EM);
+    by_class[STEP_ATTN] =
+        table_has_attn(m->env.table) ? COVER_TABLE : worst(p, P_DEC_T0_S, P_PRE_EM);
     by_class[STEP_OTHER] =
         table && !m->law_in[ROW_OTHER] ? COVER_TABLE : worst(p, P_ELT_T0_S, P_ELT_EM);
     by_class[STEP_HOST] = worst(p, P_HOST_STEP_S, P_HOST_OUT_S);

@@ -346,8 +346,7 @@ static int read_both(const struct source *dense, const struct source *seq, struc
                      struct table *t, struct err *e)
 {
     int st = read_lists(dense, "layer tokens time_us", a, &t->dense, &t->n_dense, e);
-    if (st == ST_OK)
-        st = read_lists(seq, "layer sequences time_us", a, &t->seq, &t->n_seq, e);
+    if (st == ST_OK) st = read_lists(seq, "layer sequences time_us", a, &t->seq, &t->n_seq, e);
     if (st != ST_OK) return st;
     t->dense_name = arena_array(a, (size_t)t->n_dense + 1, sizeof(char *));
     for (int i = 0; i < t->n_dense; i++) t->dense_name[i] = t->dense[i].name;

@@ -11,7 +11,7 @@ for f in */*.c */*.h */*.cu; do
     engine/sched*|engine/kvpool.*|engine/kvmap.*|engine/batch.h) ok="$pure traces/ model/ base/" ;;
     engine/*) ok="engine/ base/ model/arch.h traces/run.h" ;;
     sim/*)    ok="sim/ $pure traces/ model/ base/" ;;
-    bench/*)  ok="bench/ engine/ sim/ traces/ model/ base/" ;;
+    bench/*)  ok="bench/ plots/ engine/ sim/ traces/ model/ base/" ;;
     plots/*)  ok="plots/ traces/ base/" ;;
     *) continue ;;
   esac

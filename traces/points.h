@@ -105,7 +105,7 @@ struct points_sample {
     int64_t calls;
     double s_per_call;
     double t_s;    /* when it began, from the start of the benchmark */
-    uint8_t noisy; /* the machine was busy with something else: base/noise.h says how it is known */
+    uint8_t noisy; /* the machine was busy with something else: bench/noise.h says how it is known */
 };
 
 struct points_noise {

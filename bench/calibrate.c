@@ -1,0 +1,399 @@
+/* bench/calibrate.c - reads points and runs, fits, and makes the profile of it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "bench/calibrate.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/stat.h"
+
+#define AT(m) offsetof(struct calibrate_opts, m)
+/* clang-format off */
+const struct conf_row calibrate_rows[] = {
+    { "out", CONF_TEXT, AT(out), NULL, NULL, 0, 0, "profile to write (HDF5); appears when complete" },
+    { "tables", CONF_BOOL, AT(tables), "yes", NULL, 0, 0,
+      "keep the times of single operators too, to be taken instead of laws where they fit" },
+    { "scenario", CONF_TEXT, AT(scenario), NULL, NULL, 0, 0,
+      "what an imported run was: hardware, model, strategy, policy" },
+    { "model", CONF_TEXT, AT(model), NULL, NULL, 0, 0,
+      "of points files that do not name theirs; for whole steps and tables" },
+    { "threads", CONF_INT, AT(threads), "0", NULL, 0, 1024, "of a rank, where points are of several; 0: the one there is" },
+    { "ranks", CONF_INT, AT(ranks), "0", NULL, 0, 65536, "that ran together, where points are of several; 0: the one there is" },
+    { "tp", CONF_INT, AT(tp), "0", NULL, 0, 65536, "of whole steps in points files; 0: as the ranks" },
+    { "comm", CONF_WORD, AT(comm), "none", POINTS_COMM_WORDS, 0, 0, "communicator, where points are of several; none: the one there is" },
+    { "seed", CONF_INT, AT(seed), "1", NULL, 0, 1e9, "of the fits' starts and folds" },
+    { "json", CONF_BOOL, AT(json), "no", NULL, 0, 0, "one JSON object on stdout instead of text" },
+    { "dry_run", CONF_BOOL, AT(dry_run), "no", NULL, 0, 0, "say which points and runs would be used, fit and write nothing" },
+    { .type = CONF_END }
+};
+/* clang-format on */
+#undef AT
+
+/* A point is known no better than this: what one session's clock and heat do to all its samples. */
+static const double LEAST_SD = 1e-3;
+/* Standard error of a median over that of a mean, and sd over median absolute deviation. */
+static const double MEDIAN_SE = 1.2533, MAD_SD = 1.4826;
+
+void calibrate_init(struct calibrate *c, const struct calibrate_opts *o, struct arena *a)
+{
+    *c = (struct calibrate){ .o = *o, .a = a, .skipped = "" };
+}
+
+void calibrate_release(struct calibrate *c)
+{
+    for (int i = 0; i < c->n_file; i++)
+        if (c->file[i].is_run) run_close(&c->file[i].run);
+    free(c->point);
+    c->point = NULL;
+}
+
+void calibrate_note(struct calibrate *c, const char *fmt, ...)
+{
+    char line[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    c->skipped = arena_printf(c->a, "%s%s\n", c->skipped, line);
+}
+
+enum dtype calibrate_dtype(uint8_t d)
+{
+    static const enum dtype of[] = {
+        [POINTS_NONE] = DT_N,    [POINTS_F32] = DT_F32,   [POINTS_F16] = DT_F16,
+        [POINTS_BF16] = DT_BF16, [POINTS_INT8] = DT_INT8, [POINTS_FP8] = DT_FP8,
+        [POINTS_OTHER] = DT_N
+    };
+    return d < sizeof of / sizeof *of ? of[d] : DT_N;
+}
+
+/* ---- reading */
+
+/* Median of x[n], and the spread of one about it. */
+static void robust(double *x, int n, double *s, double *sd)
+{
+    stat_sort(x, (size_t)n);
+    *s = stat_quantile_sorted(x, (size_t)n, 0.5);
+    *sd = 0;
+    if (n < 2) return;
+    for (int i = 0; i < n; i++) x[i] = fabs(log(x[i] / *s));
+    stat_sort(x, (size_t)n);
+    *sd = MAD_SD * stat_quantile_sorted(x, (size_t)n, 0.5);
+}
+
+/* Standard errors. A handful of samples tells their own spread badly, and weights by it would be
+ * worse than none: it counts as n - 1 looks beside ten at what is usual for the operation. */
+static void pool_spread(struct calibrate *c)
+{
+    enum { USUAL = 10 };
+    double *x = mem_alloc(((size_t)c->n_point + 1) * sizeof *x);
+    for (int op = 0; op < POINTS_N_OP; op++) {
+        size_t n = 0;
+        for (int64_t i = 0; i < c->n_point; i++)
+            if (c->point[i].row.op == op && c->point[i].n > 1) x[n++] = c->point[i].own_sd;
+        stat_sort(x, n);
+        double usual = n > 0 ? stat_quantile_sorted(x, n, 0.5) : 0;
+        for (int64_t i = 0; i < c->n_point; i++) {
+            struct calibrate_point *p = &c->point[i];
+            if (p->row.op != op) continue;
+            double var =
+                ((p->n - 1) * p->own_sd * p->own_sd + USUAL * usual * usual) / (p->n - 1 + USUAL);
+            p->sd_log = hypot(LEAST_SD, MEDIAN_SE * sqrt(var / p->n));
+        }
+    }
+    free(x);
+}
+
+/* The samples of one point: those of a quiet machine if there are enough. */
+static void add_point(struct calibrate *c, const struct points_file *f, int32_t row,
+                      const int64_t *at, int n)
+{
+    double *x = mem_alloc((size_t)(n > 0 ? n : 1) * sizeof *x);
+    int clean = 0, k = 0;
+    for (int i = 0; i < n; i++) clean += !f->sample[at[i]].noisy;
+    bool drop = clean > 0 && 3 * clean >= n;
+    for (int i = 0; i < n; i++)
+        if (!drop || !f->sample[at[i]].noisy) x[k++] = f->sample[at[i]].s_per_call;
+    struct calibrate_point p = { .row = f->row[row], .n = k, .n_noisy = n - k, .file = c->n_file };
+    if (!drop) p.n_kept_noisy = n - clean;
+    if (k > 0) robust(x, k, &p.s, &p.own_sd);
+    free(x);
+    if (k == 0 || p.s <= 0) return;
+    if (c->n_point == c->cap_point) {
+        c->cap_point = c->cap_point ? 2 * c->cap_point : 256;
+        c->point = mem_resize(c->point, (size_t)c->cap_point, sizeof *c->point);
+    }
+    c->point[c->n_point++] = p;
+}
+
+static const char *text_of(h5 *f, const char *name, struct arena *a)
+{
+    char *text = NULL;
+    if (!h5_has(f, "/provenance")) return "";
+    return h5_read_attr_text(f, "/provenance", name, a, &text, NULL) == ST_OK && text ? text : "";
+}
+
+/* Samples sorted to their points by counting. */
+static int add_points(struct calibrate *c, const char *path, struct err *e)
+{
+    struct points_file f;
+    struct calibrate_file *k = &c->file[c->n_file];
+    int st = points_read(path, c->a, &f, e);
+    if (st != ST_OK) return st;
+    k->title = f.title;
+    k->machine =
+        *text_of(f.h5, "source_machine", c->a) ? text_of(f.h5, "source_machine", c->a) : f.machine;
+    k->date = f.date;
+    k->model = text_of(f.h5, "model", c->a);
+    if (sscanf(text_of(f.h5, "strategy", c->a), "tp%d pp%d", &k->tp, &k->pp) != 2)
+        k->tp = k->pp = 0;
+    k->imported = strcmp(f.kind, "imported") == 0;
+    k->n_sample = f.n_sample;
+    size_t rows = (size_t)f.n_row;
+    int64_t *first = mem_zalloc(rows + 2, sizeof *first);
+    int64_t *at = mem_alloc(((size_t)f.n_sample + 1) * sizeof *at);
+    for (int64_t i = 0; i < f.n_sample; i++) first[f.sample[i].point + 2]++;
+    for (size_t i = 2; i < rows + 2; i++) first[i] += first[i - 1];
+    for (int64_t i = 0; i < f.n_sample; i++) at[first[f.sample[i].point + 1]++] = i;
+    int64_t before = c->n_point;
+    for (size_t i = 0; i < rows; i++)
+        add_point(c, &f, (int32_t)i, at + first[i], (int)(first[i + 1] - first[i]));
+    for (int64_t i = before; i < c->n_point; i++) {
+        k->n_noisy += c->point[i].n_noisy;
+        k->n_kept_noisy += c->point[i].n_kept_noisy;
+    }
+    k->n_point = c->n_point - before;
+    free(at);
+    free(first);
+    points_close(&f);
+    if (k->n_point == 0) return err_set(e, ST_USAGE, "%s: no point in it has a sample", path);
+    c->n_file++;
+    return ST_OK;
+}
+
+static int add_run(struct calibrate *c, const char *path, struct err *e)
+{
+    struct calibrate_file *k = &c->file[c->n_file];
+    int st = run_open(path, c->a, &k->run, e);
+    if (st != ST_OK) return st;
+    k->is_run = true;
+    k->title = k->run.title ? k->run.title : "";
+    k->machine = text_of(k->run.h5, "cpu", c->a);
+    k->date = text_of(k->run.h5, "created_utc", c->a);
+    k->model = text_of(k->run.h5, "model", c->a);
+    k->imported = *text_of(k->run.h5, "source_tool", c->a) != 0;
+    c->n_file++;
+    c->n_run++;
+    if (!k->run.kind || strcmp(k->run.kind, "measured") != 0)
+        return err_set(e, ST_USAGE, "%s: a run that is %s, not measured", path,
+                       k->run.kind ? k->run.kind : "of no kind");
+    return ST_OK;
+}
+
+int calibrate_add(struct calibrate *c, const char *path, struct err *e)
+{
+    char *schema = NULL;
+    if (c->n_file == CALIBRATE_MAX_FILES)
+        return err_set(e, ST_USAGE, "more than %d files", CALIBRATE_MAX_FILES);
+    c->file[c->n_file] = (struct calibrate_file){ .path = path, .said = "" };
+    if (access(path, R_OK) != 0) return err_set(e, ST_USAGE, "%s: %s", path, strerror(errno));
+    h5 *f = h5_open(path, e);
+    if (!f) return e && e->status ? e->status : ST_IO;
+    if (h5_read_attr_text(f, "/", "schema_name", c->a, &schema, NULL) != ST_OK) schema = NULL;
+    h5_close(f);
+    if (schema && strcmp(schema, "orrery-bench") == 0) return add_points(c, path, e);
+    if (schema && strcmp(schema, "orrery-run") == 0) return add_run(c, path, e);
+    return err_set(e, ST_USAGE, "%s: %s%s: neither points of `orrery bench` nor a measured run",
+                   path, schema ? "its schema_name is " : "no schema_name", schema ? schema : "");
+}
+
+/* ---- the machine */
+
+static int one_machine(struct calibrate *c, const char **machine, struct err *e)
+{
+    const char *name = NULL, *from = NULL;
+    for (int i = 0; i < c->n_file; i++) {
+        const struct calibrate_file *f = &c->file[i];
+        if (f->is_run && f->imported) continue; /* the client's machine, not the server's */
+        if (!f->machine || !*f->machine) continue;
+        if (name && strcmp(name, f->machine) != 0)
+            return err_set(e, ST_USAGE,
+                           "%s was measured on %s, %s on %s: one profile is of one machine", from,
+                           name, f->path, f->machine);
+        name = f->machine;
+        from = f->path;
+    }
+    *machine = name ? name : "a machine that the files do not name";
+    return ST_OK;
+}
+
+static void latest_date(const struct calibrate *c, const char **date)
+{
+    *date = "";
+    for (int i = 0; i < c->n_file; i++)
+        if (c->file[i].date && strcmp(c->file[i].date, *date) > 0) *date = c->file[i].date;
+    if (!**date) *date = "undated";
+}
+
+/* Efficiencies multiply these; where nobody measured ceilings, the best that a point reached. */
+static void ceilings(struct calibrate *c)
+{
+    double mem = 0, flop = 0;
+    for (int64_t i = 0; i < c->n_point; i++) {
+        const struct calibrate_point *p = &c->point[i];
+        const struct points_row *r = &p->row;
+        double moved = 0, done = 0;
+        bool alike = (r->threads > 1 ? r->threads : 1) == c->threads;
+        if (r->op <= POINTS_COPY && alike) moved = r->bytes;
+        if (r->op == POINTS_FMA && r->dtype == POINTS_F32 && alike) done = r->flop;
+        if (r->op == POINTS_GEMM && p->used) {
+            double elt = fmax(2, dtype_bytes(calibrate_dtype(r->dtype)));
+            done = 2.0 * (double)r->m * (double)r->n * (double)r->k;
+            moved = elt * (double)r->n * (double)r->k;
+        }
+        mem = fmax(mem, moved / p->s);
+        flop = fmax(flop, done / p->s);
+    }
+    c->limit_mem = mem > 0 ? mem : 1e10;
+    c->limit_flop = flop > 0 ? flop : 1e11;
+}
+
+static void hardware(struct calibrate *c, struct hw *h, const char *machine)
+{
+    double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    int cpus = (int)sysconf(_SC_NPROCESSORS_ONLN), ranks = c->ranks > 1 ? c->ranks : 1;
+    if (cpus / c->threads > ranks) ranks = cpus / c->threads;
+    for (int i = 0; i < c->n_file; i++)
+        if (c->file[i].is_run && ranks < 64) ranks = 64; /* more ranks than processors may run */
+    *h = (struct hw){ .n_node = 1 };
+    h->gpu.name = "measured-cpu";
+    h->gpu.title = machine;
+    h->gpu.arch = "cpu";
+    h->gpu.mem_bytes = memory;
+    h->gpu.mem_bytes_per_s = c->limit_mem;
+    for (int d = 0; d < DT_N; d++) h->gpu.flop_per_s[d] = c->limit_flop;
+    h->gpu.price_date = h->gpu.source = h->gpu.notes = "";
+    h->sys.name = "measured-machine";
+    h->sys.title = machine;
+    h->sys.gpu_name = h->gpu.name;
+    h->sys.n_gpu = ranks;
+    h->sys.fabric = HW_HOST;
+    h->sys.peer_bytes_per_s = h->sys.inter_bytes_per_s = c->limit_mem / 2;
+    h->sys.peer_alpha_s = h->sys.inter_alpha_s = 1e-6;
+    h->gpu.pcie_bytes_per_s = c->limit_mem;
+    h->sys.host_mem_bytes = memory;
+    h->sys.host_cores = cpus;
+    h->sys.price_date = h->sys.source = h->sys.notes = "";
+}
+
+static int describe(struct calibrate *c, struct err *e)
+{
+    struct profile_file *p = &c->profile;
+    const char *machine = "";
+    int st = one_machine(c, &machine, e);
+    if (st != ST_OK) return st;
+    latest_date(c, &p->date);
+    ceilings(c);
+    p->machine = arena_printf(c->a, "%s, %d thread%s a rank", machine, c->threads,
+                              c->threads > 1 ? "s" : "");
+    p->engine = "orrery";
+    p->threads = c->threads;
+    p->fit = c->fit;
+    p->extra = c->extra;
+    hardware(c, &p->hw, machine);
+    return ST_OK;
+}
+
+struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks)
+{
+    return (struct fit_ask){ .peak_flop_per_s = c->limit_flop,
+                             .mem_bytes_per_s = c->limit_mem,
+                             .dtype = d,
+                             .ranks = ranks,
+                             .seed = (uint64_t)c->o.seed,
+                             .source =
+                                 arena_printf(c->a, "%s, %s", c->profile.machine, c->profile.date),
+                             .a = c->a };
+}
+
+/* ---- all of it */
+
+static void list_used(struct calibrate *c)
+{
+    const char *text = "";
+    for (int i = 0; i < c->n_file; i++) {
+        const struct calibrate_file *f = &c->file[i];
+        int64_t used = 0;
+        for (int64_t k = 0; k < c->n_point; k++) used += c->point[k].file == i && c->point[k].used;
+        if (f->is_run)
+            text = arena_printf(c->a, "%s%s: %s\n", text, f->path, *f->said ? f->said : "not used");
+        else
+            text = arena_printf(c->a,
+                                "%s%s: %lld of %lld points; of %lld samples %lld noisy and left "
+                                "out, %lld noisy and "
+                                "kept for want of others\n",
+                                text, f->path, (long long)used, (long long)f->n_point,
+                                (long long)f->n_sample, (long long)f->n_noisy,
+                                (long long)f->n_kept_noisy);
+    }
+    c->profile.used = arena_printf(c->a, "%s%s", text, c->skipped);
+}
+
+int calibrate_plan(struct calibrate *c, struct err *e)
+{
+    int st = calibrate_choose(c, e);
+    if (st == ST_OK) st = describe(c, e);
+    if (st == ST_OK) st = calibrate_laws(c, true, e);
+    if (st == ST_OK) list_used(c);
+    return st;
+}
+
+static bool is_foreign(const struct calibrate *c)
+{
+    for (int i = 0; i < c->n_file; i++)
+        if (c->file[i].is_run && c->file[i].imported) return true;
+    return false;
+}
+
+int calibrate_fit(struct calibrate *c, struct err *e)
+{
+    bool foreign = is_foreign(c);
+    pool_spread(c);
+    if (foreign && c->n_point > 0)
+        return err_set(e, ST_USAGE,
+                       "runs of another engine and points of this one are two profiles: calibrate "
+                       "them apart");
+    if (foreign && c->n_run > 1)
+        return err_set(e, ST_USAGE, "one imported run at a time: %d were given", c->n_run);
+    int st = calibrate_choose(c, e);
+    if (st == ST_OK) st = describe(c, e);
+    if (st == ST_OK && foreign) {
+        st = calibrate_foreign(c, e);
+    } else {
+        if (st == ST_OK) st = calibrate_laws(c, false, e);
+        if (st == ST_OK && c->o.tables) st = calibrate_tables(c, e);
+        if (st == ST_OK) st = calibrate_steps(c, e);
+    }
+    if (st != ST_OK) return st;
+    if (c->profile.n_fit + c->profile.n_extra == 0)
+        return err_set(e, ST_USAGE, "no law can be fitted to these files%s%.*s",
+                       *c->skipped ? ": " : "", (int)strcspn(c->skipped, "\n"), c->skipped);
+    list_used(c);
+    if (strlen(c->profile.used) >= PROFILE_FILE_MAX_TEXT)
+        c->profile.used = arena_copy_text(c->a, c->profile.used, PROFILE_FILE_MAX_TEXT - 1);
+    return profile_file_check(&c->profile, e);
+}
+
+int calibrate_write(struct calibrate *c, int argc, char *const *argv, struct err *e)
+{
+    struct prov v;
+    prov_collect(&v, argc, argv);
+    int st = c->o.out ? profile_file_write(c->o.out, &c->profile, &v, e) : ST_OK;
+    prov_release(&v);
+    return st;
+}

@@ -1,0 +1,126 @@
+/* bench/calibrate.h - from what was measured to a profile: the constants of the kernel laws, host
+ * times, and a common factor, with their uncertainty.
+ *
+ * Points (traces/points.h) give the laws of operators. Where a file holds both, those timed inside a
+ * running engine (they name a part of the model) are taken before stand-alone ones. Bytes are
+ * counted as the simulator's operator list counts them (model/ops.h), whatever was moved: so
+ *     norm      is the norm and the addition of the residual before it, of equal rows
+ *     rope      rotation of queries and keys
+ *     messages  of f32 count half; those between stages count as they are
+ * Samples marked noisy are left out where a third or more of a point's are not; the count is kept.
+ *
+ * Steps of measured runs then give host times, rank skew and the common factor of device times by
+ * law, with device times predicted from those laws. Runs of one stage only: with several, a step's
+ * time holds the waiting of the others. Without runs, whole steps of the points files serve.
+ *
+ * Errors: ST_USAGE in one sentence: another kind of file, several machines, thread counts or
+ * communicators with none chosen, points that no law can be fitted to. SPDX-License-Identifier: Apache-2.0 */
+#ifndef BENCH_CALIBRATE_H
+#define BENCH_CALIBRATE_H
+
+#include "base/conf.h"
+#include "base/json.h"
+#include "model/profile_file.h"
+#include "model/table.h"
+#include "sim/scenario.h"
+#include "traces/points.h"
+#include "traces/run.h"
+
+enum { CALIBRATE_MAX_FILES = CONF_MAX_FILES, CALIBRATE_MAX_FITS = 24 };
+
+struct calibrate_opts {
+    const char *out, *scenario, *model;
+    bool json, dry_run, tables;
+    int64_t threads, ranks, tp, seed;
+    int comm; /* of enum points_comm; 0: the one there is */
+};
+extern const struct conf_row calibrate_rows[];
+
+/* One row of a points file, its samples made one value. */
+struct calibrate_point {
+    struct points_row row;
+    double s, sd_log; /* median of the samples kept; standard error of its logarithm */
+    double own_sd;    /* of the logarithm of one sample, by this point's alone */
+    int n, n_noisy;   /* samples kept; left out as noisy */
+    int n_kept_noisy; /* of those kept, for want of others */
+    int file;
+    bool used;
+};
+
+struct calibrate_file {
+    const char *path, *title, *machine, *date, *model;
+    bool is_run, imported;
+    int tp, pp; /* of a points file; 0: it does not say */
+    int64_t n_point, n_sample, n_noisy, n_kept_noisy;
+    struct run_file run;
+    const char *said; /* what became of it, in words */
+};
+
+struct calibrate {
+    struct calibrate_opts o;
+    struct arena *a;
+    struct calibrate_file file[CALIBRATE_MAX_FILES];
+    int n_file, n_run;
+    struct calibrate_point *point;
+    int64_t n_point, cap_point;
+    double limit_mem, limit_flop; /* bytes/s, FLOP/s that efficiencies refer to */
+    int threads, ranks;
+    enum points_comm comm;
+    struct fit fit[CALIBRATE_MAX_FITS];
+    struct profile_extra extra[P_N];
+    struct profile_file profile;
+    const char *skipped; /* lines: what was there and was not fitted, and why; "" */
+    /* Tables of the operators' times, per layer (model/table.h), or none. */
+    struct profile_ops ops;
+    int n_table_row;
+    struct { /* a foreign engine: how far its requests are off, before and after */
+        bool done;
+        int64_t n;
+        double before[2], after[2]; /* median |predicted / measured - 1| of TPOT and TTFT */
+        const char *scenario;
+    } foreign;
+};
+
+void calibrate_init(struct calibrate *c, const struct calibrate_opts *o, struct arena *a);
+void calibrate_release(struct calibrate *c);
+/* Reads one file of either kind. */
+int calibrate_add(struct calibrate *c, const char *path, struct err *e);
+/* Chooses threads, ranks and communicator; fits every law there are points for; then runs. */
+int calibrate_fit(struct calibrate *c, struct err *e);
+/* Which points would go where; no fit. */
+int calibrate_plan(struct calibrate *c, struct err *e);
+int calibrate_write(struct calibrate *c, int argc, char *const *argv, struct err *e);
+
+void calibrate_print(const struct calibrate *c, FILE *f);
+json_t *calibrate_json(const struct calibrate *c);
+
+/* ---- parts */
+
+/* Points as the laws take them. */
+int calibrate_choose(struct calibrate *c, struct err *e);
+int calibrate_laws(struct calibrate *c, bool plan, struct err *e);
+/* DT_N for a format the simulator has none of. */
+enum dtype calibrate_dtype(uint8_t points_dtype);
+/* bytes of an element-wise operator's point as the simulator counts them; 0: not one of its own */
+double calibrate_elt_bytes(const struct points_row *r, double kv_elt);
+/* Seconds of the point with the same sizes and another part; 0: none. */
+double calibrate_beside(const struct calibrate *c, const struct calibrate_point *p, int part);
+void calibrate_note(struct calibrate *c, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks);
+
+/* Host times and the common factor from runs; from whole steps of points without runs. */
+int calibrate_steps(struct calibrate *c, struct err *e);
+/* Runs without steps of another engine: host.step, host.request and law over the catalog's. */
+int calibrate_foreign(struct calibrate *c, struct err *e);
+/* The times of single operators, where the points' model is known: c->profile.ops. */
+int calibrate_tables(struct calibrate *c, struct err *e);
+/* Several points of an operator as rows rising in m; *mixed: they are of several widths. */
+struct calibrate_row {
+    int64_t m, n, k;
+    double s;
+};
+int64_t calibrate_collect(const struct calibrate *c, const char *name, struct calibrate_row *x,
+                          bool *mixed);
+
+#endif

@@ -1,0 +1,497 @@
+/* bench/calibrate_step.c - what operators do not tell, from whole steps: host times, rank skew, and
+ * the common factor of device times by law. SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/stat.h"
+#include "bench/calibrate.h"
+
+enum { FEW_STEPS = 12, MAX_GROUPS = 3000 };
+
+/* One step of a run or of a points file. */
+struct seen {
+    struct step_shape shape;
+    double s, sd_log; /* on the device, submitting it included */
+    double host_s;    /* beside that; 0: not known */
+    int64_t key[5];   /* of steps alike */
+};
+
+struct seen_list {
+    struct seen *x;
+    int64_t n, cap;
+};
+
+/* A model under a strategy, as steps are predicted by the laws alone. */
+struct predictor {
+    struct arch arch;
+    struct strategy strategy;
+    struct step *step;
+    double n_coll;
+};
+
+static void push(struct seen_list *l, const struct seen *x)
+{
+    if (l->n == l->cap) {
+        l->cap = l->cap ? 2 * l->cap : 1024;
+        l->x = mem_resize(l->x, (size_t)l->cap, sizeof *l->x);
+    }
+    l->x[l->n++] = *x;
+}
+
+/* ---- predicting */
+
+static int predictor_init(struct calibrate *c, const struct deploy_request *q,
+                          const struct seen_list *l, struct predictor *out, struct err *e)
+{
+    struct hw *hw = arena_alloc(c->a, sizeof *hw);
+    struct profile profile;
+    struct table *table = NULL;
+    int64_t tok = 1, seqs = 1;
+    int st = deploy_model(q, c->a, &out->arch, e);
+    if (st != ST_OK) return st;
+    *hw = c->profile.hw;
+    hw->measured = &c->profile;
+    out->strategy = q->strategy;
+    st = profile_load(hw, &q->strategy, "orrery", NULL, c->a, &profile, e);
+    if (st != ST_OK) return st;
+    table = profile_file_table(&c->profile, &out->arch, &q->strategy, c->a);
+    static const enum profile_id none[] = { P_RANK_SKEW_S, P_HOST_STEP_S, P_HOST_SEQ_S,
+                                            P_HOST_TOK_S,  P_HOST_REQ_S,  P_HOST_OUT_S,
+                                            P_HOST_GAP_S };
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) profile.p[none[i]].v = 0;
+    profile.p[P_LAW].v = 1;
+    profile.host_overlap = false;
+    for (int64_t i = 0; i < l->n; i++) {
+        const struct step_shape *s = &l->x[i].shape;
+        if (s->n_decode + s->prefill_tok > tok) tok = s->n_decode + s->prefill_tok;
+        if (s->n_logits > seqs) seqs = s->n_logits;
+        if (s->n_decode > seqs) seqs = s->n_decode;
+    }
+    struct step_stage stage = { .n_layer = out->arch.n_layer, .has_embed = true, .has_head = true };
+    struct step_setup u = { .arch = &out->arch,
+                            .hw = hw,
+                            .strategy = &out->strategy,
+                            .profile = &profile,
+                            .table = table,
+                            .stage = &stage,
+                            .n_stage = 1,
+                            .max_batch_tok = tok,
+                            .max_seqs = seqs };
+    double per_layer = out->arch.parallel_attn ? 1 : 2;
+    out->n_coll = q->strategy.tp > 1 ? 1 + per_layer * out->arch.n_layer : 0;
+    return step_prepare(&u, c->a, &out->step, e);
+}
+
+static double device_s(const struct predictor *p, const struct step_shape *s)
+{
+    struct step_cost cost;
+    step_cost(p->step, 0, s, &cost);
+    double fp = (double)(cost.total_fp - cost.class_fp[STEP_HOST]);
+    return 1e-9 * fp / (double)((int64_t)1 << STEP_FP_BITS);
+}
+
+/* ---- steps alike are made one point */
+
+static int by_key(const void *a, const void *b)
+{
+    const struct seen *x = a, *y = b;
+    for (int i = 0; i < 5; i++)
+        if (x->key[i] != y->key[i]) return x->key[i] < y->key[i] ? -1 : 1;
+    return x->s < y->s ? -1 : x->s > y->s;
+}
+
+static bool alike(const struct seen *x, const struct seen *y)
+{
+    return memcmp(x->key, y->key, sizeof x->key) == 0;
+}
+
+/* Contexts fall into classes a quarter apart. */
+static int64_t class_of(double x)
+{
+    return x > 0 ? (int64_t)(4 * log2(1 + x)) : 0;
+}
+
+static void set_key(struct seen *x)
+{
+    const struct step_shape *s = &x->shape;
+    x->key[0] = s->n_decode;
+    x->key[1] = s->prefill_tok;
+    x->key[2] = s->n_logits;
+    x->key[3] = class_of((double)(s->sum_ctx + s->skew));
+    x->key[4] = class_of((double)s->prefill_pairs);
+}
+
+/* Spread of single steps about the median of those alike: the median over groups of five and more. */
+static double spread_of(const struct seen_list *l)
+{
+    double *sd = mem_alloc(((size_t)l->n + 1) * sizeof *sd), *dev = sd, out = 0.1;
+    double *x = mem_alloc(((size_t)l->n + 1) * sizeof *x);
+    size_t n = 0;
+    for (int64_t i = 0, k; i < l->n; i = k) {
+        size_t m = 0;
+        for (k = i; k < l->n && alike(l->x + i, l->x + k); k++) x[m++] = l->x[k].s;
+        if (m < 5) continue;
+        double mid = stat_quantile_sorted(x, m, 0.5);
+        for (size_t j = 0; j < m; j++) x[j] = fabs(log(x[j] / mid));
+        stat_sort(x, m);
+        dev[n++] = 1.4826 * stat_quantile_sorted(x, m, 0.5);
+    }
+    stat_sort(sd, n);
+    if (n > 0) out = fmax(1e-3, stat_quantile_sorted(sd, n, 0.5));
+    free(x);
+    free(sd);
+    return out;
+}
+
+/* Sorted groups to points: the median time, the mean of predicted ones (shapes differ a little).
+ * device: of the times on the device, which sequences and tokens have no say in but through the
+ * prediction; host: of those beside it. */
+static int64_t merge(const struct seen_list *l, const struct predictor *p,
+                     struct fit_step_point *out, struct fit_step_point *host)
+{
+    double spread = spread_of(l), *beside = mem_alloc(((size_t)l->n + 1) * sizeof *beside);
+    int64_t n = 0;
+    for (int64_t i = 0, k; i < l->n && n < MAX_GROUPS; i = k) {
+        double device = 0, own = 0;
+        for (k = i; k < l->n && alike(l->x + i, l->x + k); k++) {
+            device += device_s(p, &l->x[k].shape);
+            own += l->x[k].sd_log;
+            beside[k - i] = l->x[k].host_s;
+        }
+        double m = (double)(k - i);
+        stat_sort(beside, (size_t)(k - i));
+        const struct seen *mid = l->x + (i + k) / 2, *low = l->x + (i + k - 1) / 2;
+        const struct step_shape *s = &mid->shape;
+        out[n] = (struct fit_step_point){ .device_s = device / m,
+                                          .n_coll = p->n_coll,
+                                          .s = 0.5 * (mid->s + low->s),
+                                          .sd_log = own > 0 ? own / m : 1.2533 * spread / sqrt(m) };
+        host[n++] =
+            (struct fit_step_point){ .seqs = (double)(s->n_decode + s->n_prefill),
+                                     .tok = (double)s->prefill_tok,
+                                     .s = stat_quantile_sorted(beside, (size_t)(k - i), 0.5),
+                                     .sd_log = 0.2 / sqrt(m) };
+    }
+    free(beside);
+    return n;
+}
+
+static int at_of(const struct fit *f, enum profile_id id)
+{
+    for (int j = 0; j < f->n_par; j++)
+        if (f->id[j] == id) return j;
+    return -1;
+}
+
+/* host: host.step, host.seq, host.tok of the work beside the device; joined with `to`, whose
+ * host.step is what is left of a step on the device, however small. Constant times add up; the
+ * covariance is that of the logarithms, to first order. */
+static void join_host(struct fit *to, const struct fit *host, struct arena *text_in)
+{
+    int a = at_of(to, P_HOST_STEP_S), b = at_of(host, P_HOST_STEP_S);
+    if (a < 0 || b < 0) return;
+    double sum = to->v[a] + host->v[b], wa = to->v[a] / sum, wb = host->v[b] / sum;
+    for (int j = 0; j < to->n_par; j++) {
+        to->cov[a][j] *= wa;
+        to->cov[j][a] *= wa;
+    }
+    int row[FIT_MAX_PAR] = { 0 };
+    for (int j = 0; j < host->n_par; j++) row[j] = j == b ? a : to->n_par++;
+    for (int j = 0; j < host->n_par; j++) {
+        double wj = j == b ? wb : 1;
+        to->id[row[j]] = host->id[j];
+        if (j != b) to->v[row[j]] = host->v[j];
+        for (int k = 0; k < host->n_par; k++)
+            to->cov[row[j]][row[k]] += wj * (k == b ? wb : 1) * host->cov[j][k];
+        if (j != b) to->known[row[j]] = host->known[j];
+    }
+    to->v[a] = sum;
+    for (int j = 0; j < to->n_par; j++) to->sd_log[j] = sqrt(fmax(0, to->cov[j][j]));
+    to->known[a] = to->sd_log[a] < FIT_OPEN_SD;
+    const char *left = to->n_outlier > 0
+                           ? arena_printf(text_in, "%lld of %lld points left out as outliers",
+                                          (long long)to->n_outlier, (long long)to->n_point)
+                           : "";
+    to->note = arena_printf(text_in, "%s%s%s", host->note, *host->note && *left ? "; " : "", left);
+}
+
+/* What the points covered, whichever fit saw it. */
+static void cover(struct fit *f, const struct fit_step_point *x, int64_t n)
+{
+    struct fit_range seqs = { SIZE_SEQS, INFINITY, 0 }, tok = { SIZE_TOK, INFINITY, 0 };
+    for (int64_t i = 0; i < n; i++) {
+        seqs.lo = fmin(seqs.lo, x[i].seqs);
+        seqs.hi = fmax(seqs.hi, x[i].seqs);
+        tok.lo = fmin(tok.lo, x[i].tok);
+        tok.hi = fmax(tok.hi, x[i].tok);
+    }
+    f->range[0] = seqs;
+    f->range[1] = tok;
+    f->n_range = 2;
+}
+
+/* ---- steps of measured runs */
+
+static const char *const columns[] = { "t0",     "t1",  "n_step", "n_prefill", "n_decode", "chunks",
+                                       "logits", "ctx", "skew",   "past",      "pairs",    "host" };
+enum { T0, T1, N_STEP, PREFILL, DECODE, CHUNKS, LOGITS, CTX, SKEW, PAST, PAIRS, HOST, N_COL };
+
+static int read_steps(struct calibrate *c, struct calibrate_file *f, struct seen_list *l,
+                      struct err *e)
+{
+    double *col[N_COL];
+    size_t n = 0, rows = 0;
+    for (int i = 0; i < N_COL; i++) {
+        int st =
+            run_column(&f->run, arena_printf(c->a, "steps/%s", columns[i]), c->a, &col[i], &n, e);
+        if (st != ST_OK) return st;
+        if (i > 0 && n != rows)
+            return err_set(e, ST_USAGE, "%s: columns of /steps differ in length", f->path);
+        rows = n;
+    }
+    int64_t before = l->n;
+    for (size_t i = 0; i < rows; i++) {
+        struct seen x = { .s = 1e-9 * (col[T1][i] - col[T0][i]), .host_s = 1e-9 * col[HOST][i] };
+        struct step_shape *s = &x.shape;
+        int64_t *const whole[] = { &s->n_prefill,    &s->prefill_tok,  &s->n_decode,
+                                   &s->n_logits,     &s->sum_ctx,      &s->skew,
+                                   &s->prefill_past, &s->prefill_pairs };
+        static const int from[] = { CHUNKS, PREFILL, DECODE, LOGITS, CTX, SKEW, PAST, PAIRS };
+        bool sound =
+            x.s > 0 && x.host_s >= 0 && x.s < 3600 && x.host_s < 3600 && col[N_STEP][i] == 1;
+        for (size_t k = 0; k < sizeof from / sizeof *from; k++) {
+            double v = col[from[k]][i];
+            sound &= v >= 0 && v < 1e12;
+            if (sound) *whole[k] = (int64_t)v;
+        }
+        sound = sound && s->n_decode + s->prefill_tok > 0 && s->n_decode <= 1 << 20 &&
+                s->n_logits <= 1 << 20 && s->n_decode + s->prefill_tok <= 1 << 20;
+        if (!sound) continue;
+        set_key(&x);
+        push(l, &x);
+    }
+    if (l->n == before) return err_set(e, ST_USAGE, "%s: no step in /steps can be used", f->path);
+    return ST_OK;
+}
+
+/* The scenario that a run file holds. */
+static int scenario_of(struct calibrate *c, const struct calibrate_file *f, struct scenario *s,
+                       struct err *e)
+{
+    struct doc *d;
+    const char *yaml = f->run.scenario_yaml;
+    scenario_init(s, NULL, NULL, c->a);
+    s->path = f->path;
+    if (!yaml) return err_set(e, ST_USAGE, "%s: no scenario in it", f->path);
+    int st = doc_parse_yaml(c->a, f->path, yaml, strlen(yaml), &d, e);
+    if (st == ST_OK) st = conf_apply(&s->conf, d, "profile sweep monitor", e);
+    if (st == ST_OK && !s->o.model) st = err_set(e, ST_USAGE, "%s: it names no model", f->path);
+    return st;
+}
+
+static bool same_plan(const struct scenario *a, const struct scenario *b)
+{
+    return strcmp(a->o.model, b->o.model) == 0 && a->strategy.tp == b->strategy.tp &&
+           a->strategy.pp == b->strategy.pp &&
+           a->strategy.weight_dtype == b->strategy.weight_dtype &&
+           a->strategy.kv_dtype == b->strategy.kv_dtype;
+}
+
+static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_list *l, struct err *e)
+{
+    bool have = false;
+    for (int i = 0; i < c->n_file; i++) {
+        struct calibrate_file *f = &c->file[i];
+        struct scenario s;
+        if (!f->is_run) continue;
+        int st = scenario_of(c, f, &s, e);
+        if (st != ST_OK) return st;
+        int64_t threads = 0;
+        if (h5_has(f->run.h5, "/summary"))
+            h5_read_attr_i64(f->run.h5, "/summary", "engine_threads", &threads, NULL);
+        if (threads > 0 && c->n_point > 0 && threads != c->threads)
+            return err_set(e, ST_USAGE, "%s: ranks of %lld threads, the points are of %d", f->path,
+                           (long long)threads, c->threads);
+        if (have && !same_plan(plan, &s))
+            return err_set(e, ST_USAGE,
+                           "%s: another model, degree or format than in the runs before: "
+                           "calibrate them apart",
+                           f->path);
+        if (!have) *plan = s;
+        have = true;
+        int64_t before = l->n;
+        if ((st = read_steps(c, f, l, e)) != ST_OK) return st;
+        f->said = arena_printf(c->a, "%lld steps%s", (long long)(l->n - before),
+                               s.strategy.pp > 1 ? ", for the host's times alone: in a pipeline a "
+                                                   "step's time holds the waiting of its stages"
+                                                 : "");
+    }
+    return ST_OK;
+}
+
+/* ---- whole steps of points files: only decode, or only equal prompts */
+
+static void read_points(struct calibrate *c, struct seen_list *l, const char **model, int64_t *tp)
+{
+    for (int64_t i = 0; i < c->n_point; i++) {
+        struct calibrate_point *p = &c->point[i];
+        const struct points_row *r = &p->row;
+        struct seen x = { .s = p->s, .sd_log = p->sd_log };
+        int64_t n = r->seqs;
+        bool decode = r->k == 0 && r->m == n, prefill = r->k == r->m && n > 0 && r->m % n == 0;
+        if (c->file[p->file].pp > 1 ||
+            (*tp > 0 && c->file[p->file].tp > 0 && c->file[p->file].tp != *tp))
+            continue;
+        if (!p->used || r->op != POINTS_STEP || n < 1 || (!decode && !prefill)) continue;
+        x.shape.n_logits = r->n;
+        if (decode) {
+            x.shape.n_decode = n;
+            x.shape.sum_ctx = n * (r->ctx + 1);
+            x.shape.skew = r->ctx_max > r->ctx ? n * (r->ctx_max - r->ctx) : 0;
+        } else {
+            int64_t q = r->m / n;
+            x.shape.n_prefill = n;
+            x.shape.prefill_tok = r->m;
+            x.shape.prefill_past = n * r->ctx;
+            x.shape.prefill_pairs = r->m * r->ctx + n * (q * (q + 1) / 2);
+        }
+        set_key(&x);
+        push(l, &x);
+        if (!*model && *c->file[p->file].model) *model = c->file[p->file].model;
+        if (*tp == 0) *tp = c->file[p->file].tp;
+    }
+}
+
+/* Formats as the points of the products and of attention have them. */
+static void formats_of(const struct calibrate *c, struct strategy *s)
+{
+    s->weight_dtype = s->kv_dtype = DT_F32;
+    for (int64_t i = 0; i < c->n_point; i++) {
+        const struct points_row *r = &c->point[i].row;
+        enum dtype d = calibrate_dtype(r->dtype);
+        if (!c->point[i].used || d == DT_N) continue;
+        if (r->op == POINTS_GEMM && r->part != POINTS_HEAD) s->weight_dtype = (int)d;
+        if (r->op == POINTS_ATTN) s->kv_dtype = (int)d;
+    }
+}
+
+/* ---- the fit */
+
+static bool has_law(const struct calibrate *c, enum profile_law law)
+{
+    for (int i = 0; i < c->profile.n_fit; i++)
+        if (c->fit[i].law == law) return true;
+    return false;
+}
+
+/* The host's times alone; of a pipeline that is all that steps tell. */
+static bool fit_host(struct calibrate *c, const struct fit_ask *ask,
+                     const struct fit_step_point *host, int64_t n, struct fit *out)
+{
+    struct err why = { 0 };
+    for (int64_t i = 0; i < n; i++)
+        if (!(host[i].s > 0)) {
+            calibrate_note(c, "step: no host times of the scheduler; they come with measured runs");
+            return false;
+        }
+    if (fit_step(ask, host, n, out, &why) == ST_OK) return true;
+    calibrate_note(c, "no fit of host times: %s", why.text);
+    return false;
+}
+
+static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct seen_list *l,
+                    struct err *e)
+{
+    struct predictor p;
+    struct fit f, beside;
+    struct err why = { 0 };
+    int st = predictor_init(c, q, l, &p, e);
+    if (st != ST_OK) return st;
+    qsort(l->x, (size_t)l->n, sizeof *l->x, by_key);
+    struct fit_step_point *x = mem_alloc(2 * (size_t)l->n * sizeof *x), *host = x + l->n;
+    int64_t n = merge(l, &p, x, host);
+    struct fit_ask ask =
+        calibrate_ask(c, (enum dtype)q->strategy.weight_dtype, (int)q->strategy.tp);
+    bool timed = fit_host(c, &ask, host, n, &beside), whole = q->strategy.pp < 2;
+    if (whole && fit_step(&ask, x, n, &f, &why) != ST_OK) {
+        calibrate_note(c, "no fit of steps: %s", why.text);
+        whole = false;
+    }
+    if (whole && timed) join_host(&f, &beside, c->a);
+    if (!whole && timed) f = beside;
+    if (whole || timed) {
+        cover(&f, host, n);
+        c->fit[c->profile.n_fit++] = f;
+    }
+    free(x);
+    return ST_OK;
+}
+
+/* The bundled engine has no HTTP in front: a request reaches the scheduler when it is due, as far as
+ * no step is in the way (the fiftieth part that waits least), and tokens are out when a step ends. */
+static int ends_of_requests(struct calibrate *c, struct err *e)
+{
+    double wait = 0, most = 0;
+    for (int i = 0; i < c->n_file; i++) {
+        struct calibrate_file *f = &c->file[i];
+        double *due, *start;
+        size_t n, m, k = 0;
+        if (!f->is_run || !h5_has(f->run.h5, "/requests/t_start")) continue;
+        int st = run_column(&f->run, "requests/t_due", c->a, &due, &n, e);
+        if (st == ST_OK) st = run_column(&f->run, "requests/t_start", c->a, &start, &m, e);
+        if (st != ST_OK) return st;
+        for (size_t j = 0; j < n && j < m; j++)
+            if (start[j] >= due[j] && start[j] < 1e15) due[k++] = 1e-9 * (start[j] - due[j]);
+        stat_sort(due, k);
+        if ((double)k > most) wait = stat_quantile_sorted(due, k, 0.02);
+        if ((double)k > most) most = (double)k;
+    }
+    if (!has_law(c, LAW_GEMM)) return ST_OK;
+    c->extra[c->profile.n_extra++] =
+        (struct profile_extra){ P_HOST_REQ_S, wait, wait > 0 ? 0.2 : 0 };
+    c->extra[c->profile.n_extra++] = (struct profile_extra){ P_HOST_OUT_S, 0, 0 };
+    return ST_OK;
+}
+
+int calibrate_steps(struct calibrate *c, struct err *e)
+{
+    struct seen_list l = { .x = NULL };
+    struct scenario *plan = arena_alloc(c->a, sizeof *plan);
+    struct deploy_request q = { 0 };
+    const char *model = c->o.model;
+    int st = read_runs(c, plan, &l, e);
+    if (st == ST_OK && l.n > 0)
+        q = (struct deploy_request){ .model = plan->o.model,
+                                     .beside = plan->path,
+                                     .strategy = plan->strategy };
+    if (st == ST_OK && l.n == 0) {
+        int64_t tp = c->o.tp;
+        read_points(c, &l, &model, &tp);
+        q.model = model;
+        q.strategy = (struct strategy){ .pp = 1, .dp = 1, .ep = 1, .split = "auto" };
+        q.strategy.tp = tp > 0 ? tp : c->ranks;
+        formats_of(c, &q.strategy);
+    }
+    if (st == ST_OK && c->o.model) q.model = c->o.model;
+    if (st == ST_OK && l.n > 0) {
+        if (!has_law(c, LAW_GEMM) || !has_law(c, LAW_DECODE))
+            calibrate_note(c,
+                           "no fit of steps: their device times are predicted by laws, and there "
+                           "are none of products or attention");
+        else if (q.strategy.tp > 1 && !has_law(c, LAW_ALLREDUCE))
+            calibrate_note(c,
+                           "no fit of steps: they are of TP%lld, and there are no points of "
+                           "all-reduces",
+                           (long long)q.strategy.tp);
+        else if (!q.model)
+            calibrate_note(c, "no fit of steps: the points do not name their model (--model)");
+        else if (l.n < FEW_STEPS)
+            calibrate_note(c, "no fit of steps: %lld are too few", (long long)l.n);
+        else
+            st = fit_seen(c, &q, &l, e);
+    }
+    free(l.x);
+    return st == ST_OK ? ends_of_requests(c, e) : st;
+}

@@ -1,0 +1,44 @@
+/* bench/noise.h - whether this machine was busy with something else while it was measured.
+ *
+ * A look covers the time since the look before. The machine was busy if in that time
+ *   - a hypervisor took more than NOISE_STEAL of the processors (/proc/stat), or
+ *   - work of other processes took more than NOISE_OTHERS of them (/proc/stat less our own, and less
+ *     what ranks in other processes may have used), or
+ *   - threads of this process lost their processor more than NOISE_SWITCHES times a second, or
+ *   - a loop of fixed work took NOISE_SPIN times as long as it did at best.
+ * /proc counts in hundredths of a second, so looks should be half a second apart or more. Where there
+ * is no /proc/stat only the last two are known. SPDX-License-Identifier: Apache-2.0 */
+#ifndef BENCH_NOISE_H
+#define BENCH_NOISE_H
+
+#include <stdbool.h>
+
+#include "traces/points.h"
+
+#define NOISE_STEAL    0.02
+#define NOISE_OTHERS   0.05
+#define NOISE_SWITCHES 100.0
+#define NOISE_SPIN     1.25
+
+struct noise_count { /* since boot, or since the process began */
+    double wall_s, busy_s, steal_s, own_s, switches;
+};
+
+struct noise {
+    int cpus;       /* of the machine */
+    double helpers; /* processors that ranks in other processes of ours may keep busy */
+    double spin_best_s;
+    struct noise_count last;
+    double steal_ratio, others_ratio, switches_per_s, spin_ratio; /* of the last look */
+    double worst_steal, worst_others;                             /* of all looks */
+};
+
+void noise_init(struct noise *n);
+/* Reads the counters as they stand. Errors: none; what cannot be read is 0. */
+void noise_count(struct noise_count *c);
+/* The verdict on the time between two counts, of which `spin_ratio` is the loop's. */
+bool noise_judge(struct noise *n, const struct noise_count *now, double spin_ratio);
+/* Counts, spins and judges; out->t_s is the caller's. */
+bool noise_look(struct noise *n, struct points_noise *out);
+
+#endif

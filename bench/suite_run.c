@@ -1,0 +1,333 @@
+/* bench/suite_run.c - see suite_run.h. SPDX-License-Identifier: Apache-2.0 */
+#include "bench/suite_run.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "base/stat.h"
+#include "base/stop.h"
+
+#define LOOK_S 0.5
+
+void suite_order(uint64_t seed, int run, int n, int *order)
+{
+    struct rng r = rng_child(rng_stream(seed, "bench.order"), (uint64_t)run);
+    for (int i = 0; i < n; i++) order[i] = i;
+    for (int i = n - 1; i > 0; i--) {
+        int k = (int)rng_below(r, (uint64_t)i, (uint64_t)i + 1), was = order[i];
+        order[i] = order[k];
+        order[k] = was;
+    }
+}
+
+/* ---- the log */
+
+static double now_s(const struct suite_log *log)
+{
+    return log->t0_s + 1e-9 * (double)(clock_mono_ns() - log->epoch_ns);
+}
+
+static void put_sample(struct suite_log *log, const struct points_sample *x)
+{
+    if (log->n_sample == log->cap_sample) {
+        log->cap_sample = log->cap_sample ? 2 * log->cap_sample : 4096;
+        log->sample = mem_resize(log->sample, (size_t)log->cap_sample, sizeof *log->sample);
+    }
+    log->sample[log->n_sample++] = *x;
+    log->n_noisy += x->noisy;
+}
+
+static void put_look(struct suite_log *log, const struct points_noise *x)
+{
+    if (log->n_look == log->cap_look) {
+        log->cap_look = log->cap_look ? 2 * log->cap_look : 256;
+        log->look = mem_resize(log->look, (size_t)log->cap_look, sizeof *log->look);
+    }
+    log->look[log->n_look++] = *x;
+}
+
+/* What was measured since the last look was measured on a machine like this. */
+static void look(struct suite_log *log)
+{
+    struct points_noise x = { .t_s = now_s(log) };
+    bool busy = noise_look(&log->noise, &x);
+    put_look(log, &x);
+    for (int64_t i = log->n_sample - log->unjudged; i < log->n_sample; i++) {
+        log->sample[i].noisy = busy;
+        log->n_noisy += busy;
+    }
+    log->unjudged = 0;
+}
+
+void suite_log_release(struct suite_log *log)
+{
+    free(log->sample);
+    free(log->look);
+    log->sample = NULL;
+    log->look = NULL;
+}
+
+static size_t values(const struct suite_log *log, int point, double **x)
+{
+    size_t n = 0;
+    *x = mem_alloc(((size_t)log->n_sample + 1) * sizeof **x);
+    for (int64_t i = 0; i < log->n_sample; i++)
+        if (log->sample[i].point == point) (*x)[n++] = log->sample[i].s_per_call;
+    stat_sort(*x, n);
+    return n;
+}
+
+double suite_median(const struct suite_log *log, int point)
+{
+    double *x;
+    size_t n = values(log, point, &x);
+    double v = stat_quantile_sorted(x, n, 0.5);
+    free(x);
+    return v;
+}
+
+double suite_spread(const struct suite_log *log, int point)
+{
+    double *x;
+    size_t n = values(log, point, &x);
+    double v = 0.5 * (stat_quantile_sorted(x, n, 0.75) - stat_quantile_sorted(x, n, 0.25)) /
+               stat_quantile_sorted(x, n, 0.5);
+    free(x);
+    return v;
+}
+
+int suite_wrong(const struct suite *s)
+{
+    for (int i = 0; i < s->n_row; i++)
+        if (s->row[i].error > suite_tolerance(&s->row[i])) return i;
+    return -1;
+}
+
+/* ---- the file */
+
+static int put_notes(struct suite *s, const struct suite_run_opts *o, const struct suite_log *log,
+                     points *p, struct err *e)
+{
+    char text[64], kind[16];
+    const struct suite_opts *q = &s->o;
+    int st = points_note(p, "suite", points_word(SUITE_WORDS, q->kind, kind, sizeof kind), e);
+    snprintf(text, sizeof text, "%016" PRIx64, suite_identity(s));
+    if (st == ST_OK) st = points_note(p, "suite_identity", text, e);
+    if (st == ST_OK) st = points_note(p, "model", s->spec.a.name, e);
+    snprintf(text, sizeof text, "tp%d pp%d threads%d", q->tp, q->pp, q->threads);
+    if (st == ST_OK) st = points_note(p, "strategy", text, e);
+    snprintf(text, sizeof text, "%d", o->runs);
+    if (st == ST_OK) st = points_note(p, "runs", text, e);
+    snprintf(text, sizeof text, "%" PRIu64, o->seed);
+    if (st == ST_OK) st = points_note(p, "order_seed", text, e);
+    for (int i = 0; i < s->n_skipped && st == ST_OK; i++) {
+        snprintf(text, sizeof text, "skipped_%d", i);
+        st = points_note(p, text, s->skipped[i], e);
+    }
+    return st == ST_OK ? points_note(p, "complete", log->complete ? "yes" : "no", e) : st;
+}
+
+/* The ceilings, medians of the points of that name, by threads. */
+static int put_limits(struct suite *s, const struct suite_log *log, points *p, struct err *e)
+{
+    int st = points_limit(p, "clock_s", s->clock_s, e);
+    for (int i = 0; i < s->n_row && st == ST_OK; i++) {
+        const struct points_row *r = &s->row[i];
+        const char *what = r->op == POINTS_READ      ? "read_bytes_per_s"
+                           : r->op == POINTS_TRIAD   ? "triad_bytes_per_s"
+                           : r->op == POINTS_COPY    ? "copy_bytes_per_s"
+                           : r->op != POINTS_FMA     ? NULL
+                           : r->dtype == POINTS_F32  ? "fma_flop_per_s"
+                           : r->dtype == POINTS_BF16 ? "bf16_flop_per_s"
+                                                     : "int8_op_per_s";
+        double t = what ? suite_median(log, i) : NAN;
+        char name[64];
+        if (!what || !(t > 0)) continue;
+        snprintf(name, sizeof name, "%s_%d", what, r->threads);
+        st = points_limit(p, name, (r->op == POINTS_FMA ? r->flop : r->bytes) / t, e);
+    }
+    return st;
+}
+
+static int save(struct suite *s, const struct suite_run_opts *o, const struct suite_log *log,
+                struct err *e)
+{
+    struct prov v;
+    char title[160], kind[16];
+    if (!o->out) return ST_OK;
+    snprintf(title, sizeof title, "bench %s, %s TP%d-PP%d, %d threads a rank",
+             points_word(SUITE_WORDS, s->o.kind, kind, sizeof kind), s->spec.a.name, s->o.tp,
+             s->o.pp, s->o.threads);
+    points *p = points_create(o->out, title, e);
+    if (!p) return ST_IO;
+    int st = ST_OK;
+    for (int i = 0; i < s->n_row && st == ST_OK; i++)
+        st = points_add(p, &s->row[i], e) < 0 ? ST_IO : ST_OK;
+    for (int64_t i = 0; i < log->n_sample && st == ST_OK; i++)
+        st = points_put(p, &log->sample[i], e);
+    for (int64_t i = 0; i < log->n_look && st == ST_OK; i++)
+        st = points_put_noise(p, &log->look[i], e);
+    if (st == ST_OK) st = put_notes(s, o, log, p, e);
+    if (st == ST_OK) st = put_limits(s, log, p, e);
+    if (st != ST_OK) {
+        points_abort(p);
+        return st;
+    }
+    prov_collect(&v, o->argc, o->argv);
+    st = points_commit(p, &v, e);
+    prov_release(&v);
+    return st;
+}
+
+/* ---- what an earlier process has left */
+
+static int same_suite(struct suite *s, struct points_file *f, const char *path, struct err *e)
+{
+    char want[32], *found = NULL;
+    snprintf(want, sizeof want, "%016" PRIx64, suite_identity(s));
+    if (h5_read_attr_text(f->h5, "/provenance", "suite_identity", &s->arena, &found, NULL) !=
+            ST_OK ||
+        strcmp(found, want) != 0 || f->n_row != s->n_row)
+        return err_set(e, ST_USAGE,
+                       "--resume: %s is of another suite, model, strategy or machine; give the "
+                       "options it was made with, or leave --resume out",
+                       path);
+    return ST_OK;
+}
+
+static int resume(struct suite *s, const char *path, struct suite_log *log, struct err *e)
+{
+    struct points_file f;
+    int st = points_read(path, &s->arena, &f, e);
+    if (st != ST_OK) return st;
+    st = same_suite(s, &f, path, e);
+    for (int64_t i = 0; i < f.n_sample && st == ST_OK; i++) {
+        put_sample(log, &f.sample[i]);
+        log->t0_s = fmax(log->t0_s, f.sample[i].t_s);
+    }
+    for (int64_t i = 0; i < f.n_noise && st == ST_OK; i++) {
+        put_look(log, &f.noise[i]);
+        log->t0_s = fmax(log->t0_s, f.noise[i].t_s);
+    }
+    for (int i = 0; i < s->n_row && st == ST_OK; i++)
+        if (f.row[i].error > s->row[i].error) s->row[i].error = f.row[i].error;
+    points_close(&f);
+    log->n_resumed = log->n_sample;
+    return st;
+}
+
+/* done[run * n_job + job] of what the log holds; a job is done if any of its points is. */
+static unsigned char *find_done(const struct suite *s, const struct suite_log *log, int runs)
+{
+    size_t n_job = (size_t)s->n_job;
+    unsigned char *done = mem_zalloc((size_t)runs * n_job + 1, 1);
+    int *job_of = mem_alloc(((size_t)s->n_row + 1) * sizeof *job_of);
+    for (int j = 0; j < s->n_job; j++)
+        for (int i = 0; i < s->job[j].n; i++) job_of[s->job[j].first + i] = j;
+    for (int64_t i = 0; i < log->n_sample; i++) {
+        const struct points_sample *x = &log->sample[i];
+        if (x->run < runs) done[(size_t)x->run * n_job + (size_t)job_of[x->point]] = 1;
+    }
+    free(job_of);
+    return done;
+}
+
+/* ---- running */
+
+static int run_job(struct suite *s, struct suite_log *log, int run, int j, struct err *e)
+{
+    const struct suite_job *job = &s->job[j];
+    struct suite_value *v = mem_zalloc((size_t)job->n + 1, sizeof *v);
+    double t = now_s(log);
+    int st = suite_run_job(s, j, v, e);
+    for (int i = 0; i < job->n && st == ST_OK; i++) {
+        struct points_sample x = { .point = job->first + i,
+                                   .run = run,
+                                   .calls = v[i].calls,
+                                   .s_per_call = v[i].s_per_call,
+                                   .t_s = t };
+        if (v[i].calls < 1) continue;
+        put_sample(log, &x);
+        log->unjudged++;
+    }
+    free(v);
+    return st;
+}
+
+struct pace {
+    struct progress progress;
+    double look_s, save_s; /* when they were last */
+    unsigned char *done;
+    double n_done;
+};
+
+static int after_job(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
+                     struct pace *p, struct err *e)
+{
+    double now = now_s(log);
+    if (now - p->look_s >= LOOK_S) {
+        look(log);
+        p->look_s = now_s(log);
+    }
+    if (now - p->save_s < o->save_s) return ST_OK;
+    if (log->unjudged) look(log);
+    int st = save(s, o, log, e);
+    p->save_s = p->look_s = now_s(log);
+    return st;
+}
+
+static int rounds(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
+                  struct pace *p, struct err *e)
+{
+    int *order = mem_alloc(((size_t)s->n_job + 1) * sizeof *order), st = ST_OK;
+    for (int run = 0; run < o->runs && st == ST_OK; run++) {
+        suite_order(o->seed, run, s->n_job, order);
+        for (int i = 0; i < s->n_job && st == ST_OK; i++) {
+            int j = order[i];
+            if (p->done[(size_t)run * (size_t)s->n_job + (size_t)j]) continue;
+            if (stop_asked()) st = err_set(e, ST_STOPPED, "interrupted");
+            if (st == ST_OK) st = run_job(s, log, run, j, e);
+            if (st == ST_OK) st = after_job(s, o, log, p, e);
+            if (st != ST_OK) break;
+            if (o->after) o->after(o->ctx, run, j);
+            progress_at(&p->progress, p->n_done += s->job[j].run_s);
+        }
+    }
+    free(order);
+    return st;
+}
+
+int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log *log, struct err *e)
+{
+    struct pace p = { .done = NULL };
+    *log = (struct suite_log){ 0 };
+    if (o->resume) {
+        int st = resume(s, o->out, log, e);
+        if (st != ST_OK) return st;
+    }
+    p.done = find_done(s, log, o->runs);
+    for (int run = 0; run < o->runs; run++)
+        for (int j = 0; j < s->n_job; j++)
+            if (p.done[(size_t)run * (size_t)s->n_job + (size_t)j]) p.n_done += s->job[j].run_s;
+    progress_start(&p.progress, "bench", "s", suite_round_s(s) * o->runs, o->progress);
+    noise_init(&log->noise);
+    if (s->o.mpi) log->noise.helpers = (comm_mpi_place(s->o.mpi)->n - 1.0) * s->o.threads;
+    log->epoch_ns = clock_mono_ns();
+    p.look_s = p.save_s = log->t0_s;
+    int st = rounds(s, o, log, &p, e);
+    if (log->unjudged) look(log);
+    log->complete = st == ST_OK;
+    log->wall_s = 1e-9 * (double)(clock_mono_ns() - log->epoch_ns);
+    progress_end(&p.progress);
+    free(p.done);
+    if (st == ST_OK || log->n_sample > log->n_resumed) {
+        struct err own = { 0 };
+        int saved = save(s, o, log, &own);
+        if (saved != ST_OK && st == ST_OK) st = err_set(e, saved, "%s", own.text);
+    }
+    return st;
+}

@@ -1,0 +1,54 @@
+/* bench/suite_run.h - runs the jobs of a suite, interleaved, and keeps every sample.
+ *
+ * Run r of every job comes before run r + 1 of any, in an order shuffled by (seed, r), so that a drift
+ * of the machine falls on all points. The file is written anew every suite_run_opts.save_s, whole each
+ * time, and at the end: what is lost by kill -9 is what was measured since. Ctrl-C ends between two
+ * jobs. A later call with `resume` goes on with the runs that are missing.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BENCH_SUITE_RUN_H
+#define BENCH_SUITE_RUN_H
+
+#include "base/progress.h"
+#include "bench/noise.h"
+#include "bench/suite.h"
+
+struct suite_run_opts {
+    const char *out; /* NULL: no file */
+    int runs;
+    uint64_t seed;
+    bool resume, progress;
+    double save_s;
+    int argc; /* for provenance */
+    char *const *argv;
+    void (*after)(void *ctx, int run, int job); /* of each job; NULL: none */
+    void *ctx;
+};
+
+struct suite_log {
+    struct points_sample *sample;
+    struct points_noise *look;
+    int64_t n_sample, n_look, cap_sample, cap_look;
+    int64_t n_resumed;         /* samples that were there */
+    int64_t n_noisy, unjudged; /* unjudged: samples since the last look */
+    struct noise noise;
+    double t0_s; /* of this process on the benchmark's time axis */
+    int64_t epoch_ns;
+    bool complete;
+    double wall_s; /* of this process */
+};
+
+/* order[n]: the jobs of run `run`. */
+void suite_order(uint64_t seed, int run, int n, int *order);
+/* Errors: ST_IO; ST_USAGE for a file to resume that is of another suite; ST_STOPPED with what there is
+ * saved; those of jobs, likewise. log is to be released in any case. */
+int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
+              struct err *e);
+void suite_log_release(struct suite_log *log);
+/* Of a point's samples, noisy ones too; NAN without any. */
+double suite_median(const struct suite_log *log, int point);
+/* Half the distance of the quartiles as a share of the median. */
+double suite_spread(const struct suite_log *log, int point);
+/* A point whose result is wrong, or -1. */
+int suite_wrong(const struct suite *s);
+
+#endif

@@ -1,0 +1,193 @@
+/* bench/validate.h - predicted against measured: how far off, beside the measurement's own noise,
+ * and whether that is good enough.
+ *
+ * A case is one configuration: one predicted run file and one or more measured ones of the same
+ * scenario. Its runs hold the same requests, which are paired one by one: by (session, turn), else
+ * in due order (ties: lengths, then first token); only requests due after the warm-up that ended
+ * well in every run count. Runs that turn out to hold other requests are compared as distributions
+ * and say so.
+ *
+ *     e        ln(predicted / measured) of a case. Measured: geometric mean over runs for means and
+ *              throughput, the quantile of the pooled requests for quantiles
+ *     floor    half-width of the 90 % interval of ln(measured): Student's t over runs, jackknife
+ *              over runs for quantiles; with three cases or more, the variance of each is drawn
+ *              towards the typical one (weight of 4 degrees of freedom). NAN with one run
+ *     bias     exp(mean e) - 1, Student's t over cases (over the runs, where there is one case)
+ *     MAPE     mean |predicted / measured - 1|; its floor is what a perfect predictor would show:
+ *              sqrt(2/pi) mean(c / sqrt(R)), c the coefficient of variation of one of R runs
+ *     excess   sqrt(max(0, mean e^2 - mean c^2/R))
+ *     TOST     accurate within delta if the 90 % interval of mean e lies inside (ln(1 - delta),
+ *              ln(1 + delta)); not, if it lies outside; else inconclusive (Schuirmann 1987)
+ *     coverage a predicted interval holds the measured value: as it stands, and with the floor
+ *              added in quadrature, since a measured value is not the true one
+ *     rank     Kendall's tau over the pairs of strategies whose measured difference exceeds both
+ *              floors in quadrature; regret = (best measured - measured of the predicted best)/best
+ *
+ * Cases that calibrated the prediction are marked and never averaged with the others.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BENCH_VALIDATE_H
+#define BENCH_VALIDATE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/arena.h"
+#include "base/conf.h"
+#include "sim/metrics.h"
+
+enum validate_stat {
+    VALIDATE_MEAN,
+    VALIDATE_P50,
+    VALIDATE_P90,
+    VALIDATE_P95,
+    VALIDATE_P99,
+    VALIDATE_N_STAT
+};
+enum { /* quantities: throughput [token/s], then METRIC_N x VALIDATE_N_STAT latencies [ns] */
+       VALIDATE_THROUGHPUT,
+       VALIDATE_LATENCY,
+       VALIDATE_N = VALIDATE_LATENCY + METRIC_N * VALIDATE_N_STAT
+};
+static inline int validate_q(enum metric m, enum validate_stat s)
+{
+    return VALIDATE_LATENCY + (int)m * VALIDATE_N_STAT + (int)s;
+}
+const char *validate_q_name(int q); /* "throughput", "TTFT mean", "TPOT p99" */
+
+enum validate_use { VALIDATE_HELD_OUT, VALIDATE_CALIBRATED, VALIDATE_N_USE };
+enum validate_verdict { VALIDATE_MET, VALIDATE_MISSED, VALIDATE_INCONCLUSIVE };
+extern const char *const validate_verdict_word[3]; /* "met" "missed" "inconclusive" */
+
+struct validate_opts {
+    double delta_throughput, delta_tpot, delta_ttft, delta_tail; /* ratios */
+    double worst;                                                /* of throughput and mean TPOT */
+    double noise; /* a case whose runs scatter by more (coefficient of variation) is named noisy */
+    int64_t seed; /* of the bootstrap */
+};
+extern const struct conf_row validate_rows[]; /* keys delta.*, worst, noise, seed */
+
+enum { VALIDATE_N_PART = 3 }; /* compute, communication, host */
+extern const char *const validate_part_name[VALIDATE_N_PART];
+
+struct validate_run {
+    const char *path, *created; /* created: UTC, of the provenance; "" */
+    int64_t n_request, n_ok, n_kept, preempted;
+    double *x[METRIC_N]; /* [n_kept] ns, in the order of pairing; NULL for ITL, NAN: none */
+    double *n_in, *n_out;
+    double q[VALIDATE_N];           /* of the kept requests; throughput and ITL of /summary */
+    struct ci ci[VALIDATE_N];       /* of /summary; NAN where there is none */
+    double part_s[VALIDATE_N_PART]; /* per engine step, summed over stages; NAN */
+    double prefix_hit, running_mean, kv_peak;
+    bool extrapolated, overloaded;
+    /* while reading */
+    int64_t *order;
+    double *t_due, *t_first, *t_last, *session, *turn, *status, begin_ns;
+};
+
+struct validate_error {         /* of one quantity of one case */
+    double predicted, measured; /* NAN: not comparable */
+    double e, cv, floor;        /* of logarithms; cv: of one run */
+    bool has_interval, covered, covered_noisy;
+};
+struct validate_paired { /* of one latency, request by request */
+    int64_t n;
+    struct ci bias;      /* of mean ln(predicted/measured), 20 batch means in due order */
+    double mape, median; /* |predicted / measured - 1| */
+    double noise;        /* rms over requests of the sd of ln(measured) between runs */
+    double ks, w1;       /* max |F_pred - F_meas|; Wasserstein-1 distance / measured mean */
+};
+struct validate_case {
+    const char *name, *group; /* group: cases that differ by strategy only; "" */
+    const char *refused;      /* why there is no prediction; NULL: there is one */
+    const char *unlike;       /* why requests are not paired; NULL: they are */
+    enum validate_use use;
+    struct validate_run predicted, *measured;
+    int n_measured;
+    bool noisy;
+    struct validate_error err[VALIDATE_N];
+    struct validate_paired paired[METRIC_N]; /* n = 0 for ITL */
+    double part_s[VALIDATE_N_PART];          /* measured, mean over runs */
+};
+
+struct validate_sum { /* of one quantity over the cases of one use */
+    int n, worst_case, n_interval, n_covered, n_covered_noisy;
+    struct ci bias;    /* of mean e */
+    struct ci mape_ci; /* nested bootstrap, 90 %; NAN bounds below 8 cases */
+    double spread, mape, median, p90, worst, floor, excess, rmse;
+    double delta;               /* 0: no equivalence asked */
+    enum validate_verdict tost; /* met: accurate, missed: not */
+};
+struct validate_rank {
+    const char *group;
+    int q, n, n_decided, n_right;
+    double tau, regret; /* NAN: no pair decided */
+    bool top1, has_calibrated;
+};
+struct validate_bar {
+    const char *name;
+    char text[200]; /* the figure that was reached, and the limit */
+    enum validate_verdict verdict;
+};
+struct validate_aa { /* equal runs in two arms; or the first and the last half of every case's */
+    int q, n;
+    struct ci diff; /* of the mean difference of ln, 95 % */
+    bool differs;   /* surely, and by a third of delta or more */
+    bool blind;     /* the interval is wider than 2 delta either way: nothing could be told */
+};
+
+enum {
+    VALIDATE_MAX_CASE = 512,
+    VALIDATE_MAX_RUN = 64, /* of a case */
+    VALIDATE_N_BAR = 6,
+    VALIDATE_N_AA = 3
+};
+struct validate {
+    struct validate_opts o;
+    const char *title;
+    struct validate_case *c;
+    int n_case, n_refused, n_of[VALIDATE_N_USE], n_noisy, n_extrapolated;
+    struct validate_run *arm[2]; /* of the A/A check, in order of time */
+    int n_arm[2];
+    struct validate_sum sum[VALIDATE_N_USE][VALIDATE_N];
+    struct validate_rank *rank;
+    int n_rank;
+    struct validate_bar bar[VALIDATE_N_BAR];
+    struct validate_aa aa[VALIDATE_N_AA], drift[VALIDATE_N_AA];
+    enum validate_verdict verdict;
+    struct arena *arena;
+};
+
+/* ---- reading. Errors: ST_IO, ST_USAGE. */
+
+/* Run files paired by scenario; `calibrated` names those that calibrated (a substring of the
+ * file's name is enough; NULL: none). Each list: files and directories separated by commas. */
+int validate_find(struct validate *v, const char *predicted, const char *measured,
+                  const char *calibrated, struct err *e);
+/* A manifest, paths relative to it:
+ *     title: ...
+ *     aa: {a: [x.h5, ...], b: [y.h5, ...]}
+ *     cases:
+ *       - {name: ..., use: held-out|calibrated, group: ..., predicted: p.h5, measured: [m.h5]}
+ *       - {name: ..., refused: why not, measured: [m.h5]}                                     */
+int validate_manifest(struct validate *v, const char *path, struct err *e);
+/* One run file, its rows in due order. */
+int validate_read(const char *path, struct arena *a, struct validate_run *out, struct err *e);
+/* Pairs the requests of a case's runs and reduces them to quantities. */
+void validate_pair(struct validate_case *c, struct arena *a);
+
+/* ---- figures: everything below `sum`, and the cases' errors, of runs that were paired */
+void validate_compute(struct validate *v);
+/* Kolmogorov-Smirnov distance and W1 of two sorted samples. */
+double validate_ks(const double *x, int64_t n, const double *y, int64_t m);
+double validate_w1(const double *x, int64_t n, const double *y, int64_t m);
+
+/* ---- showing */
+void validate_print(const struct validate *v, FILE *f);
+void validate_markdown(const struct validate *v, FILE *f);
+json_t *validate_json(const struct validate *v);
+/* HTML with figures. Errors: ST_IO of gnuplot, ST_STOPPED. */
+int validate_page(const struct validate *v, FILE *f, struct err *e);
+
+#endif

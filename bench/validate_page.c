@@ -1,0 +1,272 @@
+/* bench/validate_page.c - the comparison as one HTML page with figures.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/prov.h"
+#include "bench/validate.h"
+#include "plots/figure.h"
+#include "plots/html.h"
+
+enum { N_PANEL = 4, N_OVERLAY = 4, MAX_NAME = 26 };
+
+struct page {
+    const struct validate *v;
+    FILE *f;
+    int n_figure;
+};
+
+/* ---- figures */
+
+static void put_svg(struct page *p, const char *svg, size_t n, const char *caption)
+{
+    char prefix[24];
+    snprintf(prefix, sizeof prefix, "v%d_", ++p->n_figure);
+    fputs("<figure>\n", p->f);
+    html_svg(p->f, svg, n, prefix, caption);
+    fputs("\n<figcaption>", p->f);
+    html_text(p->f, caption);
+    fputs("</figcaption>\n</figure>\n", p->f);
+}
+
+static void head_lines(const struct page *p, struct gnuplot *g, const char *title)
+{
+    char text[200];
+    gnuplot_text(g, "fig_title", title, 90);
+    gnuplot_text(g, "fig_sub1", p->v->title ? p->v->title : "", 118);
+    snprintf(text, sizeof text, "%d held out, %d calibrated the prediction",
+             p->v->n_of[VALIDATE_HELD_OUT], p->v->n_of[VALIDATE_CALIBRATED]);
+    gnuplot_text(g, "fig_sub2", text, 118);
+}
+
+static const int panel_q[N_PANEL] = { 0, 6, 1, 10 };
+static const char *const panel_name[N_PANEL] = { "throughput [token/s]", "TPOT mean [ms]",
+                                                 "TTFT mean [ms]", "TPOT p99 [ms]" };
+
+/* Points of one panel; false without any. */
+static bool scatter_panel(const struct validate *v, int k, double range[2], struct gnuplot *g)
+{
+    double unit = panel_q[k] == VALIDATE_THROUGHPUT ? 1 : 1e-6;
+    range[0] = INFINITY;
+    range[1] = 0;
+    for (int i = 0; i < v->n_case; i++) {
+        const struct validate_case *c = &v->c[i];
+        const struct validate_error *x = &c->err[panel_q[k]];
+        if (c->refused || !isfinite(x->e)) continue;
+        double y = x->measured * unit, z = x->predicted * unit;
+        double h = isfinite(x->floor) ? exp(fmin(x->floor, 3)) : 1;
+        fprintf(g->data, "%.6g\t%.6g\t%.6g\t%.6g\t%d\n", y, z, y / h, y * h,
+                c->use == VALIDATE_CALIBRATED);
+        range[0] = fmin(range[0], fmin(y, z) / 1.25);
+        range[1] = fmax(range[1], fmax(y, z) * 1.25);
+    }
+    fputs("\n\n", g->data);
+    return range[1] > 0;
+}
+
+static bool scatter_data(const struct page *p, struct gnuplot *g)
+{
+    double range[N_PANEL][2];
+    bool any = true;
+    for (int k = 0; k < N_PANEL; k++) any = scatter_panel(p->v, k, range[k], g) && any;
+    if (!any) return false;
+    head_lines(p, g, "Predicted against measured");
+    fprintf(g->args, "n_panel = %d\nn_held = %d\nn_used = %d\n", N_PANEL,
+            p->v->n_of[VALIDATE_HELD_OUT], p->v->n_of[VALIDATE_CALIBRATED]);
+    fprintf(g->args, "array panel_name[%d]\narray panel_lo[%d]\narray panel_hi[%d]\n", N_PANEL,
+            N_PANEL, N_PANEL);
+    for (int k = 0; k < N_PANEL; k++) {
+        char name[32];
+        snprintf(name, sizeof name, "panel_name[%d]", k + 1);
+        gnuplot_text(g, name, panel_name[k], 40);
+        fprintf(g->args, "panel_lo[%d] = %.6g\npanel_hi[%d] = %.6g\n", k + 1, range[k][0], k + 1,
+                range[k][1]);
+    }
+    return true;
+}
+
+static bool residual_data(const struct page *p, struct gnuplot *g)
+{
+    double lo = -1, hi = 1;
+    int row = 0;
+    for (int i = 0; i < p->v->n_case; i++) {
+        const struct validate_case *c = &p->v->c[i];
+        double all = c->part_s[0] + c->part_s[1] + c->part_s[2];
+        if (c->refused || !isfinite(c->predicted.part_s[0]) || !(all > 0)) continue;
+        fprintf(g->data, "%d\t\"", row++);
+        for (int k = 0; c->name[k] && k < MAX_NAME; k++) { /* inside quotes, in a data file */
+            bool plain = (unsigned char)c->name[k] >= 0x20 && (unsigned char)c->name[k] < 0x7f;
+            fputc(plain && !strchr("\"\\", c->name[k]) ? c->name[k] : '?', g->data);
+        }
+        fputc('"', g->data);
+        for (int k = 0; k < VALIDATE_N_PART; k++) {
+            double d = 100 * (c->predicted.part_s[k] - c->part_s[k]) / all;
+            gnuplot_value(g->data, d);
+            lo = fmin(lo, d);
+            hi = fmax(hi, d);
+        }
+        fputc('\n', g->data);
+    }
+    head_lines(p, g, "Residual of a step's time by operator class");
+    fprintf(g->args, "n_row = %d\n", row);
+    gnuplot_number(g, "x_lo", 1.15 * lo);
+    gnuplot_number(g, "x_hi", 1.15 * hi);
+    return row > 0;
+}
+
+static int figure(struct page *p, const char *script, const char *caption,
+                  bool (*data)(const struct page *, struct gnuplot *), struct err *e)
+{
+    struct arena a;
+    struct gnuplot g;
+    char *svg;
+    size_t n;
+    arena_init(&a);
+    int st = gnuplot_begin(&g, e);
+    if (st == ST_OK && data(p, &g)) {
+        st = gnuplot_run(&g, script, GNUPLOT_SVG, &a, &svg, &n, e);
+        if (st == ST_OK) put_svg(p, svg, n, caption);
+    }
+    gnuplot_end(&g);
+    arena_release(&a);
+    return st;
+}
+
+static int overlay(struct page *p, const struct validate_case *c, enum figure k, struct err *e)
+{
+    struct arena a;
+    struct source s[2];
+    struct source *both[2] = { &s[0], &s[1] };
+    char *svg;
+    size_t n;
+    int open = 0, st = ST_OK;
+    const char *path[2] = { c->predicted.path, c->measured[0].path };
+    arena_init(&a);
+    while (open < 2 && (st = source_open(path[open], &a, &s[open], e)) == ST_OK) {
+        s[open].name = open ? "measured" : "predicted";
+        s[open].scenario = s[open].title = c->name;
+        s[open].workload = "";
+        open++;
+    }
+    struct err own = { 0 };
+    if (st == ST_OK) st = figure_draw(k, both, 2, GNUPLOT_SVG, &a, &svg, &n, &own);
+    if (st == ST_OK) put_svg(p, svg, n, arena_printf(&a, "%s: %s", c->name, figure_caption[k]));
+    for (int i = 0; i < open; i++) source_close(&s[i]);
+    if (own.status == ST_USAGE) st = ST_OK; /* nothing to draw */
+    if (own.status && st != ST_OK) err_set(e, own.status, "%s", own.text);
+    arena_release(&a);
+    return st;
+}
+
+/* The held-out configurations whose mean TPOT is furthest off. */
+static int overlays(struct page *p, struct err *e)
+{
+    bool drawn[VALIDATE_MAX_CASE] = { false };
+    int st = ST_OK;
+    for (int k = 0; k < N_OVERLAY && st == ST_OK; k++) {
+        int worst = -1;
+        for (int i = 0; i < p->v->n_case; i++) {
+            const struct validate_case *c = &p->v->c[i];
+            if (drawn[i] || c->refused || c->use != VALIDATE_HELD_OUT || !isfinite(c->err[6].e))
+                continue;
+            if (worst < 0 || fabs(c->err[6].e) > fabs(p->v->c[worst].err[6].e)) worst = i;
+        }
+        if (worst < 0) break;
+        drawn[worst] = true;
+        st = overlay(p, &p->v->c[worst], FIGURE_CDF_TTFT, e);
+        if (st == ST_OK) st = overlay(p, &p->v->c[worst], FIGURE_CDF_TPOT, e);
+    }
+    return st;
+}
+
+/* ---- tables: the Markdown's, as HTML */
+
+static void row_cells(FILE *f, char *line, const char *tag)
+{
+    char *save = NULL;
+    int column = 0;
+    fputs("<tr>", f);
+    for (char *c = strtok_r(line, "|", &save); c; c = strtok_r(NULL, "|", &save)) {
+        while (*c == ' ') c++;
+        size_t n = strlen(c);
+        while (n && c[n - 1] == ' ') c[--n] = 0;
+        fprintf(f, column++ ? "<%s>" : "<%s class=\"text\">", tag);
+        html_text(f, c);
+        fprintf(f, "</%s>", tag);
+    }
+    fputs("</tr>\n", f);
+}
+
+static void html_of_markdown(FILE *f, char *text)
+{
+    bool table = false, list = false;
+    char *next;
+    for (char *line = text; line && *line; line = next) {
+        next = strchr(line, '\n');
+        if (next) *next++ = 0;
+        bool row = *line == '|', rule = strncmp(line, "|---", 4) == 0;
+        if (table && !row) fputs("</table></div>\n", f);
+        if (list && strncmp(line, "- ", 2) != 0) fputs("</ul>\n", f), list = false;
+        if (rule || !*line) {
+            table = table && row;
+            continue;
+        }
+        if (row && !table) fputs("<div class=\"scroll\"><table>\n", f);
+        if (row) {
+            row_cells(f, line, table ? "td" : "th");
+        } else if (strncmp(line, "- ", 2) == 0) {
+            if (!list) fputs("<ul>\n", f);
+            list = true;
+            fputs("<li>", f), html_text(f, line + 2), fputs("</li>\n", f);
+        } else {
+            size_t skip = strspn(line, "# ");
+            const char *tag = skip >= 4 ? "h3" : skip ? "h2" : "p";
+            fprintf(f, "<%s>", tag), html_text(f, line + skip), fprintf(f, "</%s>\n", tag);
+        }
+        table = row;
+    }
+    if (table) fputs("</table></div>\n", f);
+    if (list) fputs("</ul>\n", f);
+}
+
+/* Stars of Markdown go; nothing in the figures has them. */
+static int tables(const struct page *p, struct err *e)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *m = open_memstream(&text, &n);
+    if (!m) return err_set(e, ST_IO, "out of memory for the page");
+    validate_markdown(p->v, m);
+    fclose(m);
+    char *to = text;
+    for (const char *from = text; *from; from++)
+        if (!(from[0] == '*' && (from[1] == '*' || (from > text && from[-1] == '*'))))
+            *to++ = *from;
+    *to = 0;
+    html_of_markdown(p->f, text);
+    free(text);
+    return ST_OK;
+}
+
+int validate_page(const struct validate *v, FILE *f, struct err *e)
+{
+    struct page p = { .v = v, .f = f };
+    html_begin(f, v->title ? v->title : "Predicted against measured");
+    html_printf(f, "Revision %s.", prov_revision());
+    int st = tables(&p, e);
+    if (st == ST_OK) fputs("<h2>Figures</h2>\n", f);
+    if (st == ST_OK)
+        st = figure(&p, "validate_scatter.gp",
+                    "Every configuration, on logarithmic axes; bars are the 90 % interval of the "
+                    "measured value over repeated runs.",
+                    scatter_data, e);
+    if (st == ST_OK)
+        st = figure(&p, "validate_residual.gp",
+                    "Time of an engine step, summed over pipeline stages: where the prediction and "
+                    "the engine's monitor differ.",
+                    residual_data, e);
+    if (st == ST_OK) st = overlays(&p, e);
+    html_end(f);
+    return st;
+}

@@ -1,0 +1,245 @@
+#!/bin/sh
+# tests/validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--html=FILE.html]: measures this machine, calibrates,
+# predicts the bundled engine on configurations that calibration has not seen (tests/validate.list), and compares.
+#
+#   1. A/A: one configuration again and again, in two arms by turns; its throughput is the capacity that loads refer to
+#   2. `orrery bench --suite=model` for every (threads, ranks), `orrery engine run` of every configuration, by rounds, so
+#      that a drift of the machine falls on all of them; steal and other work are watched during each run
+#   3. `orrery calibrate` from the benchmarks and the runs declared for it
+#   4. `orrery simulate` of every configuration, `orrery validate` of all
+# Everything is kept under DIR (build/validate); a run file that is there already is measured again. Exit status: that of
+# `orrery validate` (0 accurate, 1 not, 3 inconclusive), 2 usage, 5 when a step failed. At most about 15 minutes (quick: 2) on two
+# quiet processors: rounds that do not fit any more are left out, and counted. SPDX-License-Identifier: Apache-2.0
+set -u
+orrery=${1:?usage: validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--html=FILE.html]}
+shift
+case $orrery in /*) ;; *) orrery=$PWD/$orrery ;; esac # ranks may start elsewhere
+quick=0 dir=build/validate out='' html='' no_link=''
+for a; do
+    case $a in
+    --quick) quick=1 ;;
+    --dir=*) dir=${a#*=} ;;
+    --out=*) out=${a#*=} ;;
+    --html=*) html=${a#*=} ;;
+    *) echo "validate.sh: no option '$a'" >&2; exit 2 ;;
+    esac
+done
+list=${VALIDATE_LIST:-tests/validate.list}
+limit_s=${VALIDATE_LIMIT_S:-840} rounds=${VALIDATE_ROUNDS:-3} n_aa=6 bench_runs=3 bench_time=10ms
+[ $quick -eq 1 ] && { limit_s=${VALIDATE_LIMIT_S:-105}; n_aa=4; rounds=${VALIDATE_ROUNDS:-2}; }
+t0=$(date +%s)
+cpus=$(nproc)
+mkdir -p "$dir/m" "$dir/p" "$dir/bench" "$dir/aa" || exit 5
+rm -f "$dir"/m/*.h5 "$dir"/p/*.h5 "$dir"/bench/*.h5 "$dir"/aa/*.h5 "$dir"/*.h5 "$dir/noise" "$dir/failed"
+: > "$dir/noise"; : > "$dir/failed"
+spent() { echo $(($(date +%s) - t0)); }
+say() { echo "[$(spent) s] $*" >&2; }
+
+mpi=
+if command -v mpirun > /dev/null 2>&1; then
+    mpi="mpirun --oversubscribe --bind-to none"
+    [ "$(id -u)" -eq 0 ] && mpi="$mpi --allow-run-as-root"
+fi
+link_rate=200mbit
+ranks_are() { # thread|mpi|link RANKS: how N ranks are started
+    case $1 in
+    mpi) if [ -n "$mpi" ] && [ "$2" -gt 1 ]; then echo "$mpi -n $2"; fi ;;
+    link) echo "sh tests/validate_link.sh $link_rate" ;;
+    esac
+}
+rows() { # of the list: configurations of this run
+    awk -v quick=$quick '!/^[#@]/ && NF >= 11 && (!quick || $3 == "q")' "$list"
+}
+
+# ---- a run, and what else the machine did meanwhile
+
+cpu_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8, $9 }' /proc/stat; } # busy, stolen
+own_ticks() { # FILE: of what `times` wrote there, the processes that this shell has waited for
+    awk -v hz="$(getconf CLK_TCK)" 'NR == 2 { gsub(/s/, ""); split($1, u, "m"); split($2, s, "m")
+        printf "%d\n", hz * (u[1] * 60 + u[2] + s[1] * 60 + s[2]) }' "$1"
+}
+watched() { # NAME COMMAND...: notes the share of the processors that others took
+    w_name=$1; shift
+    times > "$dir/times.0" # not in a subshell, whose times are its own
+    set_before=$(cpu_ticks) at=$(date +%s.%N)
+    "$@" > "$dir/last.out" 2> "$dir/last.err"; rc=$?
+    times > "$dir/times.1"
+    echo "$w_name $at $(date +%s.%N) $set_before $(cpu_ticks) $(own_ticks "$dir/times.0") $(own_ticks "$dir/times.1")" |
+        awk -v cpus="$cpus" -v hz="$(getconf CLK_TCK)" '{ all = ($3 - $2) * cpus * hz
+            other = $6 - $4 - ($9 - $8); if (other < 0) other = 0
+            printf "%s %.4f %.4f\n", $1, ($7 - $5) / all, other / all }' >> "$dir/noise"
+    return $rc
+}
+engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
+    e_name=$1 to=$2 e_model=$3 e_scenario=$4 e_threads=$5 e_tp=$6 e_pp=$7 e_how=$8
+    shift 8
+    # shellcheck disable=SC2046 # words
+    watched "$e_name" $(ranks_are "$e_how" $((e_tp * e_pp))) "$orrery" engine run "scenarios/validate/$e_scenario.yaml" --model="$e_model" \
+        --threads="$e_threads" --strategy.tp="$e_tp" --strategy.pp="$e_pp" --out="$to" --json "$@"
+    rc=$?
+    [ $rc -le 1 ] && [ -f "$to" ]
+}
+field() { tr -d ' ,"' < "$dir/last.out" | sed -n "s/^$1://p" | head -1; }
+last_error() { sed -n 's/^orrery [a-z]*: //p' "$dir/last.err" | head -1 | tr -d '"\\' | cut -c 1-200; }
+
+# ---- 1. the same again and again
+
+say "A/A: $n_aa runs in two arms; $cpus processors, load average $(cut -d ' ' -f 1 /proc/loadavg)"
+i=1
+while [ $i -le $n_aa ]; do
+    engine "aa.$i" "$dir/aa/$i.h5" llama-25m chat 1 1 1 thread || { say "the A/A run failed: $(last_error)"; exit 5; }
+    field requests_per_s >> "$dir/aa.rates.$$"
+    i=$((i + 1))
+done
+capacity_25m=$(sort -g "$dir/aa.rates.$$" | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
+rm -f "$dir/aa.rates.$$"
+capacity_110m=
+if rows | awk '$4 == "llama-110m" && $10 != "burst" { n++ } END { exit !n }'; then
+    engine pilot.110m "$dir/aa/110m.h5" llama-110m chat 1 1 1 thread --workload.requests=16 && capacity_110m=$(field requests_per_s)
+fi
+say "capacity of one thread: llama-25m $capacity_25m requests/s${capacity_110m:+, llama-110m $capacity_110m requests/s}"
+rate_of() { # MODEL LOAD: options of the load
+    [ "$2" = burst ] && return
+    case $1 in llama-25m) c=$capacity_25m ;; *) c=$capacity_110m ;; esac
+    echo "--workload.arrivals=poisson --workload.rate=$(awk -v c="$c" -v l="$2" 'BEGIN { printf "%.4f", c * l / 100 }')/s"
+}
+
+# ---- 2. benchmarks and runs
+
+can_bench=1
+"$orrery" help bench > /dev/null 2>&1 || { can_bench=0; say "this build has no 'bench': no profile can be made"; }
+rows > "$dir/rows"
+if grep -q ' link ' "$dir/rows" && ! sh tests/validate_link.sh $link_rate true > /dev/null 2> "$dir/link.err"; then
+    no_link=$(sed 's/.*: //; s/["\\]//g' "$dir/link.err" | tail -1)
+    say "no slow link: $no_link"
+fi
+absent() { # RANKS TP PP THREADS: says why this machine cannot run it; else nothing
+    if [ $(($2 * $3 * $4)) -gt "$cpus" ]; then
+        echo "$(($2 * $3)) ranks of $4 thread on $cpus processors share them, which no profile describes; not measured"
+    elif [ "$1" = link ] && [ -n "$no_link" ]; then
+        echo "no slow link on this machine: $no_link"
+    fi
+}
+key_of() { # MODEL THREADS TP PP RANKS OPTIONS: the profile that a configuration is predicted with
+    case " $6" in *weights=int8*) w=-int8 ;; *) w='' ;; esac
+    [ "$5" = link ] && w=$w-link
+    echo "$1$w-${2}t-tp$3pp$4"
+}
+while read -r _ _ _ model _ threads tp pp how _ _ more <&3; do
+    key=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
+    if [ $can_bench -eq 0 ] || [ -n "$(absent "$how" "$tp" "$pp" "$threads")" ] || [ -f "$dir/bench/$key.h5" ]; then continue; fi
+    weights=f32 batch=256tok runs=$bench_runs
+    case $key in *int8*) weights=int8 ;; *link*) batch=64tok runs=2 ;; esac
+    [ "$(spent)" -lt $((limit_s / 3)) ] || runs=1 # a slow or busy machine
+    # shellcheck disable=SC2046
+    watched "bench.$key" $(ranks_are "$how" $((tp * pp))) "$orrery" bench --suite=model --model="$model" --threads="$threads" \
+        --strategy.tp="$tp" --strategy.pp="$pp" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch \
+        --max_ctx=512tok --max_seqs=16 --runs=$runs --run_time=$bench_time --out="$dir/bench/$key.h5" ||
+        { say "bench $key: $(last_error)"; echo "bench.$key $(last_error)" >> "$dir/failed"; }
+    say "bench $key"
+done 3< "$dir/rows"
+
+round=1 left_out=0
+while [ "$round" -le "$rounds" ]; do
+    begin=$(spent)
+    while read -r name _ _ model scenario threads tp pp how load _ more <&3; do
+        [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || continue
+        if [ $round -gt 1 ] && [ "$(spent)" -gt $((limit_s - 30)) ]; then left_out=$((left_out + 1)); continue; fi
+        # shellcheck disable=SC2046,SC2086
+        engine "$name.$round" "$dir/m/$name.$round.h5" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
+            { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; }
+    done 3< "$dir/rows"
+    say "round $round of $rounds: $(($(spent) - begin)) s"
+    round=$((round + 1))
+done
+
+# ---- 3. profiles, from benchmarks and declared runs only
+
+for bench in "$dir"/bench/*.h5; do
+    [ -f "$bench" ] || continue
+    key=${bench##*/} key=${key%.h5} files=$bench
+    while read -r name use _ model _ threads tp pp how _ _ more <&3; do
+        [ "$use" = cal ] && [ "$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")" = "$key" ] || continue
+        for f in "$dir"/m/"$name".*.h5; do [ -f "$f" ] && files="$files $f"; done
+    done 3< "$dir/rows"
+    # shellcheck disable=SC2086
+    if ! watched "calibrate.$key" "$orrery" calibrate $files --out="$dir/$key.h5"; then
+        say "calibrate $key: $(last_error)"
+        echo "profile.$key $(last_error)" >> "$dir/failed"
+    fi
+    cp "$dir/last.out" "$dir/calibrate.$key.txt"
+done
+
+# ---- 4. predictions, and the comparison
+
+manifest=$dir/manifest.yaml
+{
+    echo "title: predicted and measured on $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $cpus processors"
+    printf 'aa: {a: ['; i=1; while [ $i -le $n_aa ]; do printf '%saa/%d.h5' "$([ $i -gt 1 ] && echo ', ')" $i; i=$((i + 2)); done
+    printf '], b: ['; i=2; while [ $i -le $n_aa ]; do printf '%saa/%d.h5' "$([ $i -gt 2 ] && echo ', ')" $i; i=$((i + 2)); done
+    echo ']}'
+    echo 'cases:'
+} > "$manifest"
+while read -r name use _ model scenario threads tp pp how load group more <&3; do
+    key=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
+    profile=$dir/$key.h5 why=$(absent "$how" "$tp" "$pp" "$threads")
+    if [ -n "$why" ]; then
+        :
+    elif [ ! -f "$profile" ]; then
+        why="no profile: $(sed -n "s/^profile.$key //p; s/^bench.$key //p" "$dir/failed" | head -1)"
+    else
+        # shellcheck disable=SC2046,SC2086
+        "$orrery" simulate "scenarios/validate/$scenario.yaml" --model="$model" --hardware.name="$profile" --hardware.profile="$profile" \
+            --strategy.tp="$tp" --strategy.pp="$pp" --out="$dir/p/$name.h5" $(rate_of "$model" "$load") $more \
+            > "$dir/last.out" 2> "$dir/last.err"
+        [ $? -le 1 ] && [ -f "$dir/p/$name.h5" ] || why="simulate: $(last_error)"
+    fi
+    runs=$(cd "$dir" && ls m/"$name".*.h5 2> /dev/null | tr '\n' ',' | sed 's/,$//; s/,/, /g')
+    word=held-out; [ "$use" = cal ] && word=calibrated
+    if [ -n "$why" ]; then
+        echo "  - {name: $name, refused: \"$why\"${runs:+, measured: [$runs]}}"
+    elif [ -n "$runs" ]; then
+        echo "  - {name: $name, use: $word, group: $group, predicted: p/$name.h5, measured: [$runs]}"
+    else
+        echo "  - {name: $name, refused: \"it was not measured: $(sed -n "s/^run.$name //p" "$dir/failed" | head -1)\"}"
+    fi >> "$manifest"
+done 3< "$dir/rows"
+
+# ranks behind the link are started by daemons, whose processor time is not this shell's
+grep -v -e '^calibrate' -e link "$dir/noise" > "$dir/noise.runs"
+n_run=$(wc -l < "$dir/noise.runs")
+n_busy=$(awk '$2 > .02 || $3 > .05 { n++ } END { print n + 0 }' "$dir/noise.runs")
+cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)
+ranks='threads (no mpirun)'
+[ -n "$mpi" ] && ranks=MPI
+{
+    echo "Made by \`tests/validate.sh$([ $quick -eq 1 ] && echo ' --quick')\` on $(date -u +%Y-%m-%d), revision" \
+         "$("$orrery" version | head -1 | sed 's/.*revision //'); $cpu, $cpus processors," \
+         "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), ranks over $ranks; $(spent) s." \
+         "Calibrated on: $(awk '$2 == "cal" { printf "%s%s", n++ ? ", " : "", $1 }' "$dir/rows")."
+    [ "$left_out" -gt 0 ] && echo "$left_out runs of later rounds did not fit into $limit_s s."
+    if [ "$n_busy" -gt $((n_run / 4)) ]; then
+        echo "NOISY MACHINE: during $n_busy of $n_run runs a hypervisor took more than 2 % of the processors or other" \
+             "work more than 5 %" \
+             "$(awk '{ if ($2 > s) s = $2; if ($3 > o) o = $3 }
+                     END { printf "(at most %.0f %% and %.0f %%)", 100 * s, 100 * o }' "$dir/noise.runs");" \
+             "the figures below are those of a busy machine."
+    else
+        echo "Noise watch: $n_busy of $n_run runs with more than 2 % of the processors taken by a hypervisor or 5 % by" \
+             "other work."
+    fi
+    [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
+    echo
+} > "$dir/head.md"
+"$orrery" validate "$manifest" --out="$dir/table.md" > "$dir/result.txt"; rc=$?
+cat "$dir/head.md" "$dir/result.txt"
+if [ $rc -eq 2 ] || [ $rc -ge 5 ]; then exit 5; fi
+if [ -n "$html" ]; then
+    "$orrery" validate "$manifest" --out="$html" > /dev/null || [ $? -le 3 ] || exit 5
+fi
+if [ -n "$out" ]; then
+    { echo "# Predicted and measured: the bundled engine on this machine"; echo; cat "$dir/head.md" "$dir/table.md"; } \
+        > "$out.part" && mv "$out.part" "$out" || exit 5
+fi
+say "done; everything is in $dir"
+exit $rc
