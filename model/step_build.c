@@ -162,7 +162,8 @@ static void decode_of(struct step *m, const struct step_stage *g, int64_t n, str
     struct step_seg seg[MAX_SEGS];
     int n_seg = 0;
     double alpha = m->env.profile->p[P_SKEW_ALPHA].v;
-    n_seg = table_has_attn(m->env.table) ? table_segs(m, n, g->n_layer, seg) : law_segs(m, g, n, seg);
+    n_seg =
+        table_has_attn(m->env.table) ? table_segs(m, n, g->n_layer, seg) : law_segs(m, g, n, seg);
     /* One slope for all segments, of the outermost: a skew term that jumped with the segment would
      * make a step cheaper as it grows. */
     double slope = (double)seg[n_seg - 1].b_fp;

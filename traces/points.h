@@ -104,8 +104,9 @@ struct points_sample {
     int32_t point, run;
     int64_t calls;
     double s_per_call;
-    double t_s;    /* when it began, from the start of the benchmark */
-    uint8_t noisy; /* the machine was busy with something else: bench/noise.h says how it is known */
+    double t_s; /* when it began, from the start of the benchmark */
+    uint8_t
+        noisy; /* the machine was busy with something else: bench/noise.h says how it is known */
 };
 
 struct points_noise {
