@@ -301,9 +301,8 @@ static void begin_tally(struct serving *v, const struct trace *t)
 {
     const struct scenario *s = v->s;
     struct tally_setup u = { .slo = s->slo,
+                             .trace = t,
                              .steady = trace_is_steady(t),
-                             .closed_loop = trace_is_closed(t),
-                             .total = trace_total(t),
                              .warmup_ratio = s->sim.warmup_ratio,
                              .bin_ns = s->o.bin_ns,
                              .kv_blocks = v->eo.m.n_block,
@@ -312,7 +311,7 @@ static void begin_tally(struct serving *v, const struct trace *t)
     u.warm_ns = (int64_t)(u.warmup_ratio * (double)s->workload.duration_ns);
     tally_init(&v->tally, &u, &v->m, s->arena);
     v->outcome.workload = arena_printf(s->arena, "%s", trace_describe(t));
-    v->total = u.total;
+    v->total = trace_total(t);
 }
 
 static int run_trace(struct serving *v, struct trace *t, struct err *e)

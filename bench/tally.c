@@ -11,47 +11,19 @@ void tally_init(struct tally *t, const struct tally_setup *u, struct metrics *m,
     t->u = *u;
     t->m = m;
     series_init(&t->series, u->bin_ns, a);
-    metrics_init(&t->late);
-    if (u->total >= 0)
-        t->warm_n = (int64_t)(u->warmup_ratio * (double)u->total);
-    else
-        t->warm_ns = u->warm_ns;
+    window_init(&t->window, m, u->trace, u->steady, u->warmup_ratio, u->warm_ns);
     m->kv_blocks = u->kv_blocks;
     m->n_replica = 1;
     m->n_stage = u->n_stage;
     m->n_run = 1;
 }
 
-static bool kept(const struct tally *t, int64_t due_ns, int64_t id)
-{
-    int64_t t0 = t->m->t_begin_ns;
-    return t->begun && (due_ns > t0 || (due_ns == t0 && id >= t->first_id));
-}
-
-/* Where it counts: what comes after the window only if there turns out to be no steady state. */
-static struct metrics *counts_in(struct tally *t, int64_t due_ns)
-{
-    return t->closed && due_ns > t->at_last.t_end_ns ? &t->late : t->m;
-}
-
 void tally_arrive(struct tally *t, const struct trace_req *q, int left, int64_t now_ns)
 {
-    struct metrics *m = t->m;
-    m->t_last_due_ns = q->t_due_ns;
     series_arrival(&t->series, now_ns);
-    if (!t->begun && m->due >= t->warm_n && q->t_due_ns >= t->warm_ns) {
-        t->begun = true;
-        m->t_begin_ns = q->t_due_ns;
-        t->first_id = q->id;
-    }
-    m->due++;
-    if (kept(t, q->t_due_ns, q->id)) counts_in(t, q->t_due_ns)->kept++;
-    if (!t->u.steady || t->closed || (left & SERVE_FIRST)) return;
-    if (t->u.closed_loop && ((left & SERVE_FOLLOW) || t->u.total < 0 || m->due < t->u.total))
-        return; /* more may follow */
-    t->closed = true;
-    t->at_last = m->w;
-    t->at_last.t_end_ns = q->t_due_ns;
+    window_arrive(&t->window, q);
+    if (window_is_last(&t->window, left & SERVE_FIRST, left & SERVE_FOLLOW))
+        window_close(&t->window, q->t_due_ns);
 }
 
 void tally_level(struct tally *t, const struct serve_level *l)
@@ -60,7 +32,7 @@ void tally_level(struct tally *t, const struct serve_level *l)
     double dt = (double)(l->t1_ns - l->t0_ns), kv = (double)l->kv_used_blocks;
     double queue = (double)l->queue, running = (double)l->running;
     m->in_system_area_ns += (double)l->in_system * dt;
-    if (t->begun) {
+    if (t->window.begun) {
         m->w.queue_area_ns += queue * dt;
         m->w.running_area_ns += running * dt;
         m->w.kv_area_ns += kv * dt;
@@ -77,7 +49,7 @@ void tally_step(struct tally *t, const struct serve_step *s)
     const struct step_shape *b = &s->shape;
     m->n_event++;
     series_tokens(&t->series, s->t0_ns, s->t1_ns, (double)b->prefill_tok, (double)b->n_logits);
-    if (!t->begun) return;
+    if (!t->window.begun) return;
     m->w.n_step++;
     m->w.n_batch_tok += b->n_decode + b->prefill_tok;
     m->w.n_decode_sum += b->n_decode;
@@ -87,7 +59,7 @@ void tally_step(struct tally *t, const struct serve_step *s)
 
 void tally_gap(struct tally *t, int64_t gap_ns)
 {
-    if (t->begun) hist_add(&t->m->h[METRIC_ITL], gap_ns, 1);
+    if (t->window.begun) hist_add(&t->m->h[METRIC_ITL], gap_ns, 1);
 }
 
 /* The digest is of what was said: order-free, and the same for every division of the model. */
@@ -115,14 +87,14 @@ void tally_request(struct tally *t, const struct run_request *row, int64_t id, i
     m->finished++;
     m->sojourn_sum_ns += (double)(row->t_last_ns - t_ready_ns);
     series_done(&t->series, row->t_last_ns);
-    if (t->begun) m->w.done++;
-    if (kept(t, row->t_due_ns, id))
-        metrics_add_request(counts_in(t, row->t_due_ns), &t->u.slo, row);
+    if (t->window.begun) m->w.done++;
+    struct metrics *in = window_of(&t->window, row->t_due_ns, id);
+    if (in) metrics_add_request(in, &t->u.slo, row);
 }
 
 void tally_busy(struct tally *t, int stage, int64_t ns)
 {
-    if (t->begun) t->m->w.stage_busy_ns[stage] += (double)ns;
+    if (t->window.begun) t->m->w.stage_busy_ns[stage] += (double)ns;
 }
 
 void tally_end(struct tally *t, const struct serve_result *r)
@@ -136,14 +108,5 @@ void tally_end(struct tally *t, const struct serve_result *r)
     m->asked_tok = r->asked_tok;
     m->why_rejected = r->why_rejected;
     m->stopped = r->stopped;
-    metrics_close(m, r->t_stop_ns, t->closed ? &t->at_last : NULL, t->begun);
-    t->late.kv_blocks = m->kv_blocks;
-    t->late.n_replica = m->n_replica;
-    t->late.n_stage = m->n_stage;
-    if (m->whole) metrics_merge(m, &t->late);
-    metrics_release(&t->late);
-    int64_t to = t->closed ? t->at_last.t_end_ns : m->t_last_due_ns;
-    int64_t mid = m->t_begin_ns + (to - m->t_begin_ns) / 2;
-    m->half[0] = series_in_system(&t->series, m->t_begin_ns, mid);
-    m->half[1] = series_in_system(&t->series, mid, to);
+    window_end(&t->window, &t->series, r->t_stop_ns);
 }

@@ -6,15 +6,14 @@
 #define BENCH_TALLY_H
 
 #include "engine/serve.h"
-#include "sim/metrics.h"
-#include "sim/series.h"
+#include "sim/window.h"
 
 struct tally_setup {
     struct slo slo;
-    bool steady, closed_loop; /* of the trace: traces/trace.h */
-    int64_t total;            /* requests known to come; -1: unknown */
-    double warmup_ratio;      /* resolved */
-    int64_t warm_ns;          /* where the total is not known: requests due before are not kept */
+    const struct trace *trace;
+    bool steady;         /* as sim_setup has them */
+    double warmup_ratio; /* resolved */
+    int64_t warm_ns;
     int64_t bin_ns;
     int64_t kv_blocks;
     int n_stage;
@@ -24,10 +23,7 @@ struct tally {
     struct tally_setup u;
     struct metrics *m;
     struct series series;
-    bool begun, closed;
-    int64_t warm_n, warm_ns, first_id;
-    struct metrics_window at_last;
-    struct metrics late; /* of those kept but due after the window's end: turns of sessions */
+    struct window window;
 };
 
 /* m was initialised by metrics_init. */

@@ -8,6 +8,7 @@
 #include "base/stop.h"
 #include "sim/evqueue.h"
 #include "sim/replica.h"
+#include "sim/window.h"
 
 enum { DIGEST_REJECT = 4, LOOK_EVERY = 1024 };
 
@@ -57,14 +58,11 @@ struct sim {
     struct arrivals arr;
     struct router router;
     int64_t *load;
-    int64_t request_ns, total, now_ns;
+    int64_t request_ns, now_ns;
     int64_t *due_ns;         /* decision due at this time, else -1 */
     int32_t *dirty, n_dirty; /* replicas with one due */
-    bool answers, begun, closed;
-    struct metrics_window at_last; /* as it stood at the last arrival */
-    struct metrics late;           /* of those kept but due after it: turns of sessions */
-    int64_t warm_n, warm_ns;       /* not kept: so many arrivals, those due before */
-    int64_t first_id;              /* of the first one kept: arrivals come by due time, then id */
+    bool answers;
+    struct window window;
 };
 
 /* ---- arrivals */
@@ -116,12 +114,6 @@ static struct trace_req take_arrival(struct arrivals *w)
 
 /* ---- the ends of requests */
 
-static bool kept(const struct sim *s, const struct trace_req *q)
-{
-    int64_t t0 = s->m->t_begin_ns;
-    return s->begun && (q->t_due_ns > t0 || (q->t_due_ns == t0 && q->id >= s->first_id));
-}
-
 static struct run_request row_of(const struct sim *s, const struct sreq *r, int status)
 {
     int64_t out = s->env.output_ns;
@@ -138,12 +130,6 @@ static struct run_request row_of(const struct sim *s, const struct sreq *r, int 
                                  .turn = r->t.turn,
                                  .status = (uint8_t)status,
                                  .klass = (uint8_t)r->t.klass };
-}
-
-/* Where it counts: what comes after the window only if there turns out to be no steady state. */
-static struct metrics *counts_in(struct sim *s, const struct trace_req *q)
-{
-    return s->closed && q->t_due_ns > s->at_last.t_end_ns ? &s->late : s->m;
 }
 
 static void tell_request(const struct sim *s, const struct sreq *r, int status)
@@ -170,7 +156,8 @@ static void on_ended(void *ctx, const struct sreq *r, int64_t t_ns)
     if (s->env.counting) m->w.done++;
     const struct sim_sink *k = s->u->sink;
     struct run_request row = row_of(s, r, RUN_OK);
-    if (kept(s, &r->t)) metrics_add_request(counts_in(s, &r->t), &s->u->slo, &row);
+    struct metrics *in = window_of(&s->window, r->t.t_due_ns, r->t.id);
+    if (in) metrics_add_request(in, &s->u->slo, &row);
     if (k && k->request) k->request(k->ctx, &row);
     if (k && k->progress && m->finished % LOOK_EVERY == 0) k->progress(k->ctx, m->finished, t_ns);
     answer(s, &r->t, t_ns + s->env.output_ns);
@@ -190,32 +177,11 @@ static void switch_counting(struct sim *s, bool on, int64_t now_ns)
 
 static void see_arrival(struct sim *s, const struct trace_req *q)
 {
-    struct metrics *m = s->m;
-    m->t_last_due_ns = q->t_due_ns;
     series_arrival(&s->env.series, s->now_ns);
-    if (!s->begun && m->due >= s->warm_n && q->t_due_ns >= s->warm_ns) {
-        s->begun = true;
-        m->t_begin_ns = q->t_due_ns;
-        s->first_id = q->id;
-        switch_counting(s, true, s->now_ns);
-    }
-    m->due++;
-    if (kept(s, q)) counts_in(s, q)->kept++;
-}
-
-/* In steady state the window ends with the last arrival, if finish() finds that long enough: of a
- * session's first turn, since what follows is no longer joined by new sessions. */
-static void see_last_arrival(struct sim *s, const struct trace_req *q)
-{
-    if (!s->u->steady || s->closed || s->arr.has_next) return;
-    if (trace_is_closed(s->u->trace)) {
-        if (!evqueue_empty(&s->arr.due)) return;
-        if (s->total < 0 || s->m->due < s->total) return; /* more may follow */
-    }
-    s->closed = true;
+    if (window_arrive(&s->window, q)) switch_counting(s, true, s->now_ns);
+    if (!window_is_last(&s->window, s->arr.has_next, !evqueue_empty(&s->arr.due))) return;
     switch_counting(s, true, s->now_ns);
-    s->at_last = s->m->w;
-    s->at_last.t_end_ns = q->t_due_ns;
+    window_close(&s->window, q->t_due_ns);
 }
 
 /* ---- events */
@@ -246,7 +212,6 @@ static void arrive(struct sim *s)
     s->now_ns = next_arrival_ns(s);
     struct trace_req q = take_arrival(&s->arr);
     see_arrival(s, &q);
-    see_last_arrival(s, &q);
     for (int i = 0; i < s->n_rep; i++) s->load[i] = s->rep[i].n_sys;
     int i = router_pick(&s->router, &q, s->load);
     struct replica *r = &s->rep[i];
@@ -306,7 +271,6 @@ static void decide(struct sim *s)
 static void begin(struct sim *s, const struct sim_setup *u, struct arena *a, struct metrics *m)
 {
     memset(s, 0, sizeof *s);
-    metrics_init(&s->late);
     s->u = u;
     s->m = m;
     s->n_rep = (int)u->deploy->strategy.dp;
@@ -332,13 +296,9 @@ static void begin(struct sim *s, const struct sim_setup *u, struct arena *a, str
     s->arr.trace = u->trace;
     s->arr.arena = a;
     s->answers = trace_answers(u->trace);
-    s->total = trace_total(u->trace);
+    window_init(&s->window, m, u->trace, u->steady, u->warmup_ratio, u->warm_ns);
     s->request_ns = step_request_ns(u->step);
     s->router = (struct router){ .kind = u->router, .n = s->n_rep };
-    if (s->total >= 0)
-        s->warm_n = (int64_t)(u->warmup_ratio * (double)s->total);
-    else
-        s->warm_ns = u->warm_ns;
     m->kv_blocks = u->deploy->kv_blocks;
     m->n_replica = s->n_rep;
     m->n_stage = s->env.n_stage;
@@ -373,13 +333,7 @@ static void finish(struct sim *s, bool cut_short)
         m->hit_tok += c->pool.hit_tok;
         m->asked_tok += c->pool.asked_tok;
     }
-    metrics_close(m, m->t_stop_ns + (cut_short ? 0 : s->env.output_ns),
-                  s->closed ? &s->at_last : NULL, s->begun);
-    if (m->whole) metrics_add_kept(m, &s->late);
-    int64_t to = s->closed ? s->at_last.t_end_ns : m->t_last_due_ns;
-    int64_t mid = m->t_begin_ns + (to - m->t_begin_ns) / 2;
-    m->half[0] = series_in_system(&s->env.series, m->t_begin_ns, mid);
-    m->half[1] = series_in_system(&s->env.series, mid, to);
+    window_end(&s->window, &s->env.series, m->t_stop_ns + (cut_short ? 0 : s->env.output_ns));
     for (int i = 0; k && k->bin && i < s->env.series.n; i++) {
         struct run_bin row;
         series_row(&s->env.series, i, kv_all, m->t_stop_ns, &row);
@@ -415,7 +369,6 @@ int sim_run(const struct sim_setup *u, struct arena *a, struct metrics *m, struc
     int64_t left = 0;
     for (int i = 0; i < s.n_rep; i++) left += s.rep[i].n_sys;
     finish(&s, cut_short);
-    metrics_release(&s.late);
     if (left > 0 && !cut_short)
         return err_set(e, ST_RANGE,
                        "the scheduler stalled with %lld requests left; please report this scenario",
