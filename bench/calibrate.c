@@ -378,6 +378,7 @@ int calibrate_fit(struct calibrate *c, struct err *e)
         if (st == ST_OK) st = calibrate_laws(c, false, e);
         if (st == ST_OK && c->o.tables) st = calibrate_tables(c, e);
         if (st == ST_OK) st = calibrate_steps(c, e);
+        if (st == ST_OK) calibrate_stages(c);
     }
     if (st != ST_OK) return st;
     if (c->profile.n_fit + c->profile.n_extra == 0)

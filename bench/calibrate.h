@@ -11,7 +11,11 @@
  *
  * Steps of measured runs then give host times, rank skew and the common factor of device times by
  * law, with device times predicted from those laws. Runs of one stage only: with several, a step's
- * time holds the waiting of the others. Without runs, whole steps of the points files serve.
+ * time holds the waiting of the others. Without runs, whole steps of the points files serve. Runs
+ * of another strategy than the points' give the host's times, which do not depend on it.
+ *
+ * Of a pipeline, points of its stages give how much they slow each other and the way of the tokens
+ * back to the scheduler (P_STAGE_*).
  *
  * Errors: ST_USAGE in one sentence: another kind of file, several machines, thread counts or
  * communicators with none chosen, points that no law can be fitted to. SPDX-License-Identifier: Apache-2.0 */
@@ -111,6 +115,8 @@ struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks);
 
 /* Host times and the common factor from runs; from whole steps of points without runs. */
 int calibrate_steps(struct calibrate *c, struct err *e);
+/* What stages of a pipeline have to do with each other. */
+void calibrate_stages(struct calibrate *c);
 /* Runs without steps of another engine: host.step, host.request and law over the catalog's. */
 int calibrate_foreign(struct calibrate *c, struct err *e);
 /* The times of single operators, where the points' model is known: c->profile.ops. */

@@ -12,7 +12,8 @@ enum { ACT_BYTES = 2, LOGIT_BYTES = 4, SAMPLER_PASSES = 4, MAX_GROUPS = 16 };
 static bool is_kernel(const struct points_row *r)
 {
     return r->op == POINTS_GEMM || r->op == POINTS_ATTN || r->op == POINTS_ELT ||
-           r->op == POINTS_SAMPLE || r->op == POINTS_STEP;
+           r->op == POINTS_SAMPLE || r->op == POINTS_STEP || r->op == POINTS_STAGE ||
+           r->op == POINTS_RETURN;
 }
 
 static bool is_message(const struct points_row *r)
@@ -78,6 +79,11 @@ static int choose_comm(struct calibrate *c, struct err *e)
     return ST_OK;
 }
 
+static bool is_in_situ(const struct points_row *r)
+{
+    return r->op == POINTS_GEMM ? r->part != POINTS_NO_PART : r->ranks > 0;
+}
+
 /* Points of the threads and ranks chosen; in-situ ones only, for an operator that has such. */
 static void mark_used(struct calibrate *c)
 {
@@ -88,12 +94,11 @@ static void mark_used(struct calibrate *c)
         int ranks = p->row.ranks > 1 ? p->row.ranks : 1;
         p->used = (is_kernel(&p->row) && threads == c->threads && ranks == c->ranks) ||
                   (is_message(&p->row) && p->row.comm == c->comm && p->row.ranks > 1);
-        if (p->used && p->row.op == POINTS_GEMM && p->row.part != POINTS_NO_PART)
-            in_situ[POINTS_GEMM] = true;
+        if (p->used && is_kernel(&p->row) && is_in_situ(&p->row)) in_situ[p->row.op] = true;
     }
     for (int64_t i = 0; i < c->n_point; i++) {
         struct calibrate_point *p = &c->point[i];
-        if (in_situ[p->row.op] && p->row.part == POINTS_NO_PART) p->used = false;
+        if (in_situ[p->row.op] && !is_in_situ(&p->row)) p->used = false;
     }
 }
 

@@ -145,34 +145,43 @@ static double spread_of(const struct seen_list *l)
     return out;
 }
 
-/* Sorted groups to points: the median time, the mean of predicted ones (shapes differ a little).
- * device: of the times on the device, which sequences and tokens have no say in but through the
- * prediction; host: of those beside it. */
-static int64_t merge(const struct seen_list *l, const struct predictor *p,
-                     struct fit_step_point *out, struct fit_step_point *host)
+/* Sorted groups to points: the median time on the device, the mean of predicted ones (shapes differ
+ * a little). Sequences and tokens have no say in it but through the prediction. */
+static int64_t device_points(const struct seen_list *l, const struct predictor *p,
+                             struct fit_step_point *out)
 {
-    double spread = spread_of(l), *beside = mem_alloc(((size_t)l->n + 1) * sizeof *beside);
+    double spread = spread_of(l);
     int64_t n = 0;
     for (int64_t i = 0, k; i < l->n && n < MAX_GROUPS; i = k) {
         double device = 0, own = 0;
         for (k = i; k < l->n && alike(l->x + i, l->x + k); k++) {
             device += device_s(p, &l->x[k].shape);
             own += l->x[k].sd_log;
-            beside[k - i] = l->x[k].host_s;
         }
         double m = (double)(k - i);
-        stat_sort(beside, (size_t)(k - i));
         const struct seen *mid = l->x + (i + k) / 2, *low = l->x + (i + k - 1) / 2;
-        const struct step_shape *s = &mid->shape;
-        out[n] = (struct fit_step_point){ .device_s = device / m,
-                                          .n_coll = p->n_coll,
-                                          .s = 0.5 * (mid->s + low->s),
-                                          .sd_log = own > 0 ? own / m : 1.2533 * spread / sqrt(m) };
-        host[n++] =
-            (struct fit_step_point){ .seqs = (double)(s->n_decode + s->n_prefill),
-                                     .tok = (double)s->prefill_tok,
-                                     .s = stat_quantile_sorted(beside, (size_t)(k - i), 0.5),
-                                     .sd_log = 0.2 / sqrt(m) };
+        out[n++] =
+            (struct fit_step_point){ .device_s = device / m,
+                                     .n_coll = p->n_coll,
+                                     .s = 0.5 * (mid->s + low->s),
+                                     .sd_log = own > 0 ? own / m : 1.2533 * spread / sqrt(m) };
+    }
+    return n;
+}
+
+/* The same of the host's time beside it. */
+static int64_t host_points(const struct seen_list *l, struct fit_step_point *out)
+{
+    double *beside = mem_alloc(((size_t)l->n + 1) * sizeof *beside);
+    int64_t n = 0;
+    for (int64_t i = 0, k; i < l->n && n < MAX_GROUPS; i = k) {
+        const struct step_shape *s = &l->x[i].shape;
+        for (k = i; k < l->n && alike(l->x + i, l->x + k); k++) beside[k - i] = l->x[k].host_s;
+        stat_sort(beside, (size_t)(k - i));
+        out[n++] = (struct fit_step_point){ .seqs = (double)(s->n_decode + s->n_prefill),
+                                            .tok = (double)s->prefill_tok,
+                                            .s = stat_quantile_sorted(beside, (size_t)(k - i), 0.5),
+                                            .sd_log = 0.2 / sqrt((double)(k - i)) };
     }
     free(beside);
     return n;
@@ -299,7 +308,19 @@ static bool same_plan(const struct scenario *a, const struct scenario *b)
            a->strategy.kv_dtype == b->strategy.kv_dtype;
 }
 
-static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_list *l, struct err *e)
+/* The points are of a strategy, and the run is of another. */
+static bool is_beside(const struct calibrate *c, const struct scenario *s)
+{
+    for (int i = 0; i < c->n_file; i++) {
+        const struct calibrate_file *f = &c->file[i];
+        if (!f->is_run && f->tp > 0) return f->tp != s->strategy.tp || f->pp != s->strategy.pp;
+    }
+    return false;
+}
+
+/* Steps of runs of the points' strategy to l, of others to host. */
+static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_list *l,
+                     struct seen_list *host, struct err *e)
 {
     bool have = false;
     for (int i = 0; i < c->n_file; i++) {
@@ -314,19 +335,23 @@ static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_lis
         if (threads > 0 && c->n_point > 0 && threads != c->threads)
             return err_set(e, ST_USAGE, "%s: ranks of %lld threads, the points are of %d", f->path,
                            (long long)threads, c->threads);
-        if (have && !same_plan(plan, &s))
+        bool beside = is_beside(c, &s);
+        struct seen_list *to = beside ? host : l;
+        if (have && !beside && !same_plan(plan, &s))
             return err_set(e, ST_USAGE,
                            "%s: another model, degree or format than in the runs before: "
                            "calibrate them apart",
                            f->path);
-        if (!have) *plan = s;
-        have = true;
-        int64_t before = l->n;
-        if ((st = read_steps(c, f, l, e)) != ST_OK) return st;
-        f->said = arena_printf(c->a, "%lld steps%s", (long long)(l->n - before),
-                               s.strategy.pp > 1 ? ", for the host's times alone: in a pipeline a "
-                                                   "step's time holds the waiting of its stages"
-                                                 : "");
+        if (!have && !beside) *plan = s;
+        have |= !beside;
+        int64_t before = to->n;
+        if ((st = read_steps(c, f, to, e)) != ST_OK) return st;
+        f->said = arena_printf(c->a, "%lld steps%s", (long long)(to->n - before),
+                               beside ? ", for the host's times alone: of another strategy"
+                               : s.strategy.pp > 1
+                                   ? ", for the host's times alone: in a pipeline a step's time "
+                                     "holds the waiting of its stages"
+                                   : "");
     }
     return ST_OK;
 }
@@ -401,20 +426,23 @@ static bool fit_host(struct calibrate *c, const struct fit_ask *ask,
     return false;
 }
 
+/* l: steps of this strategy; beside: of others. */
 static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct seen_list *l,
-                    struct err *e)
+                    struct seen_list *beside_l, struct err *e)
 {
     struct predictor p;
     struct fit f, beside;
     struct err why = { 0 };
-    int st = predictor_init(c, q, l, &p, e);
+    int st = l->n > 0 ? predictor_init(c, q, l, &p, e) : ST_OK;
     if (st != ST_OK) return st;
-    qsort(l->x, (size_t)l->n, sizeof *l->x, by_key);
-    struct fit_step_point *x = mem_alloc(2 * (size_t)l->n * sizeof *x), *host = x + l->n;
-    int64_t n = merge(l, &p, x, host);
+    if (l->n > 0) qsort(l->x, (size_t)l->n, sizeof *l->x, by_key);
+    struct seen_list *of_host = beside_l->n > 0 ? beside_l : l;
+    if (beside_l->n > 0) qsort(beside_l->x, (size_t)beside_l->n, sizeof *l->x, by_key);
+    struct fit_step_point *x = mem_alloc((size_t)(l->n + of_host->n) * sizeof *x), *host = x + l->n;
+    int64_t n = device_points(l, &p, x), n_host = host_points(of_host, host);
     struct fit_ask ask =
         calibrate_ask(c, (enum dtype)q->strategy.weight_dtype, (int)q->strategy.tp);
-    bool timed = fit_host(c, &ask, host, n, &beside), whole = q->strategy.pp < 2;
+    bool timed = fit_host(c, &ask, host, n_host, &beside), whole = l->n > 0 && q->strategy.pp < 2;
     if (whole && fit_step(&ask, x, n, &f, &why) != ST_OK) {
         calibrate_note(c, "no fit of steps: %s", why.text);
         whole = false;
@@ -422,7 +450,7 @@ static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct 
     if (whole && timed) join_host(&f, &beside, c->a);
     if (!whole && timed) f = beside;
     if (whole || timed) {
-        cover(&f, host, n);
+        cover(&f, host, n_host);
         c->fit[c->profile.n_fit++] = f;
     }
     free(x);
@@ -457,11 +485,11 @@ static int ends_of_requests(struct calibrate *c, struct err *e)
 
 int calibrate_steps(struct calibrate *c, struct err *e)
 {
-    struct seen_list l = { .x = NULL };
+    struct seen_list l = { .x = NULL }, beside = { .x = NULL };
     struct scenario *plan = arena_alloc(c->a, sizeof *plan);
     struct deploy_request q = { 0 };
     const char *model = c->o.model;
-    int st = read_runs(c, plan, &l, e);
+    int st = read_runs(c, plan, &l, &beside, e);
     if (st == ST_OK && l.n > 0)
         q = (struct deploy_request){ .model = plan->o.model,
                                      .beside = plan->path,
@@ -471,11 +499,14 @@ int calibrate_steps(struct calibrate *c, struct err *e)
         read_points(c, &l, &model, &tp);
         q.model = model;
         q.strategy = (struct strategy){ .pp = 1, .dp = 1, .ep = 1, .split = "auto" };
+        for (int i = 0; i < c->n_file && tp <= 0; i++) tp = c->file[i].tp;
         q.strategy.tp = tp > 0 ? tp : c->ranks;
         formats_of(c, &q.strategy);
     }
     if (st == ST_OK && c->o.model) q.model = c->o.model;
-    if (st == ST_OK && l.n > 0) {
+    if (st == ST_OK && l.n == 0 && beside.n >= FEW_STEPS) {
+        st = fit_seen(c, &q, &l, &beside, e);
+    } else if (st == ST_OK && l.n > 0) {
         if (!has_law(c, LAW_GEMM) || !has_law(c, LAW_DECODE))
             calibrate_note(c,
                            "no fit of steps: their device times are predicted by laws, and there "
@@ -490,8 +521,9 @@ int calibrate_steps(struct calibrate *c, struct err *e)
         else if (l.n < FEW_STEPS)
             calibrate_note(c, "no fit of steps: %lld are too few", (long long)l.n);
         else
-            st = fit_seen(c, &q, &l, e);
+            st = fit_seen(c, &q, &l, &beside, e);
     }
     free(l.x);
+    free(beside.x);
     return st == ST_OK ? ends_of_requests(c, e) : st;
 }

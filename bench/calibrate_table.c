@@ -8,8 +8,9 @@
 #include "base/stat.h"
 #include "bench/calibrate.h"
 
-/* Operators of the list of model/ops.h, and which points are theirs. Attention and messages go by
- * law: they depend on more than a count of tokens. */
+/* Operators of the list of model/ops.h, and which points are theirs. Attention goes by law, which
+ * depends on more than a count of tokens; so do messages of points that were not measured inside
+ * the engine. There, waiting for the other rank is part of an all-reduce. */
 static const struct table_op {
     const char *name;
     int op, part;
@@ -23,7 +24,11 @@ static const struct table_op {
                   { "gate_up_proj", POINTS_GEMM, POINTS_GATE_UP, false },
                   { "act_fn", POINTS_ELT, POINTS_ACT, false },
                   { "down_proj", POINTS_GEMM, POINTS_DOWN, false },
+                  { "embed_allreduce", POINTS_ALLREDUCE, POINTS_NO_PART, false },
+                  { "attn_allreduce", POINTS_ALLREDUCE, POINTS_NO_PART, false },
+                  { "mlp_allreduce", POINTS_ALLREDUCE, POINTS_NO_PART, false },
                   { "lm_head", POINTS_GEMM, POINTS_HEAD, true },
+                  { "logits_gather", POINTS_ALLGATHER, POINTS_NO_PART, true },
                   { "sampler", POINTS_SAMPLE, POINTS_NO_PART, true } };
 enum { N_TABLE_OP = sizeof table_ops / sizeof *table_ops, LEAST_ROWS = 2 };
 
@@ -33,9 +38,9 @@ static int by_size(const void *a, const void *b)
     return x->m != y->m ? (x->m < y->m ? -1 : 1) : x->s < y->s ? -1 : x->s > y->s;
 }
 
-/* Of several times for one m their median. More rows take no less time: where a larger m was
- * measured faster, the smaller one was disturbed. */
-static int64_t reduce(struct calibrate_row *x, int64_t n)
+/* Of several times for one m their median. More rows take no less time to compute: where a larger m
+ * was measured faster, the smaller one was disturbed. */
+static int64_t reduce(struct calibrate_row *x, int64_t n, bool waits)
 {
     int64_t kept = 0;
     qsort(x, (size_t)n, sizeof *x, by_size);
@@ -45,8 +50,16 @@ static int64_t reduce(struct calibrate_row *x, int64_t n)
         x[kept] = x[i];
         x[kept++].s = s;
     }
-    for (int64_t i = kept - 2; i >= 0; i--) x[i].s = fmin(x[i].s, x[i + 1].s);
+    for (int64_t i = kept - 2; i >= 0 && !waits; i--) x[i].s = fmin(x[i].s, x[i + 1].s);
     return kept;
+}
+
+/* Ranks of the sums of the points' model. */
+static int origin_tp(const struct calibrate *c)
+{
+    for (int i = 0; i < c->n_file; i++)
+        if (!c->file[i].is_run && c->file[i].tp > 0) return c->file[i].tp;
+    return 1;
 }
 
 int64_t calibrate_collect(const struct calibrate *c, const char *name, struct calibrate_row *x,
@@ -55,11 +68,13 @@ int64_t calibrate_collect(const struct calibrate *c, const char *name, struct ca
     const struct table_op *t = table_ops;
     int64_t n = 0;
     while (strcmp(t->name, name) != 0) t++;
+    bool message = t->op == POINTS_ALLREDUCE || t->op == POINTS_ALLGATHER;
     *mixed = false;
     for (int64_t i = 0; i < c->n_point; i++) {
         const struct calibrate_point *p = &c->point[i];
         if (!p->used || p->row.op != t->op || p->row.part != t->part || p->row.m < 1) continue;
         double s = p->s;
+        if (message && (p->row.seqs < 1 || p->row.ranks != origin_tp(c))) continue;
         if (t->op == POINTS_ELT && t->part == POINTS_NORM) {
             double add = calibrate_beside(c, p, POINTS_ADD);
             if (add <= 0) continue; /* a norm of heads, or of the rows that get logits */
@@ -68,7 +83,7 @@ int64_t calibrate_collect(const struct calibrate *c, const char *name, struct ca
         *mixed |= n > 0 && (x[0].n != p->row.n || x[0].k != p->row.k);
         x[n++] = (struct calibrate_row){ p->row.m, p->row.n, p->row.k, s };
     }
-    return reduce(x, n);
+    return reduce(x, n, message);
 }
 
 /* How far each inner row is from the line between its neighbours: the error of a table between its

@@ -22,7 +22,17 @@ struct group {
 };
 
 /* What a job measures besides the parts of engine/backend_timed.h. */
-enum { SLOT_STEP = BACKEND_TIMED_N_PART, SLOT_ALLREDUCE, SLOT_SENDRECV, SLOT_SAMPLE, N_SLOT };
+enum {
+    SLOT_STEP = BACKEND_TIMED_N_PART,
+    SLOT_ALLREDUCE,
+    SLOT_GATHER, /* of logits, on the rank that samples */
+    SLOT_SENDRECV,
+    SLOT_SAMPLE,
+    SLOT_STAGE,
+    SLOT_BUSY, /* the same, of a pipeline that is kept full */
+    SLOT_RETURN,
+    N_SLOT
+};
 
 struct shape {
     struct group g[N_GROUP];
@@ -35,6 +45,7 @@ struct suite_model {
     struct engine_opts eo;
     cpu_set_t pinned; /* where the engine has put the calling thread */
     int64_t steps;    /* done so far */
+    int64_t end_ns;   /* of the latest */
     int32_t *block, *tok;
     struct engine_seq *seq;
     struct engine_out *out;
@@ -138,6 +149,7 @@ static struct engine_step step_of(const struct suite *s, const struct shape *h)
 struct sums {                                             /* over the steps of a run */
     struct backend_timed_cell cell[BACKEND_TIMED_N_PART]; /* and over ranks */
     int64_t steps, ns, comm_ns, comm_calls, sample_ns, samples, send_ns, sends, reads;
+    int64_t stage_ns, stages, return_ns, returns, gather_ns;
 };
 
 /* Times of a rank of the same process are there a moment after the result is; those of another
@@ -152,10 +164,21 @@ static bool rank_times(const struct suite *s, int64_t step, int rank, struct eng
     return false;
 }
 
-static void add_rank_times(const struct suite *s, int64_t step, struct sums *u)
+/* What the first stage computed. */
+static void add_stage(const struct suite *s, int64_t step, struct sums *u)
+{
+    struct engine_rank_step a;
+    if (!rank_times(s, step, 0, &a)) return;
+    u->stage_ns += a.t1_ns - a.t0_ns - a.allreduce_ns - a.p2p_ns;
+    u->stages++;
+}
+
+/* end_ns: when rank 0 had the step's tokens. */
+static void add_rank_times(const struct suite *s, int64_t step, int64_t end_ns, struct sums *u)
 {
     struct engine_rank_step a, b;
     int tp = s->o.tp;
+    add_stage(s, step, u);
     for (int g = 0; g + 1 < s->o.pp; g++) {
         if (!rank_times(s, step, g * tp, &a) || !rank_times(s, step, (g + 1) * tp, &b)) continue;
         int64_t ns = b.t0_ns - (a.t1_ns - a.p2p_ns);
@@ -165,15 +188,18 @@ static void add_rank_times(const struct suite *s, int64_t step, struct sums *u)
     if (!rank_times(s, step, (s->o.pp - 1) * tp, &a)) return;
     u->sample_ns += a.sample_ns;
     u->samples++;
+    u->gather_ns += a.p2p_ns;
+    u->return_ns += end_ns > a.t1_ns ? end_ns - a.t1_ns : 0;
+    u->returns++;
 }
 
-static void add_backends(const struct suite *s, struct sums *u)
+/* Of ranks in this process the step just done, or of the others the one before it. */
+static void add_parts(const struct suite *s, bool here, struct sums *u)
 {
     for (int r = 0; r < s->o.tp * s->o.pp; r++) {
-        struct backend *b = engine_backend(s->model->g, r);
         struct backend_timed_step x;
-        if (!backend_timed_is(b)) continue;
-        backend_timed_read(b, &x);
+        bool own = engine_backend(s->model->g, r) != NULL;
+        if (own != here || !engine_rank_parts(s->model->g, r, &x)) continue;
         for (int i = 0; i < BACKEND_TIMED_N_PART; i++) {
             u->cell[i].calls += x.cell[i].calls;
             u->cell[i].ns += x.cell[i].ns;
@@ -194,16 +220,41 @@ static int one_step(struct suite *s, const struct engine_step *x, struct sums *u
     }
     int64_t t0 = clock_mono_ns();
     int st = engine_submit(m->g, x, e);
+    if (st == ST_OK && u->steps > 0) add_parts(s, false, u);
     if (st == ST_OK) st = engine_collect(m->g, &got, e);
     int64_t t1 = clock_mono_ns();
     if (st != ST_OK) return st;
     u->ns += t1 - t0;
     u->steps++;
-    add_backends(s, u);
+    add_parts(s, true, u);
     int64_t known = s->o.mpi ? m->steps - 1 : m->steps;
-    if (known > m->steps - u->steps) add_rank_times(s, known, u);
+    if (known > m->steps - u->steps) add_rank_times(s, known, s->o.mpi ? m->end_ns : t1, u);
+    m->end_ns = t1;
     m->steps++;
     return ST_OK;
+}
+
+/* As many steps at once as the engine takes, so that all stages are busy but at the ends. */
+static int full_pipeline(struct suite *s, const struct engine_step *x, struct sums *u,
+                         struct err *e)
+{
+    struct suite_model *m = s->model;
+    struct engine_result got;
+    int depth = engine_depth(m->g), st = ST_OK, in = 0;
+    int64_t t0 = clock_mono_ns(), first = m->steps;
+    while (st == ST_OK) {
+        bool more =
+            m->steps - first < depth + 2 || 1e-9 * (double)(clock_mono_ns() - t0) < s->o.run_s;
+        for (; st == ST_OK && more && in < depth; in++) st = engine_submit(m->g, x, e);
+        if (st != ST_OK || in == 0) break;
+        st = engine_collect(m->g, &got, e);
+        in--;
+        /* the first ones fill it, the last ones find the stages behind them idle */
+        int64_t known = m->steps - 1;
+        if (st == ST_OK && more && known >= first + depth) add_stage(s, known, u);
+        m->steps++;
+    }
+    return st;
 }
 
 /* ---- a run */
@@ -227,6 +278,9 @@ static void tell(const struct shape *h, const struct sums *u, struct suite_value
     if (h->at[SLOT_ALLREDUCE] >= 0) v[h->at[SLOT_ALLREDUCE]] = per(u->comm_ns, u->comm_calls);
     if (h->at[SLOT_SENDRECV] >= 0) v[h->at[SLOT_SENDRECV]] = per(u->send_ns, u->sends);
     v[h->at[SLOT_SAMPLE]] = per(u->sample_ns, u->samples);
+    if (h->at[SLOT_GATHER] >= 0) v[h->at[SLOT_GATHER]] = per(u->gather_ns, u->samples);
+    if (h->at[SLOT_STAGE] >= 0) v[h->at[SLOT_STAGE]] = per(u->stage_ns, u->stages);
+    if (h->at[SLOT_RETURN] >= 0) v[h->at[SLOT_RETURN]] = per(u->return_ns, u->returns);
 }
 
 static int run_shape(struct suite *s, const struct suite_job *j, struct suite_value *v,
@@ -242,6 +296,12 @@ static int run_shape(struct suite *s, const struct suite_job *j, struct suite_va
         st = one_step(s, &x, &u, e);
     if (st != ST_OK) return st;
     tell(h, &u, v);
+    if (h->at[SLOT_BUSY] >= 0) {
+        struct sums full = { 0 };
+        st = full_pipeline(s, &x, &full, e);
+        if (st != ST_OK) return st;
+        v[h->at[SLOT_BUSY]] = per(full.stage_ns, full.stages);
+    }
     double share = (double)u.reads * s->clock_s * (double)u.steps / (1e-9 * (double)u.ns);
     if (share > s->clock_share) s->clock_share = share;
     return ST_OK;
@@ -352,11 +412,25 @@ static void put_ends(struct suite *s, struct shape *h)
     if (s->o.tp > 1) {
         h->at[SLOT_ALLREDUCE] = put(s, h, sum);
         s->row[s->n_row - 1].ranks = s->o.tp;
+        struct points_row all = sum;
+        all.op = POINTS_ALLGATHER;
+        all.m = h->n_seq;
+        all.n = s->spec.a.vocab;
+        all.bytes = 4.0 * (double)(all.m * all.n);
+        h->at[SLOT_GATHER] = put(s, h, all);
+        s->row[s->n_row - 1].ranks = s->o.tp;
     }
     if (s->o.pp > 1) {
         sum.op = POINTS_SENDRECV;
         h->at[SLOT_SENDRECV] = put(s, h, sum);
         s->row[s->n_row - 1].ranks = 2;
+        step.op = POINTS_RETURN;
+        h->at[SLOT_RETURN] = put(s, h, step);
+        step.op = POINTS_STAGE;
+        step.k = 1;
+        h->at[SLOT_STAGE] = put(s, h, step);
+        step.k = s->o.pp;
+        h->at[SLOT_BUSY] = put(s, h, step);
     }
 }
 

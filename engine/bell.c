@@ -4,7 +4,9 @@
 
 #include <sched.h>
 
-enum { SPIN_ALONE = 4000, SPIN_SHARED = 50, YIELDS = 4 };
+/* About 1 to 2 ms: several times what waking a sleeper takes, also in a virtual machine (0.3 ms), or
+ * two that wait for each other by turns would sleep and wake at every meeting. */
+enum { SPIN_ALONE = 50000, SPIN_SHARED = 50, YIELDS = 4 };
 
 int bell_spin_max(int n_thread, int n_cpu)
 {

@@ -33,6 +33,7 @@ enum {
     LINE_FLOATS = 16,
     SLICE_FLOATS = 32768,
     YIELDS = 4,         /* with a bell, as in bell.c */
+    LOOK_SPINS = 4,     /* a look at messages takes as long as so many at a counter */
     YIELD_NS = 1000000, /* without */
     NAP_MIN_NS = 20000,
     NAP_MAX_NS = 1000000,
@@ -578,7 +579,7 @@ void comm_mpi_split(struct comm_mpi *m, int tp, size_t n_sum, int spin_max)
     m->tp_group = (struct group){ m, m->rank / tp * tp, tp, TAG_STAGE };
     m->tp = (struct comm){ .ops = &ops, .group = &m->tp_group, .rank = m->rank % tp, .n = tp };
     memset(m->world.count, 0, sizeof m->world.count);
-    m->spin_max = spin_max;
+    m->spin_max = spin_max > LOOK_SPINS ? spin_max / LOOK_SPINS : spin_max;
     sum_room(m, n_sum);
 }
 

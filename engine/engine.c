@@ -14,6 +14,7 @@
 
 #include "base/arena.h"
 #include "base/progress.h"
+#include "engine/backend_timed.h"
 #include "engine/bell.h"
 #include "engine/kern.h"
 #include "engine/need.h"
@@ -39,6 +40,13 @@ struct rank {
     size_t tmp_bytes;
     int64_t steps, step_ns;
     struct timing timing;
+    struct backend_timed_step parts; /* of a rank in another process, its latest known */
+};
+
+/* What a process tells rank 0 after a step. */
+struct told {
+    struct engine_rank_step times;
+    struct backend_timed_step parts; /* only of a backend that keeps them */
 };
 
 struct engine {
@@ -240,6 +248,67 @@ static void give_up(struct rank *r, const struct err *e)
     comm_fail(r->world, e->text);
 }
 
+static int tell_times(struct rank *r, struct err *e)
+{
+    struct told t = { .times = r->timing.now };
+    bool parts = backend_timed_is(r->b);
+    if (parts) {
+        backend_timed_read(r->b, &t.parts);
+        backend_timed_clear(r->b);
+    }
+    return comm_send(r->world, 0, &t, parts ? sizeof t : sizeof t.times, e);
+}
+
+/* Floats of a message of this rank's share of logits, at most. */
+static size_t share_of(const struct rank *r)
+{
+    return (size_t)r->g->o.m.max_out * (size_t)r->m.s.n_vocab;
+}
+
+/* One message of up to n floats of every kind that a step has. */
+static int exchange_once(struct rank *r, float *x, size_t n, struct err *e)
+{
+    struct engine *g = r->g;
+    size_t bytes = n * sizeof *x;
+    int st = r->tp->n > 1 ? comm_allreduce(r->tp, x, n, e) : ST_OK;
+    if (st == ST_OK && !r->m.s.first) st = comm_recv(r->world, r->rank - g->o.tp, x, &bytes, e);
+    bytes = n * sizeof *x;
+    if (st == ST_OK && !r->m.s.last) st = comm_send(r->world, r->rank + g->o.tp, x, bytes, e);
+    if (st != ST_OK || !r->m.s.last) return st;
+    if (r->rank != sampler(g)) {
+        size_t share = share_of(r);
+        return comm_send(r->world, sampler(g), r->part, (n < share ? n : share) * sizeof *x, e);
+    }
+    for (int t = 1; t < g->o.tp && st == ST_OK; t++) {
+        bytes = (share_of(r) + (size_t)g->o.m.max_out) * sizeof *x;
+        st = comm_recv(r->world, r->rank + t, r->part, &bytes, e);
+    }
+    return st;
+}
+
+/* The first messages of a size are slow, as the library makes room for them: all sizes that steps
+ * will have, several times, before the first request. Not counted. */
+static int warm(struct rank *r, struct err *e)
+{
+    enum { ROUNDS = 4 };
+    const struct engine *g = r->g;
+    size_t hidden = (size_t)g->o.m.max_tok * (size_t)g->spec.a.hidden;
+    size_t logits = (size_t)g->o.m.max_out * (size_t)(g->spec.a.vocab / g->o.tp + 1);
+    size_t most = hidden > logits ? hidden : logits;
+    int st = ST_OK;
+    if (g->n == 1) return ST_OK;
+    float *x = mem_zalloc(hidden, sizeof *x);
+    for (int i = 0; i < ROUNDS; i++)
+        for (size_t n = 64; st == ST_OK && n < 2 * most; n *= 2) {
+            size_t now = n < hidden ? n : hidden;
+            st = exchange_once(r, x, now, e);
+        }
+    free(x);
+    memset(r->world->count, 0, sizeof r->world->count);
+    memset(r->tp->count, 0, sizeof r->tp->count);
+    return st;
+}
+
 /* Until the engine is stopped. */
 static int rank_live(struct rank *r, struct err *e)
 {
@@ -249,6 +318,7 @@ static int rank_live(struct rank *r, struct err *e)
         return st;
     }
     st = comm_barrier(r->world, e);
+    if (st == ST_OK) st = warm(r, e);
     while (st == ST_OK) {
         size_t bytes = r->wire.cap;
         st = comm_recv(r->world, 0, r->wire.bytes, &bytes, e);
@@ -257,7 +327,7 @@ static int rank_live(struct rank *r, struct err *e)
         if (r->wire.op == WIRE_STOP) return ST_OK;
         st = step(r, e);
         if (st == ST_OK && r->g->o.mpi) /* threads look for themselves */
-            st = comm_send(r->world, 0, &r->timing.now, sizeof r->timing.now, e);
+            st = tell_times(r, e);
     }
     comm_fail(r->world, e->text); /* no effect when the failure came from there */
     return st;
@@ -318,7 +388,7 @@ static void reserve_channels(struct engine *g)
     for (int r = o->tp; r < g->n; r++) reserve(g, r - o->tp, r, x);
     for (int t = 1; t < o->tp; t++) reserve(g, sampler(g) + t, sampler(g), share);
     reserve(g, sampler(g), 0, g->result_bytes);
-    for (int r = 1; r < g->n && o->mpi; r++) reserve(g, r, 0, sizeof(struct engine_rank_report));
+    for (int r = 1; r < g->n && o->mpi; r++) reserve(g, r, 0, sizeof(struct told));
     wire_release(&sizes);
 }
 
@@ -411,6 +481,7 @@ static int start(struct engine *g, struct err *e)
         give_up(&g->rank[0], &told);
     else
         st = comm_barrier(g->rank[0].world, &told);
+    if (st == ST_OK) st = warm(&g->rank[0], &told);
     if (st == ST_OK) return ST_OK;
     join_all(g);
     for (int i = 0; i < g->n; i++) { /* the cause, not its echo on other ranks */
@@ -454,12 +525,14 @@ void engine_close(struct engine *g)
 /* Messages from a rank come in order: logits or result of a step, its times, those of the next. */
 static int hear_times(struct engine *g, struct err *e)
 {
-    struct engine_rank_step x;
+    struct told x;
     int st = ST_OK;
     for (int i = 1; i < g->n && st == ST_OK && g->untimed && g->o.mpi; i++) {
         size_t bytes = sizeof x;
         st = comm_recv(g->rank[0].world, i, &x, &bytes, e);
-        if (st == ST_OK) timing_put(&g->rank[i].timing, &x);
+        if (st != ST_OK) break;
+        timing_put(&g->rank[i].timing, &x.times);
+        if (bytes == sizeof x) g->rank[i].parts = x.parts;
     }
     g->untimed = false;
     return st;
@@ -681,4 +754,16 @@ void engine_report(const struct engine *g, int rank, struct engine_rank_report *
 bool engine_rank_step(const struct engine *g, int64_t step, int rank, struct engine_rank_step *out)
 {
     return timing_read(&g->rank[rank].timing, step, out);
+}
+
+bool engine_rank_parts(const struct engine *g, int rank, struct backend_timed_step *out)
+{
+    const struct rank *r = &g->rank[rank];
+    bool here = !g->o.mpi || rank == g->me;
+    if (here && (!r->b || !backend_timed_is(r->b))) return false;
+    if (here)
+        backend_timed_read(r->b, out);
+    else
+        *out = r->parts;
+    return here || out->t1_ns > 0;
 }

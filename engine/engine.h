@@ -110,5 +110,9 @@ void engine_report(const struct engine *g, int rank, struct engine_rank_report *
 /* Where the time of a rank's step went; steps are counted from 0. Known of the latest steps, once
  * the step after it has been collected or the engine has stopped. Times are of the rank's own host. */
 bool engine_rank_step(const struct engine *g, int64_t step, int rank, struct engine_rank_step *out);
+/* Its operators, where the backend keeps their time (engine/backend_timed.h): of a rank in this
+ * process since they were last cleared, of another process the latest step known of. */
+struct backend_timed_step;
+bool engine_rank_parts(const struct engine *g, int rank, struct backend_timed_step *out);
 
 #endif

@@ -189,6 +189,7 @@ static void head(const struct ops_env *v, const struct dims *d, const struct ste
     if (d->t > 1) {
         struct op *g = add(l, "logits_gather", OP_ALLGATHER, STEP_COLL);
         g->bytes = seq * vocab * ACT_BYTES;
+        g->m = seq;
         g->by = OP_BY_SEQ;
     }
     struct op *p = add(l, "sampler", OP_ELT, STEP_OTHER);
@@ -289,15 +290,15 @@ double ops_time_s(const struct ops_env *v, const struct step_stage *g, const str
                   bool *measured, bool *extrapolated)
 {
     const struct profile *p = v->profile;
-    if (v->table && o->by != OP_BY_CTX && o->cls != STEP_COLL) {
-        bool out = false;
+    if (v->table && o->by != OP_BY_CTX) {
+        bool out = false, sum = o->kind == OP_ALLREDUCE;
         double s = o->by == OP_BY_SEQ ? table_seq_s(v->table, o->name, o->m, &out)
                                       : table_dense_s(v->table, o->name, o->m, &out);
         if (s >= 0) {
             if (measured) *measured = true;
             if (extrapolated && out) *extrapolated = true;
             /* Whole steps were compared with tables and laws alike where both are of one machine. */
-            return p->measured ? p->p[P_LAW].v * s : s;
+            return p->measured ? p->p[P_LAW].v * s + (sum ? p->p[P_RANK_SKEW_S].v : 0) : s;
         }
         /* Measured attention is the whole module, cache write included. */
         if (table_has_attn(v->table) && strcmp(o->name, "kv_write") == 0) return 0;

@@ -58,6 +58,9 @@ static const struct {
     [P_HOST_OUT_S] = { "host.output", TIME },
     [P_HOST_GAP_S] = { "host.gap", TIME },
     [P_LAW] = { "law", NUMBER },
+    [P_STAGE_RETURN_S] = { "stage.return", TIME },
+    [P_STAGE_SLOW] = { "stage.slow", NUMBER },
+    [P_STAGE_TOK] = { "stage.tok", NUMBER },
 };
 
 const char *cover_name(enum cover c)
@@ -104,6 +107,7 @@ const char *profile_advice(enum profile_id id)
     if (id <= P_NET_B) return "time transfers between nodes";
     if (id == P_RANK_SKEW_S) return "time whole steps at this TP degree";
     if (id <= P_HOST_GAP_S) return "time whole steps over batch sizes, host work included";
+    if (id >= P_STAGE_RETURN_S) return "time steps with all stages of the pipeline busy";
     return "time one run of this model on this hardware";
 }
 

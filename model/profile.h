@@ -72,6 +72,10 @@ enum profile_id { /* every uncertain constant, in the order of drawing */
                   P_HOST_OUT_S, /* from a step's end until its tokens leave: copy, detokenising */
                   P_HOST_GAP_S, /* device idle between steps although the host's work overlaps */
                   P_LAW, /* common factor on device times by law: what the laws' forms leave out */
+                  P_STAGE_RETURN_S, /* from the last stage's end until the scheduler has its tokens */
+                  P_STAGE_SLOW,
+                  P_STAGE_TOK, /* stages that share a memory: a step of n tokens takes 1 + slow /
+                                  (1 + n / tok) times as long beside each other busy stage */
                   P_N
 };
 
@@ -138,6 +142,7 @@ struct profile {
     struct param p[P_N];
     double ar_limit_bytes; /* the engine's own all-reduce exists up to this message; 0: never */
     bool host_overlap;     /* true: step = max(device, host); false: sum */
+    bool stage0_drives; /* the first stage's processor schedules: it takes results between steps */
     double peak_flop_per_s, attn_peak_flop_per_s,
         mem_bytes_per_s; /* references that e_* multiply */
     const char *name;    /* "h100-sxm/vllm/bf16" */

@@ -212,6 +212,7 @@ void profile_file_lay(const struct profile_file *p, const struct strategy *s, st
         out->p[p->extra[i].id] =
             (struct param){ p->extra[i].v, p->extra[i].sd_log, COVER_FIT,
                             arena_printf(a, "measured on %s %s", p->machine, p->date) };
+    out->stage0_drives = strcmp(p->engine, "orrery") == 0;
     out->block = l.block;
     out->range = l.range;
     out->measured = arena_printf(a, "%s %s", p->machine, p->date);

@@ -280,3 +280,19 @@ int64_t step_output_ns(const struct step *m)
 {
     return m->output_ns;
 }
+
+int64_t step_return_ns(const struct step *m)
+{
+    return m->return_ns;
+}
+
+double step_beside(const struct step *m, int64_t n_tok)
+{
+    double tok = m->stage_tok > 0 ? (double)n_tok / m->stage_tok : 0;
+    return 1 + m->stage_slow / (1 + tok);
+}
+
+bool step_stage0_drives(const struct step *m)
+{
+    return m->stage0_drives;
+}

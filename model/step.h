@@ -100,6 +100,11 @@ step_request_ns(const struct step *m); /* P_HOST_REQ_S: from due until the sched
 int64_t
 step_output_ns(const struct step *m); /* P_HOST_OUT_S: from step end until its tokens are out */
 
+int64_t step_return_ns(const struct step *m); /* P_STAGE_RETURN_S with several stages, else 0 */
+/* How many times as long a step of n_tok takes beside one other busy stage; 1: they share nothing. */
+double step_beside(const struct step *m, int64_t n_tok);
+bool step_stage0_drives(const struct step *m); /* of several stages, the first also schedules */
+
 /* Cost of one layer, of the embedding, and of head + final norm + sampling at a reference decode
  * step of n_decode sequences with context ctx: what strategy_balance divides by. Seconds. */
 void step_layer_costs(const struct step_setup *u, int64_t n_decode, int64_t ctx, double *layer_s,

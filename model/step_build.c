@@ -281,6 +281,12 @@ static int prepare_tables(const struct step_setup *u, struct step *m, struct are
     m->gap_fp = m->overlap ? step_to_fp(p[P_HOST_GAP_S].v) : 0;
     m->request_ns = step_to_fp(p[P_HOST_REQ_S].v) >> STEP_FP_BITS;
     m->output_ns = step_to_fp(p[P_HOST_OUT_S].v) >> STEP_FP_BITS;
+    if (u->n_stage > 1) {
+        m->return_ns = step_to_fp(p[P_STAGE_RETURN_S].v) >> STEP_FP_BITS;
+        m->stage_slow = p[P_STAGE_SLOW].v;
+        m->stage_tok = p[P_STAGE_TOK].v;
+        m->stage0_drives = m->env.profile->stage0_drives;
+    }
     int st = ops_check_table(&m->env, e);
     if (st != ST_OK) return st;
     m->by_law = ops_by_law(m, a);

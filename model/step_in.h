@@ -46,7 +46,9 @@ struct step {
     int64_t host_fp, host_seq_fp, host_tok_fp;
     int64_t gap_fp; /* between steps, when the host overlaps */
     bool overlap;
-    int64_t request_ns, output_ns;
+    int64_t request_ns, output_ns, return_ns;
+    double stage_slow, stage_tok;
+    bool stage0_drives;
     double window;      /* sliding window, 0 for none */
     bool law_in[N_ROW]; /* a table lacks an operator of this row */
     const char *by_law; /* operators a table did not hold, blank-separated; "" */

@@ -2,6 +2,8 @@
 #include "sim/replica.h"
 
 #include <assert.h>
+#include <math.h>
+#include <stddef.h>
 
 #include "base/rng.h"
 
@@ -44,6 +46,24 @@ static void on_preempt(void *ctx, struct sreq *q, int64_t t_ns)
     r->env->m->digest += event_hash(DIGEST_PREEMPT, q->t.id, t_ns);
 }
 
+static void on_left(void *ctx, struct share_flight *x, int stage, const double span_ns[2]);
+
+static void share_init(struct replica *r, struct arena *a)
+{
+    const struct replica_env *v = r->env;
+    size_t n = (size_t)v->n_stage;
+    r->share = (struct share){ .n_stage = v->n_stage,
+                               .return_ns = (double)step_return_ns(v->step),
+                               .stage0_drives = step_stage0_drives(v->step),
+                               .copy = arena_array(a, n, sizeof *r->share.copy),
+                               .left = on_left,
+                               .ctx = r };
+    for (size_t i = 0; i < n; i++) {
+        r->ring[i].share.work_ns = arena_array(a, n, sizeof(double));
+        r->ring[i].share.hop_ns = arena_array(a, n, sizeof(double));
+    }
+}
+
 void replica_init(struct replica *r, struct replica_env *env, int index, struct arena *a)
 {
     const struct sim_setup *u = env->u;
@@ -57,6 +77,7 @@ void replica_init(struct replica *r, struct replica_env *env, int index, struct 
     r->ring = arena_array(a, (size_t)env->n_stage, sizeof *r->ring);
     for (int i = 0; i < env->n_stage; i++)
         r->ring[i].line = arena_array(a, (size_t)env->n_stage, sizeof *r->ring[i].line);
+    if (env->shared) share_init(r, a);
     r->free_ns = arena_array(a, (size_t)env->n_stage, sizeof *r->free_ns);
     r->rem_fp = arena_array(a, (size_t)env->n_stage, sizeof *r->rem_fp);
 }
@@ -154,10 +175,59 @@ static void tell_span(struct replica *r, const struct flight *f, int stage, int6
     u->sink->span(u->sink->ctx, &row);
 }
 
+static void on_left(void *ctx, struct share_flight *x, int stage, const double span_ns[2])
+{
+    struct replica *r = ctx;
+    struct flight *f = (struct flight *)((char *)x - offsetof(struct flight, share));
+    if (f->counted) r->env->m->w.stage_busy_ns[stage] += span_ns[1] - span_ns[0];
+    tell_span(r, f, stage, llround(span_ns[0]), llround(span_ns[1]));
+}
+
+/* The first n flights of the ring as of now_ns. */
+static void settle(struct replica *r, struct share_flight **list, int n, int64_t now_ns)
+{
+    for (int i = 0; i < n; i++) list[i] = &at(r, i)->share;
+    share_move(&r->share, list, n, (double)r->share_ns, (double)now_ns);
+    r->share_ns = now_ns;
+}
+
+/* As fly, of stages that have to do with each other: moves the ends of older flights too. */
+static void fly_shared(struct replica *r, struct flight *f, int64_t now_ns)
+{
+    const double fp_ns = 1.0 / (1 << STEP_FP_BITS);
+    struct replica_env *v = r->env;
+    struct share_flight *list[STRATEGY_MAX_PP], *x = &f->share;
+    double end_ns[STRATEGY_MAX_PP], hops = 0;
+    int64_t tok = batch_tokens(&f->b);
+    settle(r, list, r->n, now_ns);
+    for (int p = 0; p < v->n_stage; p++) {
+        x->work_ns[p] = fp_ns * (double)stage_fp(r, f, p);
+        x->hop_ns[p] = fp_ns * (double)step_hop_fp(v->step, p, tok);
+        hops += x->hop_ns[p];
+    }
+    if (f->counted) v->m->w.class_ns[STEP_P2P] += hops + r->share.return_ns;
+    x->stage = 0;
+    x->ready_ns = (double)now_ns;
+    x->left_ns = x->work_ns[0];
+    x->began_ns = -1;
+    x->slow = step_beside(v->step, tok) - 1;
+    list[r->n] = x;
+    share_foresee(&r->share, list, r->n + 1, (double)now_ns, end_ns);
+    f->lined = !f->b.n_chunk;
+    f->run = false;
+    f->t0_ns = now_ns;
+    f->k = 1;
+    for (int i = 0; i <= r->n; i++) at(r, i)->t1_ns = (int64_t)ceil(end_ns[i]);
+}
+
 /* The batch's way through the stages, from now_ns on. */
 static void fly(struct replica *r, struct flight *f, int64_t now_ns)
 {
     struct replica_env *v = r->env;
+    if (v->shared) {
+        fly_shared(r, f, now_ns);
+        return;
+    }
     int64_t ready = now_ns, tok = batch_tokens(&f->b);
     for (int p = 0; p < v->n_stage; p++) {
         int64_t t0 = ready > r->free_ns[p] ? ready : r->free_ns[p];
@@ -317,6 +387,8 @@ static void count_flight(struct replica *r, const struct flight *f)
 static struct flight *pop(struct replica *r)
 {
     struct flight *f = &r->ring[r->head];
+    struct share_flight *list[STRATEGY_MAX_PP];
+    if (r->env->shared) settle(r, list, r->n, f->t1_ns);
     r->head = r->head + 1 < r->env->n_stage ? r->head + 1 : 0;
     r->n--;
     return f;

@@ -8,6 +8,7 @@
 #define SIM_REPLICA_H
 
 #include "sim/series.h"
+#include "sim/share.h"
 #include "sim/sim.h"
 
 struct flight {
@@ -20,6 +21,7 @@ struct flight {
     bool counted;           /* launched inside the window */
     bool lined;             /* line[] holds for this cohort */
     struct step_line *line; /* [n_stage] cost of its decode steps */
+    struct share_flight share;
 };
 
 /* What all replicas of a run share. */
@@ -31,6 +33,7 @@ struct replica_env {
     int n_stage;
     int64_t output_ns;
     bool counting; /* inside the window */
+    bool shared;   /* stages have to do with each other beyond their order: sim/share.h */
     void (*ended)(void *ctx, const struct sreq *r, int64_t t_ns);
     void *ctx;
     int64_t n_row, row_stride; /* every row_stride-th step becomes a row: their number is bounded */
@@ -43,7 +46,9 @@ struct replica {
     int index;
     struct flight *ring; /* [n_stage] in flight: n from head on */
     int head, n;
-    int64_t *free_ns, *rem_fp;  /* [n_stage] when the stage is free; fraction of a ns carried */
+    int64_t *free_ns, *rem_fp; /* [n_stage] when the stage is free; fraction of a ns carried */
+    struct share share;
+    int64_t share_ns;           /* flights' places on their way are those of this time */
     int64_t t_seen_ns, kv_seen; /* state is integrated up to here */
     int64_t n_sys;              /* waiting and running */
 };

@@ -407,6 +407,58 @@ TEST(calibrate_predicts_the_steps_of_the_engine_it_measured)
     end(s);
 }
 
+/* ---- a pipeline on one host */
+
+static double extra_of(const struct calibrate *c, enum profile_id id)
+{
+    for (int i = 0; i < c->profile.n_extra; i++)
+        if (c->extra[i].id == id) return c->extra[i].v;
+    return NAN;
+}
+
+static void put_stage(struct bench *b, int64_t tok, int64_t busy, double s)
+{
+    put(b,
+        (struct points_row){ .op = POINTS_STAGE,
+                             .dtype = POINTS_F32,
+                             .ranks = 2,
+                             .m = tok,
+                             .n = 1,
+                             .k = busy,
+                             .seqs = 1 },
+        s);
+}
+
+TEST(calibrate_stages_that_share_a_memory)
+{
+    static const double SLOW = 0.8, HALF = 12, BACK_S = 300e-6;
+    for (int k = 0; k < 2; k++) { /* with four stages each of the three others adds its share */
+        struct bench b;
+        struct session *s = begin();
+        const char *path = test_path("bench.h5");
+        int others = k ? 3 : 1;
+        bench_open(&b, path, 6, 0.01);
+        put_gemms(&b);
+        for (int64_t tok = 1; tok <= 256; tok *= 2) {
+            double alone = 1e-3 + 1e-4 * (double)tok;
+            double more = SLOW / (1 + (double)tok / HALF);
+            put_stage(&b, tok, 1, alone);
+            put_stage(&b, tok, 1 + others, alone * (1 + others * more * (tok == 8 ? 3 : 1)));
+            put(&b, (struct points_row){ .op = POINTS_RETURN, .ranks = 2, .m = tok, .n = 1 },
+                BACK_S);
+        }
+        bench_close(&b, NULL);
+        s->c.o.ranks = 2;
+        CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
+        CHECK_OK(calibrate_choose(&s->c, &s->e), &s->e);
+        calibrate_stages(&s->c); /* one of nine points is wrong, and the median does not mind */
+        CHECK_NEAR(extra_of(&s->c, P_STAGE_SLOW), SLOW, 0.08);
+        CHECK_NEAR(extra_of(&s->c, P_STAGE_TOK), HALF, 0.25);
+        CHECK_NEAR(extra_of(&s->c, P_STAGE_RETURN_S), BACK_S, 0.02);
+        end(s);
+    }
+}
+
 /* ---- another engine, as the simulator would be with other constants */
 
 struct put_rows {

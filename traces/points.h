@@ -29,10 +29,13 @@
  *   allreduce ... alltoall, reduce, gather, scatter   `bytes` of the whole tensor, over `ranks`
  *   load          a checkpoint or file of `bytes`
  *   step, sched   a whole engine step (host work included); the scheduler's choice alone
+ *   stage         the first stage's part of a step, while k stages of the pipeline are busy
+ *   return        from the end of the last stage until the scheduler has the tokens
  *   prefill, decode     whole-model rates of another tool: m tokens in, n tokens out after ctx */
 #define POINTS_OP_WORDS                                                                            \
     "read triad copy fma gemm attn elt sample allreduce allgather sendrecv broadcast "             \
-    "reducescatter alltoall load step sched timer prefill decode reduce gather scatter"
+    "reducescatter alltoall load step sched timer prefill decode reduce gather scatter stage "     \
+    "return"
 enum points_op {
     POINTS_READ,
     POINTS_TRIAD,
@@ -57,6 +60,8 @@ enum points_op {
     POINTS_REDUCE,
     POINTS_GATHER,
     POINTS_SCATTER,
+    POINTS_STAGE,
+    POINTS_RETURN,
     POINTS_N_OP
 };
 #define POINTS_DTYPE_WORDS "none f32 f16 bf16 int8 fp8 other"
