@@ -32,7 +32,8 @@
 enum {
     LINE_FLOATS = 16,
     SLICE_FLOATS = 32768,
-    YIELDS = 4,         /* with a bell, as in bell.c */
+    YIELDS = 4, /* with a bell, as in bell.c */
+    NET_SPINS = 20,
     LOOK_SPINS = 4,     /* a look at messages takes as long as so many at a counter */
     YIELD_NS = 1000000, /* without */
     NAP_MIN_NS = 20000,
@@ -579,7 +580,9 @@ void comm_mpi_split(struct comm_mpi *m, int tp, size_t n_sum, int spin_max)
     m->tp_group = (struct group){ m, m->rank / tp * tp, tp, TAG_STAGE };
     m->tp = (struct comm){ .ops = &ops, .group = &m->tp_group, .rank = m->rank % tp, .n = tp };
     memset(m->world.count, 0, sizeof m->world.count);
-    m->spin_max = spin_max > LOOK_SPINS ? spin_max / LOOK_SPINS : spin_max;
+    /* what comes over a network, the kernel's own threads bring: they want a turn */
+    int most = m->door ? spin_max / LOOK_SPINS : NET_SPINS;
+    m->spin_max = spin_max < most ? spin_max : most;
     sum_room(m, n_sum);
 }
 

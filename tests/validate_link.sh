@@ -7,7 +7,7 @@ set -u
 rate=${1:?usage: validate_link.sh RATE COMMAND...}
 shift
 skip() { echo "validate_link.sh: $*" >&2; exit 77; }
-for tool in unshare nsenter ip tc mpirun; do command -v $tool > /dev/null 2>&1 || skip "no $tool here"; done
+for tool in unshare nsenter ip tc mpirun taskset; do command -v $tool > /dev/null 2>&1 || skip "no $tool here"; done
 mpirun --version 2>&1 | grep -q 'Open MPI' || skip "mpirun is not Open MPI's"
 dir=$(mktemp -d "${TMPDIR:-/tmp}/orrery-link-XXXXXX") || exit 5
 p1='' p2=''
@@ -36,16 +36,20 @@ for i in 1 2; do
     $in ip link set lo up && $in ip addr add 10.9.0.$i/24 dev eth0 && $in ip link set eth0 up || skip "cannot set up the link"
     $in tc qdisc add dev eth0 root tbf rate "$rate" burst 32kb latency 50ms 2> /dev/null || skip "no traffic control here"
 done
+# each rank takes itself for the only one of its host: they get halves of the processors
+n=$(nproc)
+[ "$n" -ge 2 ] || skip "one processor for two hosts"
+cpu1=0-$((n / 2 - 1)) cpu2=$((n / 2))-$((n - 1))
 cat > "$dir/rsh" << RSH
 #!/bin/sh
 h=\$1; shift
-case \$h in orrery1) p=$p1 ;; *) p=$p2 ;; esac
-exec nsenter -t \$p -n -u sh -c "\$*"
+case \$h in orrery1) p=$p1 c=$cpu1 ;; *) p=$p2 c=$cpu2 ;; esac
+exec taskset -c \$c nsenter -t \$p -n -u sh -c "\$*"
 RSH
 chmod +x "$dir/rsh"
 root=''
 [ "$(id -u)" -eq 0 ] && root=--allow-run-as-root
 # shellcheck disable=SC2086
-nsenter -t $p1 -n -u mpirun $root --oversubscribe --bind-to none --mca plm_rsh_agent "$dir/rsh" --mca plm_rsh_no_tree_spawn 1 \
+taskset -c "$cpu1" nsenter -t $p1 -n -u mpirun $root --oversubscribe --bind-to none --mca plm_rsh_agent "$dir/rsh" --mca plm_rsh_no_tree_spawn 1 \
     --mca oob_tcp_if_include 10.9.0.0/24 --mca btl self,tcp --mca pml ob1 --mca btl_tcp_if_include 10.9.0.0/24 \
     --host orrery1:1,orrery2:1 -n 2 "$@"
