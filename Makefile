@@ -8,6 +8,7 @@
 # make deps        install missing packages      make install    PREFIX=/usr/local [DESTDIR=]
 # make uninstall   the reverse of install        make clean      make help: this text
 # CC=clang, SAN=1, CFLAGS=... make other builds, B=dir says where, V=1 prints commands.
+# CUDA=0|1: without or with NVIDIA GPUs; 1 where nvcc is found. CUDA_ARCH="80 90a": for these only.
 ifeq ($(origin CC),default)
 CC       := gcc
 endif
@@ -34,16 +35,48 @@ MPI      := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I ompi-c 
 CSTD     := -std=c17 -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700 -ffp-contract=off -I. \
             $(shell pkg-config --cflags $(PKG) 2>/dev/null) $(MPI)
 LIBS     := $(shell pkg-config --libs $(PKG) 2>/dev/null) -lhdf5_hl -lm -lpthread
-SRC      := $(filter-out $(if $(MPI),engine/comm_mpi_none.c,engine/comm_mpi.c),\
+# NVIDIA's toolkit: kernels by nvcc, the runtime linked in, libraries loaded when a GPU is opened, so
+# that the program starts everywhere. Sanitizers and clang build without.
+NVCC     := $(firstword $(and $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)) \
+            $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA     ?= $(if $(NVCC),1,0)
+ifneq ($(SAN)$(findstring clang,$(CC)),0)
+override CUDA := 0
+endif
+CUDA_ARCH ?= 75 80 86 89 90a 100
+# sources that stand for one another, and tests that read the toolkit's headers
+CUDA_0   := engine/backend_cuda_none.c
+CUDA_1   := engine/backend_cuda_rt.c engine/backend_cuda_mm.c
+CUDA_T   := tests/test_cuda_rt.c tests/test_cuda_mm.c tests/fake_cudart.c tests/fake_cublaslt.c
+ifneq ($(NVCC),)
+NVCC_DRY := $(NVCC) --dryrun -E -x cu /dev/null 2>&1
+CUDA_I   := $(patsubst %,-isystem %,$(shell $(NVCC_DRY) | sed -n 's/.*[^_]INCLUDES="-I\([^"]*\)".*/\1/p'))
+endif
+ifeq ($(CUDA),1)
+$(if $(NVCC),,$(error CUDA=1 needs nvcc, in PATH, $$CUDA_HOME/bin or /usr/local/cuda/bin))
+CUDA_L   := $(shell $(NVCC_DRY) | sed -n 's/.*LIBRARIES= *//p' | tr -d '"') -lcudart_static -ldl -lrt
+CUDA_REL := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+CUDA_ALL := $(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code))
+CUDA_SM  := $(foreach a,$(CUDA_ARCH),$(if $(filter $(a:%a=%),$(CUDA_ALL)),$a))
+CUDA_PTX := $(patsubst %a,%,$(lastword $(CUDA_SM)))
+CUDA_SAY := CUDA $(CUDA_REL) ($(CUDA_SM:%=sm_%))
+NVFLAGS  := -std=c++17 -O3 -I. --threads 0 -Werror all-warnings -Xcompiler -fno-exceptions,-fno-threadsafe-statics,-Wall,-Wextra,-Werror \
+            $(foreach a,$(CUDA_SM),-gencode arch=compute_$a,code=sm_$a) \
+            -gencode arch=compute_$(CUDA_PTX),code=compute_$(CUDA_PTX) $(NVCCFLAGS)
+CU       := $(patsubst %.cu,$B/%.cu.o,$(wildcard engine/*.cu))
+LIBS     += $(CUDA_L)
+endif
+SRC      := $(filter-out $(CUDA_$(if $(filter 1,$(CUDA)),0,1)) $(if $(MPI),engine/comm_mpi_none.c,engine/comm_mpi.c),\
             $(wildcard base/*.c model/*.c traces/*.c engine/*.c sim/*.c bench/*.c plots/*.c))
-OBJ      := $(SRC:%.c=$B/%.o)
-PURE     := $(patsubst %.c,$B/%.o,$(filter-out sim/cmd_%,$(wildcard sim/*.c engine/sched*.c engine/kv[pm]*.c)))
+OBJ      := $(CU) $(SRC:%.c=$B/%.o)
+PURE     := $(patsubst %.c,$B/%.o,$(filter-out sim/cmd_%,$(wildcard sim/*.c engine/sched*.c engine/kv[pm]*.c engine/router.c)))
 ACC      := $(patsubst %.c,$B/%.o,$(wildcard tests/accuracy*.c))
 # the bench of the engine counts what the engine allocates
 WRAP     := malloc calloc realloc aligned_alloc
 SPEED    := $B/tests/bench_engine.o
 RANKS    := $B/tests/ranks.o
-TEST     := $(filter-out $(ACC) $(SPEED) $(RANKS),$(patsubst %.c,$B/%.o,$(wildcard tests/*.c)))
+TEST     := $(filter-out $(ACC) $(SPEED) $(RANKS),$(patsubst %.c,$B/%.o,\
+            $(filter-out $(if $(CU),,$(CUDA_T)),$(wildcard tests/*.c))))
 FUZZ     := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 REV      := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 Q        := $(if $V,,@)
@@ -70,16 +103,27 @@ $(FUZZ:%=$B/fuzz/%): $B/fuzz/%: $(filter $B/base/% $B/model/% $B/traces/%,$(OBJ)
 $B/%.o: %.c
 	@mkdir -p $(@D)
 	$Qecho '  $(CC) $<'; $(CC) $(CSTD) $(WARN) $(OPT) $(CFLAGS) -MMD -MP -c -o $@ $<
+$B/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$Qecho '  nvcc $<'; $(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
 
 # what a build was made with: objects follow when it changes
 stamp     = @mkdir -p $(@D); echo '$1' | cmp -s - $@ || echo '$1' > $@
 $(PURE): CSTD += -include base/banned.h
 $B/base/prov.o: CSTD += -DPROV_REVISION='"$(REV)"' -DPROV_FLAGS='"$(strip $(OPT) $(CFLAGS))"'
+$B/base/prov.o: CSTD += -DPROV_CUDA='"$(or $(CUDA_SAY),no CUDA)"'
+$B/engine/backend_cuda_rt.o: CSTD += -DBACKEND_CUDA_ARCH='"$(CUDA_SM:%=sm_%)"'
+$(patsubst %.c,$B/%.o,$(CUDA_1) $(CUDA_T)): CSTD += $(CUDA_I)
 $B/base/paths.o: CSTD += -DPATHS_PREFIX='"$(PREFIX)"'
-$B/base/prov.o: $B/revision
+$B/base/prov.o: $B/revision $B/cuda
+$(CU) $(patsubst %.c,$B/%.o,$(CUDA_1) $(CUDA_T)): $B/cuda
 $B/base/paths.o: $B/prefix
 $(OBJ) $(TEST) $(ACC) $(SPEED) $(RANKS) $(FUZZ:%=$B/tests/fuzz/fuzz_%.o) $B/main.o: $B/flags $(if $(shell pkg-config --exists $(PKG) 2>/dev/null || echo no),absent)
 $B/revision: FORCE ; $(call stamp,$(REV))
+# said in every build that could have it
+$B/cuda: FORCE
+	$(if $(filter 0,$(SAN)$(findstring clang,$(CC))),@echo '  $(or $(CUDA_SAY),$(if $(NVCC),CUDA=0: without CUDA,no nvcc: without CUDA))')
+	$(call stamp,$(CUDA_SAY) $(CUDA_I) $(CUDA_L) $(NVFLAGS))
 $B/prefix: FORCE   ; $(call stamp,$(PREFIX))
 $B/flags: FORCE    ; $(call stamp,$(shell $(CC) -dumpfullversion -dumpversion 2>/dev/null) $(CC) $(CSTD) $(WARN) $(OPT) $(CFLAGS))
 absent:
@@ -121,7 +165,7 @@ accuracy: $B/tests/accuracy $B/orrery
 	./$< > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
 check:
 	@$(SUB) CC=clang $(call BESIDE,clang) objects
-	@sh tests/check.sh $(CSTD)
+	@sh tests/check.sh $(CSTD) $(CUDA_I)
 objects: $(OBJ) $(TEST) $(ACC) $(SPEED) $(RANKS) $B/main.o
 
 SHARE    := $(DESTDIR)$(PREFIX)/share

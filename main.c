@@ -51,7 +51,7 @@ static const struct verb {
     { "help",       cmd_help,       "this list, or the help of one verb" },
     { "completion", cmd_completion, "print a completion script for bash or zsh" },
     { "man",        cmd_man,        "print the manual page (roff)" },
-    { "version",    cmd_version,    "version, revision and compiler" },
+    { "version",    cmd_version,    "version, revision, compiler, CUDA" },
 };
 /* clang-format on */
 enum { N_VERB = sizeof verbs / sizeof *verbs, WORDS_BYTES = 512 };
@@ -130,7 +130,8 @@ static int cmd_version(int argc, char **argv)
 {
     struct prov p;
     prov_collect(&p, argc, argv);
-    printf("orrery %s, revision %s, %s (%s)\n", p.version, p.revision, p.compiler, p.flags);
+    printf("orrery %s, revision %s, %s (%s), %s\n", p.version, p.revision, p.compiler, p.flags,
+           prov_cuda());
     prov_release(&p);
     return 0;
 }

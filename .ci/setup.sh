@@ -38,6 +38,7 @@ look() {
     need libhwloc-dev has_lib hwloc
     need libexpat1-dev has_lib expat
     need gnuplot-nox has gnuplot
+    if has nvcc || [ -x /usr/local/cuda/bin/nvcc ]; then need g++ has g++; fi >/dev/null
     [ "$1" = demo ] && return
     need python3-h5py has_python h5py
     need python3-xarray has_python xarray

@@ -53,7 +53,7 @@ static int read_up_to(int fd, const char *path, char *buf, size_t most, size_t *
     return ST_OK;
 }
 
-/* Pipes, devices and /proc files: their length is known only at their end, if they have one. */
+/* Files handed over and those of /proc: their length is known only at their end, if they have one. */
 static int read_stream(int fd, const char *path, size_t max, struct arena *a, char **bytes,
                        size_t *n, struct err *e)
 {
@@ -83,6 +83,36 @@ static int read_stream(int fd, const char *path, size_t max, struct arena *a, ch
     return st;
 }
 
+/* Pipes that the shell or the caller has opened for this process are read to their end; nothing is
+ * known to be there at once. */
+static bool handed_over(const char *path)
+{
+    return strcmp(path, "/dev/null") == 0 || strcmp(path, "/dev/stdin") == 0 ||
+           strncmp(path, "/dev/fd/", 8) == 0 || strncmp(path, "/proc/self/fd/", 14) == 0;
+}
+
+int doc_open(const char *path, struct err *e)
+{
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* nobody may ever write into a pipe */
+    if (fd < 0) return err_set(e, ST_IO, "cannot open %s: %s", path, strerror(errno)), -1;
+    const char *what = NULL;
+    if (fstat(fd, &info) != 0)
+        what = strerror(errno);
+    else if (S_ISDIR(info.st_mode))
+        what = "it is a directory";
+    else if (!S_ISREG(info.st_mode) && !handed_over(path))
+        what = S_ISFIFO(info.st_mode)   ? "it is a pipe, not a file"
+               : S_ISSOCK(info.st_mode) ? "it is a socket, not a file"
+                                        : "it is a device, not a file";
+    else if (fcntl(fd, F_SETFL, 0) != 0) /* from here on reading waits */
+        what = strerror(errno);
+    if (!what) return fd;
+    err_set(e, ST_IO, "cannot read %s: %s", path, what);
+    close(fd);
+    return -1;
+}
+
 int doc_read_bytes(struct arena *a, const char *path, size_t max, char **bytes, size_t *n,
                    struct err *e)
 {
@@ -90,12 +120,9 @@ int doc_read_bytes(struct arena *a, const char *path, size_t max, char **bytes, 
     int st = ST_IO, fd = -1;
 
     assert(max < SIZE_MAX / 2);
-    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        return err_set(e, ST_IO, "cannot open %s: %s", path, strerror(errno));
+    if ((fd = doc_open(path, e)) < 0) return ST_IO;
     if (fstat(fd, &info) != 0) {
         err_set(e, ST_IO, "cannot read %s: %s", path, strerror(errno));
-    } else if (S_ISDIR(info.st_mode)) {
-        err_set(e, ST_IO, "cannot read %s: it is a directory", path);
     } else if (S_ISREG(info.st_mode) && info.st_size > 0) {
         size_t size = (size_t)info.st_size;
         if (size > max) {

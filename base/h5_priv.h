@@ -11,6 +11,7 @@ struct h5 {
     hid_t file;
     char *path;            /* as the caller gave it; owned */
     char *part;            /* what is written until the commit; NULL in a reader; owned */
+    int claim;             /* of a writer: holds the lock on part; -1: none */
     size_t file_bytes;     /* readers: size when opened */
     struct h5table *table; /* writers: newest first */
     struct err first;      /* first failed write; the file is then never renamed */

@@ -131,6 +131,7 @@ static void forget(h5 *f)
             *p = f->next;
             break;
         }
+    if (f->claim >= 0) close(f->claim);
     free(f->path);
     stop_unguard(f->part);
     free(f->part);
@@ -158,6 +159,7 @@ h5 *h5_create(const char *path, struct err *e)
     size_t n = strlen(place) + 40;
     h5 *f = mem_zalloc(1, sizeof *f);
     f->path = place;
+    f->claim = -1;
     f->part = mem_alloc(n);
     snprintf(f->part, n, "%s.part.%ld", place, (long)getpid());
     h5_lock();
@@ -168,13 +170,14 @@ h5 *h5_create(const char *path, struct err *e)
         }
     /* The system's own words for why not; HDF5 gives them in a paragraph. Not through a link that
      * somebody laid at the predictable name. */
+    outfile_sweep(place);
     unlink(f->part);
-    int fd = open(f->part, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
-    if (fd < 0) {
+    f->claim = open(f->part, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666);
+    if (f->claim < 0) {
         err_set(e, ST_IO, "cannot create %s: %s", path, strerror(errno));
         goto fail;
     }
-    close(fd);
+    outfile_claim(f->claim);
     stop_guard(f->part);
     f->file = create_part(f);
     if (f->file < 0) {

@@ -1,7 +1,11 @@
 /* base/outfile.c - see outfile.h. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* F_OFD_SETLK: a lock of the open file, whoever else in this process has it open */
 #include "base/outfile.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +21,57 @@ static char *copy(const char *text)
     return strcpy(c, text);
 }
 
+/* ---- what killed runs leave */
+
+static bool lock(int fd)
+{
+    struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    return fcntl(fd, F_OFD_SETLK, &all) == 0;
+}
+
+void outfile_claim(int fd)
+{
+    (void)lock(fd); /* where the file system has no locks, the process number has to do */
+}
+
+/* The writer's number in NAME.part.NUMBER; 0 for any other file. */
+static long writer_of(const char *file, const char *name)
+{
+    static const char mark[] = ".part.";
+    size_t n = strlen(name);
+    if (strncmp(file, name, n) != 0 || strncmp(file + n, mark, sizeof mark - 1) != 0) return 0;
+    const char *digits = file + n + sizeof mark - 1;
+    if (strspn(digits, "0123456789") != strlen(digits) || strlen(digits) > 10) return 0;
+    return strtol(digits, NULL, 10);
+}
+
+/* A file that another host writes on a shared disk may have the number of no process here, but it is
+ * locked. */
+static void remove_left(int dir, const char *file)
+{
+    struct stat st;
+    int fd = openat(dir, file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return;
+    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && lock(fd)) unlinkat(dir, file, 0);
+    close(fd);
+}
+
+void outfile_sweep(const char *path)
+{
+    char *where = copy(path), *slash = strrchr(where, '/');
+    const char *name = slash ? path + (slash - where) + 1 : path;
+    if (slash) slash[slash == where] = 0;
+    DIR *d = opendir(slash ? where : ".");
+    for (struct dirent *f; d && (f = readdir(d));) {
+        long pid = writer_of(f->d_name, name);
+        if (pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH) remove_left(dirfd(d), f->d_name);
+    }
+    if (d) closedir(d);
+    free(where);
+}
+
+/* ---- files */
+
 int outfile_open(struct outfile *o, const char *path, struct err *e)
 {
     struct stat st;
@@ -25,10 +80,12 @@ int outfile_open(struct outfile *o, const char *path, struct err *e)
     if (lstat(path, &st) != 0 || S_ISREG(st.st_mode)) {
         o->part = mem_alloc(n);
         snprintf(o->part, n, "%s.part.%ld", path, (long)getpid());
+        outfile_sweep(path);
         unlink(o->part); /* not through a link that somebody laid there */
         stop_guard(o->part);
     }
     o->f = fopen(o->part ? o->part : path, o->part ? "wxe" : "we");
+    if (o->f && o->part) outfile_claim(fileno(o->f));
     if (o->f) return ST_OK;
     err_set(e, ST_IO, "cannot write %s: %s", path, strerror(errno));
     if (o->part) stop_unguard(o->part);

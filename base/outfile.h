@@ -1,7 +1,8 @@
 /* base/outfile.h - a result file that appears whole or not at all.
  *
  * What is written goes to PATH.part.<pid> and takes PATH's name, synced, when it is complete; until
- * then an older file of that name stays as it is. A PATH that is there and is not a regular file (a
+ * then an older file of that name stays as it is. What a killed run has left is removed by the next one
+ * that writes PATH. A PATH that is there and is not a regular file (a
  * pipe, a device, a symbolic link) is never replaced: text is written into it, a run file is refused.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BASE_OUTFILE_H
@@ -23,6 +24,13 @@ int outfile_open(struct outfile *o, const char *path, struct err *e);
 int outfile_close(struct outfile *o, struct err *e); /* frees o, also on failure: nothing is left */
 void outfile_abort(struct outfile *o);               /* frees o; nothing is left, but in a pipe */
 int outfile_write(const char *path, const void *bytes, size_t n, struct err *e);
+
+/* For who writes PATH.part.<pid> himself: fd is of that file, and open until it is renamed or removed.
+ * It is locked, which says that its writer lives. */
+void outfile_claim(int fd);
+/* Removes what killed runs have left of path: PATH.part.<pid> that no process of this number and no
+ * lock, of another host or container, speaks for. */
+void outfile_sweep(const char *path);
 
 /* Where a file that needs to be replaced whole goes: path, or what a link at path leads to. Errors:
  * ST_IO when something other than a regular file is there. The caller frees *place. */

@@ -4,6 +4,8 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,20 +52,48 @@ void progress_start(struct progress *p, const char *what, const char *unit, doub
     p->start_ns = p->last_ns = clock_mono_ns();
 }
 
+/* Columns of the terminal on stderr; 80 where it does not say. */
+static int columns(void)
+{
+    struct winsize w;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+}
+
+/* How much of `what` stays in so many columns: whole, or up to a comma, or the word it begins with. */
+static int cut(const char *what, int room)
+{
+    int n = (int)strlen(what), word = (int)strcspn(what, " ");
+    if (n <= room) return n;
+    for (n = room; n > word; n--)
+        if (what[n] == ',' || (what[n] == ' ' && what[n + 1] == ' ')) return n;
+    return word;
+}
+
 static void print_line(const struct progress *p, double run_s, bool terminal)
 {
-    char done[24], total[24], rate[24], left[24];
+    char done[24], total[24], rate[24], left[24], tail[160];
     double per_s = p->done / run_s;
-    fprintf(stderr, "%s%s  %s", terminal ? "\r" : "", p->what, human(p->done, done, sizeof done));
+    int n, most = (int)sizeof tail;
     if (p->total > 0)
-        fprintf(stderr, " / %s %s  %.0f%%", human(p->total, total, sizeof total), p->unit,
-                floor(100 * p->done / p->total));
+        n = snprintf(tail, sizeof tail, "  %s / %s %s  %.0f%%  %s/s",
+                     human(p->done, done, sizeof done), human(p->total, total, sizeof total),
+                     p->unit, floor(100 * p->done / p->total), human(per_s, rate, sizeof rate));
     else
-        fprintf(stderr, " %s", p->unit);
-    fprintf(stderr, "  %s/s", human(per_s, rate, sizeof rate));
-    if (p->total > p->done && per_s > 0)
-        fprintf(stderr, "  ETA %s", human_s((p->total - p->done) / per_s, left, sizeof left));
-    fputs(terminal ? "\033[K" : "\n", stderr); /* erase what a longer line left */
+        n = snprintf(tail, sizeof tail, "  %s %s  %s/s", human(p->done, done, sizeof done), p->unit,
+                     human(per_s, rate, sizeof rate));
+    if (p->total > p->done && per_s > 0 && n < most)
+        n += snprintf(tail + n, sizeof tail - (size_t)n, "  ETA %s",
+                      human_s((p->total - p->done) / per_s, left, sizeof left));
+    if (!terminal) {
+        fprintf(stderr, "%s%s\n", p->what, tail);
+    } else {
+        /* the last column stays free: a cursor past it would be on the next line */
+        int wide = columns() - 1, head = cut(p->what, wide > n ? wide - n : 0);
+        if (head > wide) head = wide;
+        if (n > wide - head) /* whole parts of it */
+            for (n = wide - head; n > 0 && (tail[n] != ' ' || tail[n + 1] != ' ');) n--;
+        fprintf(stderr, "\r%.*s%.*s\033[K", head, p->what, n, tail);
+    }
     fflush(stderr);
 }
 

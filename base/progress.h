@@ -1,5 +1,5 @@
 /* base/progress.h - one status line on stderr with rate and time left; nothing if stderr is no
- * terminal. SPDX-License-Identifier: Apache-2.0 */
+ * terminal. It is never wider than the terminal: what goes first is detail of `what`. SPDX-License-Identifier: Apache-2.0 */
 #ifndef BASE_PROGRESS_H
 #define BASE_PROGRESS_H
 
@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 struct progress {
-    const char *what; /* "simulate" */
+    const char *what; /* "simulate", or details after it: "engine  3 running, 2 waiting"; ASCII */
     const char *unit; /* "requests" */
     double total, done;
     int64_t start_ns, last_ns;

@@ -11,11 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/doc.h"
 #include "base/rng.h"
 
 #ifndef PROV_REVISION
@@ -23,6 +25,9 @@
 #endif
 #ifndef PROV_FLAGS
 #define PROV_FLAGS "unknown"
+#endif
+#ifndef PROV_CUDA
+#define PROV_CUDA "no CUDA"
 #endif
 #ifdef __clang__
 #define PROV_COMPILER __VERSION__ /* clang puts its name into the version, gcc does not */
@@ -38,6 +43,11 @@ const char *prov_version(void)
 const char *prov_revision(void)
 {
     return PROV_REVISION;
+}
+
+const char *prov_cuda(void)
+{
+    return PROV_CUDA;
 }
 
 static void hex(const uint8_t *bytes, size_t n, char *out)
@@ -65,8 +75,18 @@ int prov_sha256_file(const char *path, char out[65], struct err *e)
     SHA2_CTX c;
     uint8_t digest[SHA256_DIGEST_LENGTH];
     int st = ST_OK;
-    FILE *f = fopen(path, "rb");
-    if (!f) return err_set(e, ST_IO, "cannot read %s: %s", path, strerror(errno));
+    struct stat info;
+    int fd = doc_open(path, e);
+    if (fd < 0) return ST_IO;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) { /* it can be read once only */
+        close(fd);
+        return err_set(e, ST_IO, "cannot read %s again: it is not a regular file", path);
+    }
+    FILE *f = fdopen(fd, "rb");
+    if (!f) {
+        close(fd);
+        return err_set(e, ST_IO, "cannot read %s: %s", path, strerror(errno));
+    }
     uint8_t *block = mem_alloc(BLOCK);
     SHA256Init(&c);
     for (size_t n; (n = fread(block, 1, BLOCK, f)) > 0;) SHA256Update(&c, block, n);

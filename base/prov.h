@@ -28,5 +28,6 @@ void prov_sha256(const void *bytes, size_t n, char out[65]);
 
 const char *prov_version(void);  /* "0.1.0" */
 const char *prov_revision(void); /* git revision, "-dirty" appended; "unknown" outside git */
+const char *prov_cuda(void);     /* "CUDA 13.0 (sm_75 sm_80)": built in, for these; or "no CUDA" */
 
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "bench/recover.h"
 #include "bench/serving.h"
 #include "engine/cmd_engine.h"
 #include "engine/launch.h"
@@ -23,7 +24,13 @@ static const char usage[] =
     "used. Requests come when the workload says, their prompts are drawn tokens (equal where the\n"
     "workload shares prefixes). Ctrl-C or a rank that fails ends the run early; what has finished "
     "by\n"
-    "then is in the run file, and in RUN.h5.journal.csv should this process be killed.\n"
+    "then is in the run file. Should this process be killed, every request that had finished is "
+    "in\n"
+    "RUN.h5.journal.csv, of which `orrery engine recover RUN.h5.journal.csv --out=RUN.h5` makes a "
+    "run\nfile.\n"
+    "strategy.dp: so many replicas of TP x PP ranks each, with a scheduler and a KV cache each, "
+    "as\n"
+    "threads of one process; requests are spread over them as in simulate (sim.router).\n"
     "Exit status: 0; 1 the SLO is missed; 2 a wrong option or file; 5 reading, writing or a rank\n"
     "failed; 130 interrupted (mpirun gives its own status, 1, for any of them).\n";
 static const char examples[] =
@@ -147,9 +154,12 @@ static int run_scenario(int argc, char **argv)
 int cmd_engine_run(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "run") == 0) return run_scenario(argc, argv);
+    if (argc > 1 && strcmp(argv[1], "recover") == 0) return recover(argc, argv);
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
         fputs("orrery engine run SCENARIO.yaml: a scenario served for real; see `orrery engine run "
-              "--help`\n\n",
+              "--help`\n"
+              "orrery engine recover JOURNAL --out=RUN.h5: a run file of what a killed run had "
+              "finished\n\n",
               stdout);
     return cmd_engine(argc, argv);
 }

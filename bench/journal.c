@@ -62,16 +62,17 @@ static int open_fresh(struct journal *j, const char *out_path, struct err *e)
     return err_set(e, ST_IO, "%s: another run is writing it", j->path);
 }
 
-int journal_open(struct journal *j, const char *out_path, struct err *e)
+int journal_open(struct journal *j, const char *out_path, const char *about, struct err *e)
 {
     static const char head[] = "# times in ns from run start\n"
                                "request,status,t_due,t_start,t_first,t_last,n_in,n_out,cached_in,"
-                               "preempted,session,turn\n";
+                               "preempted,session,turn,replica,class\n";
     memset(j, 0, sizeof *j);
     j->fd = -1;
     if ((size_t)snprintf(j->path, sizeof j->path, "%s.journal.csv", out_path) >= sizeof j->path)
         return err_set(e, ST_USAGE, "the path of the run file is too long");
     if (open_fresh(j, out_path, e) != ST_OK) return e->status;
+    put(j, about, (int)strlen(about));
     put(j, head, (int)sizeof head - 1);
     if (j->e.status != ST_OK) {
         *e = j->e;
@@ -87,9 +88,10 @@ void journal_put(struct journal *j, const struct run_request *r, int64_t id)
     if (j->fd < 0) return;
     int n = snprintf(line, sizeof line,
                      "%" PRId64 ",%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
-                     ",%d,%d,%d,%d,%" PRId64 ",%d\n",
+                     ",%d,%d,%d,%d,%" PRId64 ",%d,%d,%d\n",
                      id, status[r->status], r->t_due_ns, r->t_start_ns, r->t_first_ns, r->t_last_ns,
-                     r->n_in, r->n_out, r->cached_in, r->preempted, r->session, r->turn);
+                     r->n_in, r->n_out, r->cached_in, r->preempted, r->session, r->turn, r->replica,
+                     r->klass);
     put(j, line, n);
 }
 

@@ -2,6 +2,7 @@
 #include "bench/serving.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include "base/pool.h"
 #include "base/stop.h"
 #include "engine/launch.h"
+#include "engine/need.h"
 #include "engine/team.h"
 
 enum { MANY_ROWS = 100000 };
@@ -29,6 +31,9 @@ const struct conf_row serving_rows[] = {
       "threads of a rank; 0: the processors shared out" },
     { "comm", CONF_WORD, AT(comm), "auto", LAUNCH_WORDS, 0, 0,
       "ranks as threads, or as processes under mpirun or srun" },
+    { "device", CONF_TEXT, AT(device), "cpu", NULL, 0, 0, DEVICE_HELP },
+    { "share_device", CONF_BOOL, AT(share_device), "no", NULL, 0, 0, DEVICE_SHARE_HELP },
+    { "exchange", CONF_WORD, AT(exchange), "auto", DEVICE_LINK_WORDS, 0, 0, DEVICE_LINK_HELP },
     { "kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0,
       "portable, avx2, avx512, ...; else the best for this processor" },
     { "tokens", CONF_BOOL, AT(tokens), "no", NULL, 0, 0, "generated tokens in the run file" },
@@ -74,32 +79,62 @@ static int find_model(struct serving *v, bool random_given, struct err *e)
     return ST_OK;
 }
 
+static int device(struct serving *v, struct err *e)
+{
+    int st = device_parse(v->o.device, &v->eo.device, e);
+    v->eo.device.share = v->o.share_device;
+    v->eo.device.link = (enum device_link)v->o.exchange;
+    if (st != ST_OK) err_prefix(e, "--device");
+    return st;
+}
+
+/* What the device keeps; the other formats are the other's. */
 static int formats(struct serving *v, struct err *e)
 {
+    static const struct {
+        enum dtype dtype;
+        enum model_weight weight;
+        enum backend_type kv; /* N_TYPE: none */
+        bool cpu, gpu;
+    } known[] = { { DT_F32, MODEL_F32, BACKEND_F32, true, true },
+                  { DT_BF16, MODEL_BF16, BACKEND_BF16, true, true },
+                  { DT_F16, MODEL_F16, BACKEND_F16, false, true },
+                  { DT_FP8, MODEL_FP8, BACKEND_N_TYPE, false, true },
+                  { DT_INT8, MODEL_INT8, BACKEND_N_TYPE, true, false } };
     const struct strategy *g = &v->s->strategy;
-    if (g->weight_dtype != DT_BF16 && g->weight_dtype != DT_F32 && g->weight_dtype != DT_INT8)
-        return err_set(e, ST_USAGE, "strategy.weights: the engine runs bf16, f32 or int8, not %s",
+    bool gpu = v->eo.device.kind != DEVICE_CPU, weight = false, kv = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (!(gpu ? known[i].gpu : known[i].cpu)) continue;
+        if (known[i].dtype == (enum dtype)g->weight_dtype) {
+            v->eo.m.weight = known[i].weight;
+            weight = true;
+        }
+        if (known[i].dtype == (enum dtype)g->kv_dtype && known[i].kv != BACKEND_N_TYPE) {
+            v->eo.m.kv = known[i].kv;
+            kv = true;
+        }
+    }
+    if (!weight)
+        return err_set(e, ST_USAGE, "strategy.weights: the engine runs %s, not %s",
+                       gpu ? "bf16, f16, f32 or fp8 on a GPU" : "bf16, f32 or int8",
                        dtype_name((enum dtype)g->weight_dtype));
-    if (g->kv_dtype != DT_BF16 && g->kv_dtype != DT_F32)
-        return err_set(e, ST_USAGE, "strategy.kv: the engine keeps bf16 or f32, not %s",
-                       dtype_name((enum dtype)g->kv_dtype));
-    v->eo.m.weight = g->weight_dtype == DT_BF16  ? MODEL_BF16
-                     : g->weight_dtype == DT_F32 ? MODEL_F32
-                                                 : MODEL_INT8;
-    v->eo.m.kv = g->kv_dtype == DT_BF16 ? BACKEND_BF16 : BACKEND_F32;
-    return ST_OK;
+    return kv ? ST_OK
+              : err_set(e, ST_USAGE, "strategy.kv: the engine keeps %s, not %s",
+                        gpu ? "bf16, f16 or f32 on a GPU" : "bf16 or f32",
+                        dtype_name((enum dtype)g->kv_dtype));
 }
 
 static int degrees(struct serving *v, struct err *e)
 {
     const struct strategy *g = &v->s->strategy;
     const struct arch *a = &v->spec.a;
-    if (g->dp != 1)
+    if (g->dp > 1 && v->eo.mpi)
         return err_set(e, ST_USAGE,
-                       "strategy.dp: %lld replicas; the engine runs one (start one process for "
-                       "each, with its share of the load)",
+                       "strategy.dp: %lld replicas run as threads of one process; start it "
+                       "without mpirun or srun",
                        (long long)g->dp);
     if (g->ep != 1) return err_set(e, ST_USAGE, "strategy.ep: the engine runs no experts");
+    v->n_replica = (int)g->dp;
     v->eo.tp = (int)g->tp;
     v->eo.pp = (int)g->pp;
     int st = shard_check(a, v->eo.tp, v->eo.pp, NULL, e);
@@ -110,9 +145,9 @@ static int degrees(struct serving *v, struct err *e)
     return st;
 }
 
-/* KV blocks when none are given: as many as the running sequences can fill, or as fit in the memory
- * that is free now beside the weights. */
-static int64_t free_blocks(const struct serving *v, int64_t max_ctx)
+/* KV blocks of a replica when none are given: as many as the running sequences can fill, or as fit in
+ * its share of the memory that is free now, beside the weights. */
+static int64_t free_blocks(const struct serving *v, double memory, int64_t max_ctx)
 {
     const struct sched_opts *p = &v->s->policy;
     const struct arch *a = &v->spec.a;
@@ -120,8 +155,8 @@ static int64_t free_blocks(const struct serving *v, int64_t max_ctx)
     double token = a->n_layer * copies *
                    arch_kv_bytes_layer(a, dtype_bytes((enum dtype)v->s->strategy.kv_dtype));
     double weights = (double)arch_params(a) * dtype_bytes((enum dtype)v->s->strategy.weight_dtype);
-    double memory = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double fits = (p->memory_util * memory - weights) / (token * (double)p->block_tok);
+    double fits =
+        (p->memory_util * memory / v->n_replica - weights) / (token * (double)p->block_tok);
     int64_t most = p->max_seqs * ((max_ctx + p->block_tok - 1) / p->block_tok);
     return fits < 1 ? 0 : fits < (double)most ? (int64_t)fits : most;
 }
@@ -139,12 +174,30 @@ static int sizes(struct serving *v, struct err *e)
     if (ctx > v->spec.a.max_ctx)
         return err_set(e, ST_USAGE, "policy.max_model_len: %lldtok; the context of %s is %d",
                        (long long)ctx, v->spec.a.name, v->spec.a.max_ctx);
-    int64_t blocks = p->kv_blocks > 0 ? p->kv_blocks : free_blocks(v, ctx);
+    int64_t blocks = p->kv_blocks;
+    if (blocks <= 0) {
+        double memory = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+        int ranks = v->n_replica * v->eo.tp * v->eo.pp;
+        if (v->eo.device.kind != DEVICE_CPU) st = device_memory(&v->eo.device, ranks, &memory, e);
+        if (st != ST_OK) return st;
+        blocks = free_blocks(v, memory, ctx);
+    }
     if (blocks == 0)
-        return err_set(e, ST_USAGE, "the weights of %s leave no memory for a KV cache here",
-                       v->spec.a.name);
+        return err_set(e, ST_USAGE, "the weights of %s%s leave no memory for a KV cache here",
+                       v->spec.a.name, v->n_replica > 1 ? ", replicated," : "");
     st = serve_check(p, blocks, e);
     if (st == ST_OK) serve_sizes(p, blocks, (int32_t)ctx, &v->eo);
+    return st;
+}
+
+/* A pool too small for anything is found before weights are loaded, not by refusing what arrives. */
+static int some_fit(const struct serving *v, struct err *e)
+{
+    const struct scenario *s = v->s;
+    struct trace *t = NULL;
+    int st = trace_open(&s->workload, s->path, (uint64_t)s->sim.seed, &t, e);
+    if (st == ST_OK) st = serve_fits(&s->policy, v->eo.m.n_block, v->eo.m.max_ctx, t, e);
+    trace_close(t);
     return st;
 }
 
@@ -158,22 +211,27 @@ int serving_prepare(struct serving *v, bool random_given, struct comm_mpi *mpi, 
     v->eo.mpi = mpi;
     v->eo.kernels = v->o.kernels;
     v->eo.model = v->model;
-    int st = find_model(v, random_given, e);
+    int st = device(v, e);
+    if (st == ST_OK) st = find_model(v, random_given, e);
     if (st == ST_OK) st = spec_read(v->model, &v->spec, e);
     if (st == ST_OK) st = formats(v, e);
     if (st == ST_OK) st = degrees(v, e);
     if (st == ST_OK) st = sizes(v, e);
+    if (st == ST_OK) st = some_fit(v, e);
     if (st != ST_OK) {
         scenario_place(s, e);
         return st;
     }
-    v->eo.threads = v->o.threads > 0 ? (int)v->o.threads : engine_threads(mpi, v->eo.tp * v->eo.pp);
+    int ranks = v->n_replica * v->eo.tp * v->eo.pp;
+    v->eo.threads = v->o.threads > 0 ? (int)v->o.threads : engine_threads(mpi, ranks);
     v->line = arena_printf(
         s->arena,
-        "%s TP%d-PP%d on this machine (%d rank%s of %d thread%s, %d processors), "
+        "%s TP%d-PP%d%s on this machine (%s%d rank%s of %d thread%s, %d processors), "
         "weights %s%s, KV %s, %s",
-        v->spec.a.name, v->eo.tp, v->eo.pp, v->eo.tp * v->eo.pp, v->eo.tp * v->eo.pp > 1 ? "s" : "",
-        v->eo.threads, v->eo.threads > 1 ? "s" : "", team_cpus(),
+        v->spec.a.name, v->eo.tp, v->eo.pp,
+        v->n_replica > 1 ? arena_printf(s->arena, "-DP%d", v->n_replica) : "",
+        v->eo.device.kind == DEVICE_CPU ? "" : arena_printf(s->arena, "%s, ", v->o.device), ranks,
+        ranks > 1 ? "s" : "", v->eo.threads, v->eo.threads > 1 ? "s" : "", team_cpus(),
         dtype_name((enum dtype)s->strategy.weight_dtype), v->eo.random ? " drawn" : "",
         dtype_name((enum dtype)s->strategy.kv_dtype),
         (const char *[]){ "vllm", "sarathi", "orca", "static", "null" }[s->policy.policy]);
@@ -205,7 +263,8 @@ static void put_step(struct serving *v, const struct serve_step *s)
     struct store *t = &v->store;
     if (!t->run || !t->sink.step || v->n_row++ % v->row_stride) return;
     if (v->n_row / v->row_stride >= MANY_ROWS) v->row_stride *= 2;
-    struct run_step row = { .t0_ns = s->t0_ns,
+    struct run_step row = { .replica = s->replica,
+                            .t0_ns = s->t0_ns,
                             .t1_ns = s->t1_ns,
                             .kv_used_blocks = s->kv_used_blocks,
                             .n_step = 1,
@@ -225,15 +284,23 @@ static void put_step(struct serving *v, const struct serve_step *s)
 static void on_step(void *ctx, const struct serve_step *s)
 {
     struct serving *v = ctx;
+    const struct monitor *m = &v->each[s->replica];
     tally_step(&v->tally, s);
-    monitor_step(&v->monitor, s);
+    monitor_step(&v->each[s->replica], s);
     put_step(v, s);
     if (!v->progress.on) return;
+    int64_t running = 0, queue = 0, kv = 0;
+    v->last[s->replica] = *s;
+    for (int i = 0; i < v->n_replica; i++) {
+        running += v->last[i].running;
+        queue += v->last[i].queue;
+        kv += v->last[i].kv_used_blocks;
+    }
     snprintf(v->status, sizeof v->status,
              "engine  %lld running, %lld waiting, KV %.0f %%, %.3g ms a step, host %.1f %%",
-             (long long)s->running, (long long)s->queue,
-             100 * (double)s->kv_used_blocks / (double)v->eo.m.n_block,
-             1e3 * monitor_step_s(&v->monitor), 100 * monitor_schedule_share(&v->monitor));
+             (long long)running, (long long)queue,
+             100 * (double)kv / ((double)v->eo.m.n_block * v->n_replica), 1e3 * monitor_step_s(m),
+             100 * monitor_schedule_share(m));
     progress_at(&v->progress, (double)v->n_request);
 }
 
@@ -255,8 +322,8 @@ static void on_request(void *ctx, const struct run_request *row, int64_t id, int
 static void on_row(void *ctx, const struct run_monitor *row)
 {
     struct serving *v = ctx;
-    if (row->rank % v->eo.tp == 0)
-        tally_busy(&v->tally, row->rank / v->eo.tp, row->t1_ns - row->t0_ns);
+    int rank = row->rank % (v->eo.tp * v->eo.pp); /* of its replica */
+    if (rank % v->eo.tp == 0) tally_busy(&v->tally, rank / v->eo.tp, row->t1_ns - row->t0_ns);
     if (v->store.run && v->store.sink.step && !v->store.e.status)
         run_put_monitor(v->store.run, row, &v->store.e);
 }
@@ -289,12 +356,17 @@ static void begin_monitor(struct serving *v)
                                .kv_blocks = v->eo.m.n_block,
                                .block_tok = v->eo.m.block_tok,
                                .span_t0_ns = o->span_from_ns,
-                               .read = read_rank,
-                               .read_ctx = v->g };
+                               .read = read_rank };
     if (o->span_for_ns > 0) u.span_t1_ns = o->span_from_ns + o->span_for_ns;
     u.sink =
         (struct monitor_sink){ .ctx = v, .row = on_row, .span = on_span, .anomaly = on_anomaly };
-    monitor_init(&v->monitor, &u, v->s->arena);
+    v->each = arena_array(v->s->arena, (size_t)v->n_replica, sizeof *v->each);
+    v->last = arena_array(v->s->arena, (size_t)v->n_replica, sizeof *v->last);
+    for (int i = 0; i < v->n_replica; i++) {
+        u.replica = i;
+        u.read_ctx = v->engine[i];
+        monitor_init(&v->each[i], &u, v->s->arena);
+    }
 }
 
 static void begin_tally(struct serving *v, const struct trace *t)
@@ -306,12 +378,72 @@ static void begin_tally(struct serving *v, const struct trace *t)
                              .warmup_ratio = s->sim.warmup_ratio,
                              .bin_ns = s->o.bin_ns,
                              .kv_blocks = v->eo.m.n_block,
+                             .n_replica = v->n_replica,
                              .n_stage = v->eo.pp };
     if (u.warmup_ratio < 0) u.warmup_ratio = u.steady ? 0.1 : 0;
     u.warm_ns = (int64_t)(u.warmup_ratio * (double)s->workload.duration_ns);
     tally_init(&v->tally, &u, &v->m, s->arena);
-    v->outcome.workload = arena_printf(s->arena, "%s", trace_describe(t));
-    v->total = trace_total(t);
+}
+
+/* ---- replicas, each on its own thread of the crew */
+
+struct muster { /* one call on all of them */
+    struct serving *v;
+    struct err *e; /* [n_replica] */
+};
+
+static void open_one(void *ctx, int i, int n)
+{
+    struct muster *k = ctx;
+    struct serving *v = k->v;
+    struct engine_opts o = v->eo;
+    int ranks = o.tp * o.pp;
+    o.n_beside = n > 1 ? n * ranks : 0;
+    o.n_before = i * ranks;
+    v->engine[i] = engine_open(&o, &k->e[i]);
+    if (!v->engine[i] && k->e[i].status == ST_OK) k->e[i].status = ST_USAGE;
+}
+
+static void stop_one(void *ctx, int i, int n)
+{
+    struct muster *k = ctx;
+    (void)n;
+    (void)engine_stop(k->v->engine[i], &k->e[i]);
+}
+
+static void close_one(void *ctx, int i, int n)
+{
+    struct muster *k = ctx;
+    (void)n;
+    engine_close(k->v->engine[i]);
+    k->v->engine[i] = NULL;
+}
+
+/* Its status is that of the first replica that failed. */
+static int on_all(struct serving *v, team_fn fn, struct err *e)
+{
+    struct muster k = { v, mem_zalloc((size_t)v->n_replica, sizeof *k.e) };
+    int st = ST_OK;
+    if (v->crew)
+        team_run(v->crew, fn, &k);
+    else
+        fn(&k, 0, 1);
+    for (int i = 0; i < v->n_replica && st == ST_OK; i++)
+        if (k.e[i].status != ST_OK) st = err_set(e, k.e[i].status, "%s", k.e[i].text);
+    free(k.e);
+    return st;
+}
+
+static int open_engines(struct serving *v, struct err *e)
+{
+    v->engine = arena_array(v->s->arena, (size_t)v->n_replica, sizeof *v->engine);
+    if (v->n_replica > 1) {
+        int st = need_memory(&v->spec, &v->eo.m, v->n_replica, e);
+        if (st != ST_OK) return st;
+        v->crew = team_open(v->n_replica, -1, 0, e);
+        if (!v->crew) return ST_DEVICE;
+    }
+    return on_all(v, open_one, e);
 }
 
 static int run_trace(struct serving *v, struct trace *t, struct err *e)
@@ -323,7 +455,11 @@ static int run_trace(struct serving *v, struct trace *t, struct err *e)
                                .step = on_step,
                                .gap = on_gap,
                                .request = on_request };
-    struct serve_setup u = { .dev = serve_engine(v->g),
+    struct serve_device *dev = arena_array(s->arena, (size_t)v->n_replica, sizeof *dev);
+    struct serve_setup u = { .dev = dev,
+                             .n_replica = v->n_replica,
+                             .router = s->sim.router,
+                             .crew = v->crew,
                              .sched = &s->policy,
                              .kv_blocks = v->eo.m.n_block,
                              .max_ctx = v->eo.m.max_ctx,
@@ -336,15 +472,18 @@ static int run_trace(struct serving *v, struct trace *t, struct err *e)
                              .limit_ns = s->sim.limit_ns,
                              .sink = &sink };
     int64_t t0 = clock_mono_ns();
+    for (int i = 0; i < v->n_replica; i++) dev[i] = serve_engine(v->engine[i]);
     progress_start(&v->progress, v->status, "requests", v->total > 0 ? (double)v->total : 0,
                    v->o.progress);
     snprintf(v->status, sizeof v->status, "engine");
     v->failed = serve_run(&u, s->arena, &v->result, &v->failure);
-    if (v->failed == ST_OK && v->result.stopped) v->failed = engine_stopped(v->g, &v->failure);
+    if (v->failed == ST_OK && v->result.stopped)
+        v->failed = engine_stopped(v->engine[0], &v->failure);
     progress_end(&v->progress);
     v->wall_s = 1e-9 * (double)(clock_mono_ns() - t0);
-    int st = v->failed == ST_DEVICE ? ST_OK : engine_stop(v->g, e);
-    if (v->failed != ST_DEVICE) monitor_end(&v->monitor);
+    int st = v->failed == ST_DEVICE ? ST_OK : on_all(v, stop_one, e);
+    for (int i = 0; i < v->n_replica && v->failed != ST_DEVICE; i++) monitor_end(&v->each[i]);
+    monitor_join(&v->monitor, v->each, v->n_replica, s->arena);
     tally_end(&v->tally, &v->result);
     return st;
 }
@@ -362,13 +501,15 @@ static void describe(struct serving *v)
                                      s->policy.block_tok, s->policy.memory_util };
     d->hw.n_node = 1;
     d->hw.sys.name = d->hw.gpu.name = "this machine";
-    d->hw.sys.n_gpu = v->eo.tp * v->eo.pp;
+    d->hw.sys.n_gpu = v->n_replica * v->eo.tp * v->eo.pp;
     d->hw.gpu.mem_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    for (int i = 0; i < engine_n_rank(v->g); i++) {
+    int ranks = v->eo.tp * v->eo.pp;
+    for (int k = 0; k < v->n_replica * ranks; k++) {
+        int i = k % ranks;
         struct engine_rank_report r;
         struct shard sh;
         struct deploy_stage *g = &d->stage[i / v->eo.tp];
-        engine_report(v->g, i, &r);
+        engine_report(v->engine[k / ranks], i, &r);
         shard_of(&v->spec.a, v->eo.tp, v->eo.pp, v->eo.split, i, &sh);
         g->step.n_layer = sh.n_layer;
         if ((double)r.weight_bytes > g->mem.weights) g->mem.weights = (double)r.weight_bytes;
@@ -390,7 +531,7 @@ static void summarise(struct serving *v)
     metrics_merge(&o->first, &v->m);
     metrics_merge(&o->all, &v->m);
     outcome_single(o);
-    for (int i = 0; i < v->eo.tp * v->eo.pp; i++) {
+    for (int i = 0; i < v->monitor.n_rank; i++) {
         const struct monitor_rank *r = &v->monitor.rank[i];
         sum[0] += (double)r->compute_ns;
         sum[1] += (double)r->comm_ns;
@@ -412,7 +553,7 @@ static int finish_file(struct serving *v, int argc, char *const *argv, struct er
 {
     struct store *t = &v->store;
     struct prov p;
-    double kv_all = (double)v->eo.m.n_block;
+    double kv_all = (double)v->eo.m.n_block * v->n_replica;
     struct print_in in = { .s = v->s,
                            .d = &v->d,
                            .o = &v->outcome,
@@ -433,20 +574,51 @@ static int finish_file(struct serving *v, int argc, char *const *argv, struct er
     return st;
 }
 
+/* What a journal says of its run, for who has nothing else of it. */
+static char *about(const struct serving *v)
+{
+    char *yaml = NULL, *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&yaml, &n);
+    if (!f) return NULL;
+    scenario_echo(v->s, f);
+    fclose(f);
+    if (!(f = open_memstream(&text, &n))) return free(yaml), NULL;
+    fprintf(f,
+            "# orrery engine recover THIS --out=RUN.h5 makes a run file of it\n"
+            "#measured %s\n#workload %s\n#scenario %s\n",
+            v->line, v->outcome.workload, v->s->path);
+    for (char *at = yaml, *end; (end = strchr(at, '\n')); at = end + 1)
+        fprintf(f, "#|%.*s\n", (int)(end - at), at);
+    fclose(f);
+    free(yaml);
+    return text;
+}
+
+static int start_files(struct serving *v, struct err *e)
+{
+    int st = store_begin(&v->store, v->o.out, v->s->o.steps, e);
+    if (st != ST_OK) return st;
+    char *text = about(v);
+    st = journal_open(&v->journal, v->o.out, text ? text : "", e);
+    free(text);
+    if (st != ST_OK) store_abort(&v->store);
+    return st;
+}
+
 int serving_run(struct serving *v, int argc, char *const *argv, struct err *e)
 {
     struct scenario *s = v->s;
     struct trace *t = NULL;
     int st = trace_open(&s->workload, s->path, (uint64_t)s->sim.seed, &t, e);
     if (st != ST_OK) return st;
+    v->outcome.workload = arena_printf(s->arena, "%s", trace_describe(t));
+    v->total = trace_total(t);
     v->journal.fd = -1;
     v->row_stride = 1;
     metrics_init(&v->m);
-    v->g = engine_open(&v->eo, e);
-    st = v->g ? ST_OK : e && e->status != ST_OK ? e->status : ST_USAGE;
-    if (st == ST_OK && v->o.out) st = store_begin(&v->store, v->o.out, s->o.steps, e);
-    if (st == ST_OK && v->o.out && (st = journal_open(&v->journal, v->o.out, e)) != ST_OK)
-        store_abort(&v->store);
+    st = open_engines(v, e);
+    if (st == ST_OK && v->o.out) st = start_files(v, e);
     if (st == ST_OK) {
         begin_tally(v, t);
         begin_monitor(v);
@@ -462,7 +634,8 @@ int serving_run(struct serving *v, int argc, char *const *argv, struct err *e)
 
 void serving_release(struct serving *v)
 {
-    engine_close(v->g);
+    if (v->engine) (void)on_all(v, close_one, NULL);
+    team_close(v->crew);
     journal_close(&v->journal, false);
     metrics_release(&v->m);
     outcome_release(&v->outcome);

@@ -15,10 +15,11 @@
 
 struct serving_opts {
     bool json, dry_run, progress, tokens;
-    const char *out, *kernels;
+    const char *out, *kernels, *device;
     int64_t random_seed, threads, top_k;
     double temperature, top_p;
-    int comm;
+    int comm, exchange;
+    bool share_device;
 };
 extern const struct conf_row serving_rows[];
 
@@ -28,19 +29,23 @@ struct serving {
     struct monitor_opts monitor_opts;
     char model[4096]; /* path of a directory or a config.json */
     struct spec spec;
-    struct engine_opts eo;
+    struct engine_opts eo; /* of a replica */
     int split[STRATEGY_MAX_PP];
-    struct engine *g;
-    struct deploy d; /* of the sizes that were found, for what prints and stores */
+    int n_replica;
+    struct team *crew; /* the replicas' threads, this one among them; NULL where there is one */
+    struct engine **engine; /* [n_replica] each opened and driven by its thread */
+    struct deploy d;        /* of the sizes that were found, for what prints and stores */
     struct outcome outcome;
     struct metrics m;
     struct tally tally;
-    struct monitor monitor;
+    struct monitor *each;   /* [n_replica] */
+    struct monitor monitor; /* all together, when it has ended */
     struct serve_result result;
     struct store store;
     struct journal journal;
     struct progress progress;
-    char status[160]; /* the live line */
+    struct serve_step *last; /* [n_replica] the latest, for the live line */
+    char status[160];        /* the live line */
     int64_t n_row, row_stride, n_request, total;
     double load_s, wall_s;
     int64_t read_bytes, weight_bytes, kv_bytes;

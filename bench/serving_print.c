@@ -46,15 +46,37 @@ static void print_capacity(const struct serving *v, FILE *f)
 {
     char w[N_TEXT], k[N_TEXT], r[N_TEXT], t[N_TEXT];
     fprintf(f,
-            "capacity    weights %s (%s %s in %s), %d KV blocks of %d tokens (%lld tokens, %s); "
+            "capacity    weights %s (%s %s in %s), %d KV blocks of %d tokens%s (%lld tokens, %s); "
             "%s kernels\n",
             bytes_text((double)v->weight_bytes, w), v->eo.random ? "drawn" : "read",
             bytes_text((double)v->read_bytes, r), time_text(v->load_s, t), v->eo.m.n_block,
-            v->eo.m.block_tok, (long long)v->eo.m.n_block * v->eo.m.block_tok,
-            bytes_text((double)v->kv_bytes, k), engine_kernels(v->g));
+            v->eo.m.block_tok, v->n_replica > 1 ? " a replica" : "",
+            (long long)v->eo.m.n_block * v->eo.m.block_tok,
+            bytes_text((double)v->kv_bytes / v->n_replica, k), engine_kernels(v->engine[0]));
     if (v->s->o.hardware)
         fprintf(f, "            hardware: %s is for simulate and not used here\n",
                 v->s->o.hardware);
+}
+
+static void print_replicas(const struct serving *v, FILE *f)
+{
+    if (v->n_replica == 1) return;
+    fprintf(f,
+            "replicas    requests  finished  output tokens     steps  KV peak  preempted  prefix "
+            "cache   (%s)\n",
+            (const char *[]){ "round_robin", "least_loaded", "prefix" }[v->s->sim.router]);
+    for (int i = 0; i < v->n_replica; i++) {
+        const struct run_replica *p = &v->result.part[i];
+        if (i == 8 && v->n_replica > 12) {
+            fprintf(f, "  ...    %d more replicas\n", v->n_replica - 8);
+            break;
+        }
+        fprintf(f, "  %5d     %8lld  %8lld  %13lld  %8lld  %5.1f %%  %9lld       %5.1f %%\n", i,
+                (long long)p->due, (long long)p->finished, (long long)p->out_tok,
+                (long long)p->steps, 100 * (double)p->kv_peak_blocks / v->eo.m.n_block,
+                (long long)p->preempted,
+                p->asked_tok ? 100 * (double)p->hit_tok / (double)p->asked_tok : 0);
+    }
 }
 
 static void print_ranks(const struct serving *v, FILE *f)
@@ -62,12 +84,12 @@ static void print_ranks(const struct serving *v, FILE *f)
     const struct monitor *m = &v->monitor;
     fprintf(f, "ranks        stage  layers   compute      comm      wait      host   of the rank's "
                "time in steps\n");
-    for (int i = 0; i < v->eo.tp * v->eo.pp; i++) {
+    for (int i = 0; i < m->n_rank; i++) {
         const struct monitor_rank *r = &m->rank[i];
         double all = (double)(r->compute_ns + r->comm_ns + r->wait_ns + r->host_ns) / 100;
-        int stage = i / v->eo.tp;
-        if (i == 8 && v->eo.tp * v->eo.pp > 12) {
-            fprintf(f, "  ...    %d more ranks\n", v->eo.tp * v->eo.pp - 8);
+        int stage = i % (v->eo.tp * v->eo.pp) / v->eo.tp;
+        if (i == 8 && m->n_rank > 12) {
+            fprintf(f, "  ...    %d more ranks\n", m->n_rank - 8);
             break;
         }
         if (r->steps == 0) {
@@ -85,6 +107,7 @@ static void print_monitor(const struct serving *v, FILE *f)
 {
     const struct monitor *m = &v->monitor;
     char a[N_TEXT], b[N_TEXT], c[N_TEXT];
+    print_replicas(v, f);
     print_ranks(v, f);
     fprintf(f,
             "monitor     %lld steps of %s; scheduling and bookkeeping %.2f %%, sampling %.2f %%; "
@@ -97,8 +120,9 @@ static void print_monitor(const struct serving *v, FILE *f)
         fprintf(f, "all-reduce %s (worst step %s); ", time_text(monitor_allreduce_s(m), b),
                 time_text(1e-9 * (double)m->allreduce_max_ns, c));
     if (v->eo.tp * v->eo.pp > 1 && !isnan(monitor_overlap(m)))
-        fprintf(f, "communication overlapped %.0f %%; balance of ranks %.2f; ",
-                percent(monitor_overlap(m)), monitor_balance(m));
+        fprintf(f, "communication overlapped %.0f %%; ", percent(monitor_overlap(m)));
+    if (m->n_rank > 1 && !isnan(monitor_balance(m)))
+        fprintf(f, "balance of ranks %.2f; ", monitor_balance(m));
     fprintf(f, "KV blocks filled %.0f %%\n", percent(monitor_kv_efficiency(m)));
     fprintf(f, "anomalies   ");
     int n = 0;
@@ -107,7 +131,7 @@ static void print_monitor(const struct serving *v, FILE *f)
         if (!s->windows) continue;
         fprintf(f, "%s%s in %lld of %lld windows, worst ", n++ ? "; " : "",
                 monitor_kind_name((enum monitor_kind)k), (long long)s->windows,
-                (long long)((m->steps + m->u.o.window - 1) / m->u.o.window));
+                (long long)m->windows);
         if (k == MONITOR_COMM)
             fprintf(f, "%s", time_text(s->worst, a));
         else
@@ -155,7 +179,7 @@ void serving_print(const struct serving *v, FILE *f)
 static void put_ranks(json_t *j, const struct monitor *m)
 {
     json_t *list = json_array();
-    for (int i = 0; i < m->u.tp * m->u.pp; i++) {
+    for (int i = 0; i < m->n_rank; i++) {
         const struct monitor_rank *r = &m->rank[i];
         json_t *o = json_object();
         json_put_i64(o, "stage", i / m->u.tp);
@@ -186,6 +210,29 @@ static void put_anomalies(json_t *j, const struct monitor *m)
     json_put(j, "anomalies", list);
 }
 
+static void put_replicas(json_t *j, const struct serving *v)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < v->n_replica; i++) {
+        const struct run_replica *p = &v->result.part[i];
+        json_t *o = json_object();
+        json_put_i64(o, "due", p->due);
+        json_put_i64(o, "finished", p->finished);
+        json_put_i64(o, "rejected", p->rejected);
+        json_put_i64(o, "unfinished", p->unfinished);
+        json_put_i64(o, "steps", p->steps);
+        json_put_i64(o, "in_tok", p->in_tok);
+        json_put_i64(o, "out_tok", p->out_tok);
+        json_put_i64(o, "preemptions", p->preempted);
+        json_put_i64(o, "recomputed_tok", p->recomputed_tok);
+        json_put_i64(o, "hit_tok", p->hit_tok);
+        json_put_i64(o, "asked_tok", p->asked_tok);
+        json_put_i64(o, "kv_peak_blocks", p->kv_peak_blocks);
+        json_array_append_new(list, o);
+    }
+    json_put(j, "replicas", list);
+}
+
 json_t *serving_json(const struct serving *v)
 {
     const struct monitor *m = &v->monitor;
@@ -194,7 +241,7 @@ json_t *serving_json(const struct serving *v)
     json_put_text(j, "kind", "measured");
     print_results_json(&in, j);
     json_put_i64(j, "requests.early_turns", v->result.n_early);
-    json_put_text(j, "engine.kernels", engine_kernels(v->g));
+    json_put_text(j, "engine.kernels", engine_kernels(v->engine[0]));
     json_put_i64(j, "engine.threads", v->eo.threads);
     json_put_bool(j, "engine.random_weights", v->eo.random);
     json_put_f64(j, "engine.load_s", v->load_s);
@@ -211,6 +258,7 @@ json_t *serving_json(const struct serving *v)
     json_put_f64(j, "monitor.kv_efficiency_ratio", monitor_kv_efficiency(m));
     json_put_f64(j, "monitor.queue_mean", monitor_queue_mean(m));
     json_put_i64(j, "monitor.queue_max", m->queue_max);
+    put_replicas(j, v);
     put_ranks(j, m);
     put_anomalies(j, m);
     json_put_f64(j, "wall.serve_s", v->wall_s);
@@ -253,7 +301,9 @@ void serving_store(struct serving *v)
         h5_attr_f64(f, "/summary", real[i].name, real[i].v, e);
     for (size_t i = 0; i < sizeof whole / sizeof *whole && !e->status; i++)
         h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, e);
-    if (!e->status) h5_attr_text(f, "/summary", "engine_kernels", engine_kernels(v->g), e);
+    if (!e->status) h5_attr_text(f, "/summary", "engine_kernels", engine_kernels(v->engine[0]), e);
+    for (int i = 0; i < v->n_replica && v->n_replica > 1 && !e->status; i++)
+        run_put_replica(v->store.run, &v->result.part[i], e);
     for (int k = 0; k < MONITOR_N_KIND && !e->status; k++) {
         static const char *const name[] = { "anomaly_communication", "anomaly_imbalance",
                                             "anomaly_straggler", "anomaly_memory" };

@@ -239,7 +239,9 @@ static int run_loop(struct suite *s, const struct suite_job *j, struct suite_val
     o.max_batch_tok = PROMPT * m.want;
     for (int64_t i = 0; i < m.want; i++)
         row[i] = (struct trace_req){ .id = i, .session = -1, .n_in = PROMPT, .n_out = STEPS };
-    struct serve_setup u = { .dev = { &m, 1, null_submit, null_collect },
+    struct serve_device dev = { &m, 1, null_submit, null_collect };
+    struct serve_setup u = { .dev = &dev,
+                             .n_replica = 1,
                              .sched = &o,
                              .kv_blocks = m.want * ((PROMPT + STEPS) / o.block_tok + 2),
                              .max_ctx = PROMPT + STEPS,

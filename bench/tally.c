@@ -13,7 +13,7 @@ void tally_init(struct tally *t, const struct tally_setup *u, struct metrics *m,
     series_init(&t->series, u->bin_ns, a);
     window_init(&t->window, m, u->trace, u->steady, u->warmup_ratio, u->warm_ns);
     m->kv_blocks = u->kv_blocks;
-    m->n_replica = 1;
+    m->n_replica = u->n_replica;
     m->n_stage = u->n_stage;
     m->n_run = 1;
 }
@@ -29,10 +29,12 @@ void tally_arrive(struct tally *t, const struct trace_req *q, int left, int64_t 
 void tally_level(struct tally *t, const struct serve_level *l)
 {
     struct metrics *m = t->m;
+    int64_t from = l->t0_ns > m->t_begin_ns ? l->t0_ns : m->t_begin_ns; /* in the window */
     double dt = (double)(l->t1_ns - l->t0_ns), kv = (double)l->kv_used_blocks;
     double queue = (double)l->queue, running = (double)l->running;
     m->in_system_area_ns += (double)l->in_system * dt;
-    if (t->window.begun) {
+    if (t->window.begun && l->t1_ns > from) {
+        dt = (double)(l->t1_ns - from);
         m->w.queue_area_ns += queue * dt;
         m->w.running_area_ns += running * dt;
         m->w.kv_area_ns += kv * dt;

@@ -15,8 +15,8 @@ struct tally_setup {
     double warmup_ratio; /* resolved */
     int64_t warm_ns;
     int64_t bin_ns;
-    int64_t kv_blocks;
-    int n_stage;
+    int64_t kv_blocks; /* of a replica */
+    int n_replica, n_stage;
 };
 
 struct tally {

@@ -107,6 +107,12 @@ static struct backend_mat *cpu_mat_new(struct backend *b, enum backend_type type
 {
     static const enum kern_type kern_type[] = { KERN_F32, KERN_BF16, KERN_I8 };
     struct cpu *c = cpu_of(b);
+    if (type > BACKEND_INT8) {
+        err_set(e, ST_USAGE,
+                "%s weights need a GPU (--device=cuda); the CPU keeps f32, bf16 or int8",
+                type == BACKEND_F16 ? "f16" : "fp8");
+        return NULL;
+    }
     struct backend_mat *m = cpu_alloc(b, sizeof *m, e);
     if (!m) return NULL;
     kern_mat_init(&m->w, kern_type[type], n, k, type == BACKEND_INT8 ? INT8_GROUP : 0);
@@ -136,6 +142,12 @@ static struct backend_kv *cpu_kv_new(struct backend *b, enum backend_type type, 
 {
     struct backend_kv *kv = cpu_alloc(b, sizeof *kv, e);
     if (!kv) return NULL;
+    if (type == BACKEND_F16) {
+        err_set(e, ST_USAGE,
+                "a KV cache in f16 needs a GPU (--device=cuda); the CPU keeps f32 or "
+                "bf16");
+        return NULL;
+    }
     if (s[2] % 8 != 0 || s[3] > KERN_MAX_HEAD_DIM) {
         err_set(
             e, ST_USAGE,

@@ -16,7 +16,7 @@
 
 static const char usage[] =
     "orrery engine: a model run for real, tensor- and pipeline-parallel, on this machine's "
-    "processors\n"
+    "processors or GPUs\n"
     "\n"
     "  orrery engine generate --model=DIR --tokens=1,2,3 [--max-new=16] [--tp=2] [--pp=2] ...\n"
     "  orrery engine generate --model=CONFIG.json --random-weights=SEED --tokens=1,2,3 ...\n"
@@ -39,14 +39,15 @@ static const char examples[] =
     "  orrery engine generate --model=llama-110m --random-weights=1 --tokens=5 --tp=2 --pp=2 "
     "--temperature=0.8 --top-k=40\n"
     "  mpirun -n 4 orrery engine generate --model=llama-110m --random-weights=1 --tokens=5 --tp=2 "
-    "--pp=2\n";
+    "--pp=2\n"
+    "  orrery engine generate --model=~/Llama-3.1-8B --tokens=128000,9906 --device=cuda\n";
 
 struct cmd {
-    const char *model, *tokens, *layers, *kernels;
+    const char *model, *tokens, *layers, *kernels, *device;
     int64_t random, max_new, tp, pp, threads, chunk, top_k, seed;
-    int weights, kv, comm;
+    int weights, kv, comm, exchange;
     double temperature, top_p;
-    bool json, logits;
+    bool json, logits, share;
 };
 #define AT(member) offsetof(struct cmd, member)
 /* clang-format off */
@@ -65,9 +66,12 @@ static const struct conf_row rows[] = {
       "threads of a rank; 0: the processors shared out" },
     { "comm", CONF_WORD, AT(comm), "auto", LAUNCH_WORDS, 0, 0,
       "ranks are threads of this process, or processes of mpirun or srun (auto: as it was started)" },
+    { "device", CONF_TEXT, AT(device), "cpu", NULL, 0, 0, DEVICE_HELP },
+    { "share_device", CONF_BOOL, AT(share), "no", NULL, 0, 0, DEVICE_SHARE_HELP },
+    { "exchange", CONF_WORD, AT(exchange), "auto", DEVICE_LINK_WORDS, 0, 0, DEVICE_LINK_HELP },
     { "weights", CONF_WORD, AT(weights), "auto", MODEL_WEIGHT_WORDS, 0, 0,
-      "format in memory; auto: bf16 stays, others become f32" },
-    { "kv_dtype", CONF_WORD, AT(kv), "f32", "f32 bf16", 0, 0, "format of the KV cache" },
+      "format in memory; auto: bf16 stays (on a GPU f16 too), others become f32" },
+    { "kv_dtype", CONF_WORD, AT(kv), "f32", "f32 bf16 f16", 0, 0, "format of the KV cache" },
     { "temperature", CONF_NUMBER, AT(temperature), "0", NULL, 0, 100, "0: the likeliest token" },
     { "top_k", CONF_INT, AT(top_k), "0", NULL, 0, 1e7, "sample among so many; 0: all" },
     { "top_p", CONF_NUMBER, AT(top_p), "1", NULL, 1e-6, 1, "sample among this share of probability" },
@@ -200,8 +204,11 @@ static int generate(const struct cmd *c, bool random, struct comm_mpi *mpi, stru
                                .top_k = (int32_t)c->top_k,
                                .seed = (uint64_t)c->seed };
     o.e.m.weight = (enum model_weight)c->weights;
-    o.e.m.kv = c->kv ? BACKEND_BF16 : BACKEND_F32;
-    int st = find_model(c, path, sizeof path, e);
+    o.e.m.kv = (enum backend_type[]){ BACKEND_F32, BACKEND_BF16, BACKEND_F16 }[c->kv];
+    int st = device_parse(c->device, &o.e.device, e);
+    o.e.device.share = c->share;
+    o.e.device.link = (enum device_link)c->exchange;
+    if (st == ST_OK) st = find_model(c, path, sizeof path, e);
     if (st != ST_OK) return st;
     if (!c->tokens) return err_set(e, ST_USAGE, "--tokens is missing: the prompt as ids, 1,2,3");
     if (c->logits && !c->json) return err_set(e, ST_USAGE, "--logits goes with --json");

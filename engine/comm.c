@@ -58,6 +58,11 @@ int comm_recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e
     return counted(c, COMM_RECV, st == ST_OK ? *bytes : 0, t0, st);
 }
 
+int comm_wait(struct comm *c, struct err *e)
+{
+    return c->ops->wait ? c->ops->wait(c, e) : ST_OK;
+}
+
 void comm_fail(struct comm *c, const char *why)
 {
     c->ops->fail(c, why);

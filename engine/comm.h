@@ -40,7 +40,8 @@ struct comm_count {
 struct comm {
     const struct comm_ops *ops;
     void *group;
-    int rank, n; /* within the group */
+    int rank, n;    /* within the group */
+    bool on_device; /* data is in device memory, calls are issued on the backend's queue */
     struct comm_count count[COMM_N_CALL];
 };
 
@@ -53,6 +54,8 @@ struct comm_ops {
     int (*send)(struct comm *c, int to, const void *data, size_t bytes, struct err *e);
     int (*recv)(struct comm *c, int from, void *data, size_t *bytes, struct err *e);
     void (*fail)(struct comm *c, const char *why);
+    /* on_device, else NULL: until all that is on the backend's queue is done or a rank has failed. */
+    int (*wait)(struct comm *c, struct err *e);
 };
 
 /* x[n] on every rank becomes the sum over ranks. Bytes counted: 4n. */
@@ -64,6 +67,7 @@ int comm_barrier(struct comm *c, struct err *e);
 int comm_send(struct comm *c, int to, const void *data, size_t bytes, struct err *e);
 /* *bytes: room in, size out. Errors: ST_DEVICE also when the message is larger. */
 int comm_recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e);
+int comm_wait(struct comm *c, struct err *e);
 /* Says that this rank cannot go on: wakes all others with the reason. The first failure wins. */
 void comm_fail(struct comm *c, const char *why);
 

@@ -373,8 +373,8 @@ static void fail(struct comm *c, const char *why)
     if (m->watch) comm_watch_fail(m->watch, m->rank, why);
 }
 
-static const struct comm_ops ops = { "mpi",   allreduce, allgather, broadcast,
-                                     barrier, send,      recv,      fail };
+static const struct comm_ops ops = { "mpi", allreduce, allgather, broadcast, barrier,
+                                     send,  recv,      fail,      NULL };
 
 /* ---- life */
 

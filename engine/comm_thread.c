@@ -189,8 +189,8 @@ static void fail(struct comm *c, const char *why)
     for (int i = 0; i < t->n; i++) bell_ring(&t->bell[i]);
 }
 
-static const struct comm_ops ops = { "thread", allreduce, allgather, broadcast,
-                                     barrier,  send,      recv,      fail };
+static const struct comm_ops ops = { "thread", allreduce, allgather, broadcast, barrier,
+                                     send,     recv,      fail,      NULL };
 
 /* ---- life */
 

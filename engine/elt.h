@@ -77,6 +77,30 @@ static inline uint16_t elt_to_f16(float f)
     return (uint16_t)(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+/* 8-bit e4m3 of OCP OFP8: 1 sign, 4 exponent (bias 7), 3 fraction bits, no infinity; 0x7f is NAN. To
+ * the nearest, ties to even; past 448 saturates. Not of weights in a file: no ELT_ of it. */
+static inline uint8_t elt_to_e4m3(float f)
+{
+    uint32_t u = elt_bits_of_f32(f), sign = u >> 24 & 0x80u, abs = u & 0x7fffffffu;
+    if (abs > 0x7f800000u) return (uint8_t)(sign | 0x7fu);
+    if (abs >= 0x43e00000u) return (uint8_t)(sign | 0x7eu); /* 448 */
+    if (abs < 0x3c800000u) /* below 2^-6: adding 2^14 leaves multiples of 2^-9 in the low bits */
+        return (uint8_t)(sign | (elt_bits_of_f32(elt_f32_of_bits(abs) + 0x1p14f) - 0x46800000u));
+    uint32_t rounded = abs + 0x7ffffu + (abs >> 20 & 1u);
+    return (uint8_t)(sign | ((rounded - 0x3c000000u) >> 20));
+}
+
+static inline float elt_from_e4m3(uint8_t b)
+{
+    uint32_t sign = (uint32_t)(b & 0x80u) << 24, exponent = b >> 3 & 15u, fraction = b & 7u;
+    if ((b & 0x7fu) == 0x7fu) return elt_f32_of_bits(sign | 0x7fc00000u);
+    if (exponent == 0) {
+        float tiny = (float)fraction * 0x1p-9f;
+        return sign ? -tiny : tiny;
+    }
+    return elt_f32_of_bits(sign | (exponent + 120) << 23 | fraction << 20);
+}
+
 static inline float elt_get(enum elt t, const void *p, size_t i)
 {
     if (t == ELT_F32) return ((const float *)p)[i];

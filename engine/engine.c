@@ -1,11 +1,8 @@
-/* engine/engine.c - the ranks: starting, one step on each, stopping.
+/* engine/engine.c - the ranks together: starting, steps, stopping.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "engine/engine.h"
 
 #include <assert.h>
-#include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,324 +11,11 @@
 
 #include "base/arena.h"
 #include "base/progress.h"
-#include "engine/backend_timed.h"
 #include "engine/bell.h"
 #include "engine/kern.h"
 #include "engine/need.h"
+#include "engine/rank.h"
 #include "engine/team.h"
-#include "engine/wire.h"
-
-struct rank {
-    struct engine *g;
-    int rank;
-    pthread_t id;
-    bool started;
-    struct err own; /* what went wrong on this rank itself */
-    struct comm *world, *tp;
-    struct team *team;
-    struct backend *b;
-    struct model m;
-    struct wire wire;
-    float *part; /* [max_out][s.n_vocab], last stage only: one tp rank's share on its way */
-    /* sampling rank only */
-    float *logits;         /* [max_out][vocab]; NULL where tp is 1, and part has them all */
-    unsigned char *result; /* int32 n_out, pad, tokens [max_out], logits */
-    unsigned char *tmp;    /* [threads][tmp_bytes] */
-    size_t tmp_bytes;
-    int64_t steps, step_ns;
-    struct timing timing;
-    struct backend_timed_step parts; /* of a rank in another process, its latest known */
-};
-
-/* What a process tells rank 0 after a step. */
-struct told {
-    struct engine_rank_step times;
-    struct backend_timed_step parts; /* only of a backend that keeps them */
-};
-
-struct engine {
-    struct engine_opts o;
-    struct spec spec;
-    struct weights w;
-    struct wire_limit limit;
-    struct comm_thread *comm;        /* NULL where ranks are processes */
-    struct rank *rank;               /* [n]; where ranks are processes, rank[me] only is alive */
-    struct engine_rank_report *told; /* [n], of other processes when they have stopped */
-    int n, me, in_flight;
-    bool untimed; /* a step was collected, and the times of other processes are on their way */
-    size_t result_bytes;
-    unsigned char *result; /* the last collected */
-    bool stopped;
-    const char *kernels;
-};
-
-enum { RESULT_HEAD_BYTES = 8 };
-
-/* Rank that samples: the first of the last stage. */
-static int sampler(const struct engine *g)
-{
-    return g->n - g->o.tp;
-}
-
-static size_t tokens_bytes(int32_t n_out)
-{
-    return ((size_t)n_out * sizeof(int32_t) + 7) / 8 * 8;
-}
-
-/* ---- one step on one rank */
-
-static void place(const struct rank *r, const struct shard *s, const float *from, int32_t n_out)
-{
-    size_t vocab = (size_t)r->g->spec.a.vocab, n = (size_t)s->n_vocab;
-    for (size_t i = 0; i < (size_t)n_out; i++)
-        memcpy(r->logits + i * vocab + (size_t)s->vocab0, from + i * n, n * sizeof *from);
-}
-
-/* This rank's share of the logits, in host memory. */
-static const float *own_logits(struct rank *r, size_t bytes)
-{
-    struct backend *b = r->b;
-    const float *here = b->ops->view(b, r->m.logits);
-    if (here) return here;
-    b->ops->download(b, r->part, r->m.logits, bytes);
-    return r->part;
-}
-
-/* The shares of the tp ranks make whole rows [n_out][vocab] on the sampling rank, *rows. */
-static int gather_logits(struct rank *r, int32_t n_out, const float **rows, struct err *e)
-{
-    struct engine *g = r->g;
-    size_t bytes = (size_t)n_out * (size_t)r->m.s.n_vocab * sizeof(float);
-    const float *own = own_logits(r, bytes);
-    if (r->rank != sampler(g)) return comm_send(r->world, sampler(g), own, bytes, e);
-    *rows = g->o.tp > 1 ? r->logits : own;
-    if (g->o.tp > 1) place(r, &r->m.s, own, n_out);
-    for (int t = 1; t < g->o.tp; t++) {
-        struct shard s;
-        shard_of(&g->spec.a, g->o.tp, g->o.pp, g->o.split, r->rank + t, &s);
-        size_t got = (size_t)n_out * (size_t)s.n_vocab * sizeof(float);
-        int st = comm_recv(r->world, r->rank + t, r->part, &got, e);
-        if (st != ST_OK) return st;
-        place(r, &s, r->part, n_out);
-    }
-    return ST_OK;
-}
-
-struct sampling {
-    struct rank *r;
-    const float *rows; /* [n_out][vocab] */
-    int32_t *tok;      /* [n_out] */
-    _Atomic int32_t taken;
-    atomic_bool lost; /* a token whose own logit is not finite */
-};
-
-/* Rows as they come: one takes more or less time with its logits, none depends on another. */
-static void sample_rows(void *arg, int part, int n_part)
-{
-    struct sampling *s = arg;
-    const struct wire *w = &s->r->wire;
-    int32_t vocab = s->r->g->spec.a.vocab, i;
-    void *tmp = s->r->tmp + s->r->tmp_bytes * (size_t)part;
-    (void)n_part;
-    while ((i = atomic_fetch_add_explicit(&s->taken, 1, memory_order_relaxed)) < w->step.n_out) {
-        const struct engine_out *o = &w->out[i];
-        struct kern_pick pick = { o->temperature, o->top_k, o->top_p };
-        const float *row = s->rows + (size_t)i * (size_t)vocab;
-        s->tok[i] = o->temperature > 0 ? kern_sample(row, vocab, &pick, o->u, tmp)
-                                       : kern_argmax(row, vocab);
-        if (!isfinite(row[s->tok[i]])) atomic_store(&s->lost, true);
-    }
-}
-
-static int answer(struct rank *r, const float *rows, struct err *e)
-{
-    struct engine *g = r->g;
-    int32_t n = r->wire.step.n_out;
-    size_t bytes = RESULT_HEAD_BYTES + tokens_bytes(n);
-    struct sampling s = { .r = r, .rows = rows, .tok = (void *)(r->result + RESULT_HEAD_BYTES) };
-    int64_t t0 = clock_mono_ns();
-    memcpy(r->result, &n, sizeof n);
-    if (n > 1)
-        team_run(r->team, sample_rows, &s);
-    else
-        sample_rows(&s, 0, 1);
-    r->timing.now.sample_ns = clock_mono_ns() - t0;
-    if (atomic_load(&s.lost))
-        return err_set(e, ST_DEVICE,
-                       "no finite logits: are there NaN or infinities among the weights?");
-    if (g->o.logits) {
-        size_t more = (size_t)n * (size_t)g->spec.a.vocab * sizeof(float);
-        memcpy(r->result + bytes, rows, more);
-        bytes += more;
-    }
-    return comm_send(r->world, 0, r->result, bytes, e);
-}
-
-static int step(struct rank *r, struct err *e)
-{
-    struct engine *g = r->g;
-    struct model *m = &r->m;
-    const struct model_step *s = &r->wire.step;
-    size_t bytes = (size_t)s->n_tok * (size_t)g->spec.a.hidden * sizeof(float), got = bytes;
-    timing_start(&r->timing, r->world, r->tp);
-    int st = m->s.first ? ST_OK : comm_recv(r->world, r->rank - g->o.tp, m->x, &got, e);
-    int64_t t0 = clock_mono_ns();
-    timing_input(&r->timing, r->world);
-    if (st == ST_OK) st = model_forward(m, s, e);
-    if (st == ST_OK && !m->s.last) st = comm_send(r->world, r->rank + g->o.tp, m->x, bytes, e);
-    if (st == ST_OK && m->s.last) {
-        const float *rows = NULL;
-        st = gather_logits(r, s->n_out, &rows, e);
-        if (st == ST_OK && r->rank == sampler(g)) st = answer(r, rows, e);
-    }
-    timing_end(&r->timing, r->world, r->tp);
-    r->steps++;
-    r->step_ns += clock_mono_ns() - t0;
-    return st;
-}
-
-/* ---- life of a rank */
-
-/* What ranks on this host share. */
-static struct comm_mpi_place place_of(const struct engine *g)
-{
-    if (g->o.mpi) return *comm_mpi_place(g->o.mpi);
-    return (struct comm_mpi_place){ .n = g->n, .cpus = team_cpus() };
-}
-
-/* All that is not shared: threads, device, shard, buffers. Runs on the rank's own thread, so that
- * memory comes from its processor's node. */
-static int rank_open(struct rank *r, struct err *e)
-{
-    struct engine *g = r->g;
-    const struct engine_opts *o = &g->o;
-    struct comm_mpi_place p = place_of(g);
-    int busy = p.n * o->threads, nth = o->mpi ? p.nth : r->rank;
-    size_t vocab = (size_t)g->spec.a.vocab, out = (size_t)o->m.max_out;
-    wire_init(&r->wire, &g->limit);
-    r->team = team_open(o->threads, busy <= p.cpus && !p.bound ? nth * o->threads : -1,
-                        bell_spin_max(busy, p.cpus), e);
-    if (!r->team) return ST_DEVICE;
-    r->b = (o->backend ? o->backend : backend_cpu_open)(r->team, o->kernels, e);
-    if (!r->b) return ST_USAGE;
-    r->m = (struct model){ .spec = &g->spec, .o = o->m, .b = r->b, .tp = r->tp };
-    shard_of(&g->spec.a, o->tp, o->pp, o->split, r->rank, &r->m.s);
-    int st = model_load(&r->m, &g->w, e);
-    if (st != ST_OK) return st;
-    if (r->m.s.last) r->part = mem_zalloc(out * ((size_t)r->m.s.n_vocab + 1), sizeof *r->part);
-    if (r->rank != sampler(g)) return ST_OK;
-    if (o->tp > 1) r->logits = mem_zalloc(out * vocab, sizeof *r->logits);
-    r->result = mem_zalloc(1, g->result_bytes);
-    /* threads write to lines of their own */
-    r->tmp_bytes = (kern_sample_bytes((int32_t)vocab) + 2 * KERN_ALIGN) / KERN_ALIGN * KERN_ALIGN;
-    r->tmp = mem_zalloc((size_t)o->threads, r->tmp_bytes);
-    return ST_OK;
-}
-
-static void rank_release(struct rank *r)
-{
-    model_release(&r->m);
-    if (r->b) r->b->ops->close(r->b);
-    team_close(r->team);
-    wire_release(&r->wire);
-    free(r->logits);
-    free(r->part);
-    free(r->result);
-    free(r->tmp);
-}
-
-/* A failure of this rank itself is kept for the caller and told to the others; one that was told by
- * another rank is not. */
-static void give_up(struct rank *r, const struct err *e)
-{
-    r->own = *e;
-    comm_fail(r->world, e->text);
-}
-
-static int tell_times(struct rank *r, struct err *e)
-{
-    struct told t = { .times = r->timing.now };
-    bool parts = backend_timed_is(r->b);
-    if (parts) {
-        backend_timed_read(r->b, &t.parts);
-        backend_timed_clear(r->b);
-    }
-    return comm_send(r->world, 0, &t, parts ? sizeof t : sizeof t.times, e);
-}
-
-/* Floats of a message of this rank's share of logits, at most. */
-static size_t share_of(const struct rank *r)
-{
-    return (size_t)r->g->o.m.max_out * (size_t)r->m.s.n_vocab;
-}
-
-/* One message of up to n floats of every kind that a step has. */
-static int exchange_once(struct rank *r, float *x, size_t n, struct err *e)
-{
-    struct engine *g = r->g;
-    size_t bytes = n * sizeof *x;
-    int st = r->tp->n > 1 ? comm_allreduce(r->tp, x, n, e) : ST_OK;
-    if (st == ST_OK && !r->m.s.first) st = comm_recv(r->world, r->rank - g->o.tp, x, &bytes, e);
-    bytes = n * sizeof *x;
-    if (st == ST_OK && !r->m.s.last) st = comm_send(r->world, r->rank + g->o.tp, x, bytes, e);
-    if (st != ST_OK || !r->m.s.last) return st;
-    if (r->rank != sampler(g)) {
-        size_t share = share_of(r);
-        return comm_send(r->world, sampler(g), r->part, (n < share ? n : share) * sizeof *x, e);
-    }
-    for (int t = 1; t < g->o.tp && st == ST_OK; t++) {
-        bytes = (share_of(r) + (size_t)g->o.m.max_out) * sizeof *x;
-        st = comm_recv(r->world, r->rank + t, r->part, &bytes, e);
-    }
-    return st;
-}
-
-/* The first messages of a size are slow, as the library makes room for them: all sizes that steps
- * will have, several times, before the first request. Not counted. */
-static int warm(struct rank *r, struct err *e)
-{
-    enum { ROUNDS = 4 };
-    const struct engine *g = r->g;
-    size_t hidden = (size_t)g->o.m.max_tok * (size_t)g->spec.a.hidden;
-    size_t logits = (size_t)g->o.m.max_out * (size_t)(g->spec.a.vocab / g->o.tp + 1);
-    size_t most = hidden > logits ? hidden : logits;
-    int st = ST_OK;
-    if (g->n == 1) return ST_OK;
-    float *x = mem_zalloc(hidden, sizeof *x);
-    for (int i = 0; i < ROUNDS; i++)
-        for (size_t n = 64; st == ST_OK && n < 2 * most; n *= 2) {
-            size_t now = n < hidden ? n : hidden;
-            st = exchange_once(r, x, now, e);
-        }
-    free(x);
-    memset(r->world->count, 0, sizeof r->world->count);
-    memset(r->tp->count, 0, sizeof r->tp->count);
-    return st;
-}
-
-/* Until the engine is stopped. */
-static int rank_live(struct rank *r, struct err *e)
-{
-    int st = rank_open(r, e);
-    if (st != ST_OK) {
-        give_up(r, e);
-        return st;
-    }
-    st = comm_barrier(r->world, e);
-    if (st == ST_OK) st = warm(r, e);
-    while (st == ST_OK) {
-        size_t bytes = r->wire.cap;
-        st = comm_recv(r->world, 0, r->wire.bytes, &bytes, e);
-        if (st != ST_OK) break;
-        wire_unpack(&r->wire);
-        if (r->wire.op == WIRE_STOP) return ST_OK;
-        st = step(r, e);
-        if (st == ST_OK && r->g->o.mpi) /* threads look for themselves */
-            st = tell_times(r, e);
-    }
-    comm_fail(r->world, e->text); /* no effect when the failure came from there */
-    return st;
-}
 
 static void *rank_main(void *p)
 {
@@ -365,6 +49,9 @@ static int check(struct engine *g, struct err *e)
         return err_set(e, ST_USAGE, "%d tokens of prompt and output; %s has a context of %d",
                        o->m.max_ctx, a->name, a->max_ctx);
     if (o->m.max_ctx == 0) o->m.max_ctx = a->max_ctx;
+    if (o->device.kind != DEVICE_CPU && o->kernels)
+        return err_set(e, ST_USAGE, "kernels '%.40s' are for the CPU, and the device is a GPU",
+                       o->kernels);
     if (o->mpi && comm_mpi_size(o->mpi) != o->tp * o->pp)
         return err_set(e, ST_USAGE, "tp %d x pp %d is %d ranks, but the number of processes is %d",
                        o->tp, o->pp, o->tp * o->pp, comm_mpi_size(o->mpi));
@@ -386,9 +73,9 @@ static void reserve_channels(struct engine *g)
     wire_init(&sizes, &g->limit);
     for (int r = 1; r < g->n; r++) reserve(g, 0, r, sizes.cap);
     for (int r = o->tp; r < g->n; r++) reserve(g, r - o->tp, r, x);
-    for (int t = 1; t < o->tp; t++) reserve(g, sampler(g) + t, sampler(g), share);
-    reserve(g, sampler(g), 0, g->result_bytes);
-    for (int r = 1; r < g->n && o->mpi; r++) reserve(g, r, 0, sizeof(struct told));
+    for (int t = 1; t < o->tp; t++) reserve(g, rank_sampler(g) + t, rank_sampler(g), share);
+    reserve(g, rank_sampler(g), 0, g->result_bytes);
+    for (int r = 1; r < g->n && o->mpi; r++) reserve(g, r, 0, sizeof(struct rank_told));
     wire_release(&sizes);
 }
 
@@ -409,7 +96,7 @@ static int open_checkpoint(struct engine *g, struct err *e)
 static int connect_ranks(struct engine *g, struct err *e)
 {
     const struct engine_opts *o = &g->o;
-    struct comm_mpi_place p = place_of(g);
+    struct comm_mpi_place p = rank_place(g);
     int spin_max = bell_spin_max(p.n * o->threads, p.cpus);
     if (o->mpi)
         comm_mpi_split(o->mpi, o->tp, (size_t)o->m.max_tok * (size_t)g->spec.a.hidden, spin_max);
@@ -423,8 +110,29 @@ static int connect_ranks(struct engine *g, struct err *e)
         g->rank[i].rank = i;
         g->rank[i].world = o->mpi ? comm_mpi_world(o->mpi) : comm_thread_world(g->comm, i);
         g->rank[i].tp = o->mpi ? comm_mpi_tp(o->mpi) : comm_thread_tp(g->comm, i);
+        g->rank[i].host_tp = g->rank[i].tp;
+        g->rank[i].pipe = g->rank[i].world;
     }
     return ST_OK;
+}
+
+static int alive(void *arg, struct err *e)
+{
+    struct engine *g = arg;
+    return g->o.mpi ? comm_mpi_check(g->o.mpi, e) : comm_thread_check(g->comm, e);
+}
+
+static int choose_link(struct engine *g, struct err *e)
+{
+    const struct engine_opts *o = &g->o;
+    g->link = (struct link){ .tp = o->tp,
+                             .pp = o->pp,
+                             .threads = !o->mpi,
+                             .message_bytes =
+                                 (size_t)o->m.max_tok * (size_t)g->spec.a.hidden * sizeof(float),
+                             .alive = alive,
+                             .alive_arg = g };
+    return link_choose(&g->link, &o->device, rank_place(g).n, e);
 }
 
 static int prepare(struct engine *g, struct err *e)
@@ -432,22 +140,25 @@ static int prepare(struct engine *g, struct err *e)
     struct engine_opts *o = &g->o;
     int st = spec_read(o->model, &g->spec, e);
     if (st == ST_OK) st = check(g, e);
-    if (st == ST_OK) st = need_memory(&g->spec, &o->m, 1, e);
+    g->n = o->tp * o->pp;
+    if (st == ST_OK) st = device_check(&o->device, rank_place(g).n, e);
+    if (st == ST_OK) st = choose_link(g, e);
+    if (st == ST_OK && o->device.kind == DEVICE_CPU) st = need_memory(&g->spec, &o->m, 1, e);
     if (st != ST_OK) return st;
     if (o->random)
         weights_random(&g->w, o->seed);
     else if ((st = open_checkpoint(g, e)) != ST_OK ||
              (st = need_parameters(&g->spec, &g->w, e)) != ST_OK)
         return st;
-    g->n = o->tp * o->pp;
     g->limit = (struct wire_limit){ o->m.max_tok, o->m.max_out, o->max_table };
-    g->result_bytes = RESULT_HEAD_BYTES + tokens_bytes(o->m.max_out);
+    g->result_bytes = RANK_HEAD_BYTES + rank_tokens_bytes(o->m.max_out);
     if (o->logits)
         g->result_bytes += (size_t)o->m.max_out * (size_t)g->spec.a.vocab * sizeof(float);
     g->result = mem_zalloc(1, g->result_bytes);
     const struct kern *k = o->kernels ? kern_named(o->kernels) : kern_best();
-    g->kernels = k ? k->name : "none";
-    return connect_ranks(g, e);
+    g->kernels = o->device.kind == DEVICE_CUDA ? "cuda" : k ? k->name : "none";
+    st = link_make(&g->link, e);
+    return st == ST_OK ? connect_ranks(g, e) : st;
 }
 
 static int start_threads(struct engine *g, struct err *e)
@@ -478,15 +189,15 @@ static int start(struct engine *g, struct err *e)
     int st = g->o.mpi ? start_processes(g, &told) : start_threads(g, &told);
     if (st == ST_OK) st = rank_open(&g->rank[0], &told);
     if (st != ST_OK)
-        give_up(&g->rank[0], &told);
+        rank_give_up(&g->rank[0], &told);
     else
         st = comm_barrier(g->rank[0].world, &told);
-    if (st == ST_OK) st = warm(&g->rank[0], &told);
+    if (st == ST_OK) st = rank_warm(&g->rank[0], &told);
     if (st == ST_OK) return ST_OK;
     join_all(g);
     for (int i = 0; i < g->n; i++) { /* the cause, not its echo on other ranks */
         const struct err *own = &g->rank[i].own;
-        if (own->status == ST_DEVICE && g->n > 1)
+        if (own->status == ST_DEVICE && (g->n > 1 || g->o.device.kind != DEVICE_CPU))
             return err_set(e, ST_DEVICE, "rank %d: %s", i, own->text);
         if (own->status != ST_OK) return err_set(e, own->status, "%s", own->text);
     }
@@ -514,6 +225,7 @@ void engine_close(struct engine *g)
     if (!g) return;
     if (!g->stopped) (void)engine_stop(g, NULL);
     for (int i = 0; i < g->n && g->rank; i++) rank_release(&g->rank[i]);
+    link_release(&g->link);
     comm_thread_close(g->comm);
     weights_close(&g->w);
     free(g->told);
@@ -525,7 +237,7 @@ void engine_close(struct engine *g)
 /* Messages from a rank come in order: logits or result of a step, its times, those of the next. */
 static int hear_times(struct engine *g, struct err *e)
 {
-    struct told x;
+    struct rank_told x;
     int st = ST_OK;
     for (int i = 1; i < g->n && st == ST_OK && g->untimed && g->o.mpi; i++) {
         size_t bytes = sizeof x;
@@ -545,6 +257,7 @@ static int hear_all(struct engine *g, struct err *e)
     int st = ST_OK;
     while (g->in_flight > 0 && st == ST_OK) st = engine_collect(g, &unused, e);
     if (st == ST_OK) st = hear_times(g, e);
+    rank_leave(&g->rank[0]); /* the others do, before they report */
     for (int i = 1; i < g->n && st == ST_OK; i++) {
         size_t got = sizeof g->told[i];
         st = comm_recv(g->rank[0].world, i, &g->told[i], &got, e);
@@ -561,6 +274,7 @@ int engine_stop(struct engine *g, struct err *e)
     for (int i = 1; i < g->n && st == ST_OK; i++)
         st = comm_send(r->world, i, r->wire.bytes, bytes, e);
     if (st == ST_OK && g->o.mpi) st = hear_all(g, e);
+    rank_leave(r);
     join_all(g);
     return st;
 }
@@ -709,10 +423,11 @@ int engine_submit(struct engine *g, const struct engine_step *s, struct err *e)
         st = comm_send(r->world, i, r->wire.bytes, bytes, e);
     if (st != ST_OK) return st;
     wire_unpack(&r->wire);
-    st = step(r, e);
-    if (st != ST_OK)
+    st = rank_step(r, e);
+    if (st != ST_OK) {
         comm_fail(r->world, e ? e->text : "failed");
-    else
+        rank_sign(r, e);
+    } else
         g->in_flight++;
     return st;
 }
@@ -722,14 +437,14 @@ int engine_collect(struct engine *g, struct engine_result *r, struct err *e)
     size_t bytes = g->result_bytes;
     assert(g->in_flight > 0);
     int st = hear_times(g, e);
-    if (st == ST_OK) st = comm_recv(g->rank[0].world, sampler(g), g->result, &bytes, e);
+    if (st == ST_OK) st = comm_recv(g->rank[0].world, rank_sampler(g), g->result, &bytes, e);
     if (st != ST_OK) return st;
     g->in_flight--;
     g->untimed = true;
     memcpy(&r->n_out, g->result, sizeof r->n_out);
-    r->tok = (void *)(g->result + RESULT_HEAD_BYTES);
+    r->tok = (void *)(g->result + RANK_HEAD_BYTES);
     r->logits =
-        g->o.logits ? (void *)(g->result + RESULT_HEAD_BYTES + tokens_bytes(r->n_out)) : NULL;
+        g->o.logits ? (void *)(g->result + RANK_HEAD_BYTES + rank_tokens_bytes(r->n_out)) : NULL;
     return ST_OK;
 }
 

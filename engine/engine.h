@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "engine/comm.h"
+#include "engine/device.h"
 #include "engine/model.h"
 #include "engine/timing.h"
 
@@ -30,8 +31,13 @@ struct engine_opts {
     int max_table;             /* block numbers of a step, all sequences together */
     bool logits;               /* results carry logits */
     const char *kernels;       /* a table of engine/kern.h; NULL: the best here */
-    engine_backend_fn backend; /* NULL: backend_cpu_open */
+    engine_backend_fn backend; /* of device cpu; NULL: backend_cpu_open */
+    struct device device;
     struct comm_mpi *mpi; /* this is its rank 0, the others are in engine_follow; NULL: threads */
+    /* Of an engine that runs beside others of this process, each from a thread of its own: the ranks
+     * of all of them (0: it is alone), and how many of these come before its own. They share the
+     * processors. */
+    int n_beside, n_before;
 };
 
 /* Logits of one row become a token: kern_sample of engine/kern.h. temperature 0: the largest. */

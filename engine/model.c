@@ -12,8 +12,30 @@ static void product(struct model *m, const struct backend_mm *a, const float *bi
     if (bias) m->b->ops->add_bias(m->b, a->y, bias, a->m, (int32_t)a->ldy);
 }
 
+/* Biases, norms of heads, rotation and cache, for backends that have no such operation. */
+static void rope_put(struct model *m, const struct backend_rope_put *p)
+{
+    const struct backend_ops *op = m->b->ops;
+    struct backend_rope q = { .x = p->qkv,
+                              .ldx = p->at.ld,
+                              .m = p->at.n_row,
+                              .n_head = p->at.n_head,
+                              .head_dim = p->head_dim,
+                              .cs = p->cs,
+                              .at = p->pos };
+    struct backend_rope k = q;
+    k.x = q.x + (int64_t)p->head_dim * p->at.n_head;
+    k.n_head = p->n_kv_head;
+    if (p->bias) op->add_bias(m->b, p->qkv, p->bias, p->at.n_row, (int32_t)p->at.ld);
+    if (p->norm_q->weight) op->head_norm(m->b, p->norm_q, &q);
+    if (p->norm_k->weight) op->head_norm(m->b, p->norm_k, &k);
+    op->rope(m->b, &q);
+    op->rope(m->b, &k);
+    op->kv_put(m->b, &p->at);
+}
+
 /* m->att = attention of this rank's heads over m->h; keys and values go to the cache. */
-static void attention(struct model *m, struct model_layer *y, const struct model_step *s)
+static void attention(struct model *m, struct model_layer *y, const struct backend_step *s)
 {
     const struct backend_ops *op = m->b->ops;
     const struct arch *a = &m->spec->a;
@@ -21,36 +43,33 @@ static void attention(struct model *m, struct model_layer *y, const struct model
     struct backend_mm mm = {
         .w = y->qkv, .x = m->h, .ldx = a->hidden, .y = m->qkv, .ldy = ld, .m = s->n_tok
     };
-    product(m, &mm, y->qkv_bias);
-    struct backend_rope q = { .x = m->qkv,
-                              .ldx = ld,
-                              .m = s->n_tok,
-                              .n_head = nq,
-                              .head_dim = d,
-                              .cs = m->cs,
-                              .at = s->pos };
-    struct backend_rope k = q;
-    k.x = m->qkv + (int64_t)d * nq;
-    k.n_head = nk;
-    if (y->norm_q.weight) op->head_norm(m->b, &y->norm_q, &q);
-    if (y->norm_k.weight) op->head_norm(m->b, &y->norm_k, &k);
-    op->rope(m->b, &q);
-    op->rope(m->b, &k);
-    struct backend_attn at = { .kv = y->kv,
-                               .seq = s->seq,
-                               .n_seq = s->n_seq,
-                               .n_row = s->n_tok,
-                               .n_head = nq,
-                               .q = q.x,
-                               .k = k.x,
-                               .ld = ld,
-                               .out = m->att,
-                               .ldo = d * nq,
-                               .window = a->sliding_window };
-    at.v = k.x + (int64_t)d * nk;
-    at.scale = (float)(1 / sqrt((double)d));
-    op->kv_put(m->b, &at);
-    op->attn(m->b, &at);
+    struct backend_rope_put p = { .qkv = m->qkv,
+                                  .bias = y->qkv_bias,
+                                  .cs = m->cs,
+                                  .norm_q = &y->norm_q,
+                                  .norm_k = &y->norm_k,
+                                  .pos = s->pos,
+                                  .n_kv_head = nk,
+                                  .head_dim = d };
+    p.at = (struct backend_attn){ .kv = y->kv,
+                                  .seq = s->seq,
+                                  .n_seq = s->n_seq,
+                                  .n_row = s->n_tok,
+                                  .n_head = nq,
+                                  .q = m->qkv,
+                                  .k = m->qkv + (int64_t)d * nq,
+                                  .v = m->qkv + (int64_t)d * (nq + nk),
+                                  .ld = ld,
+                                  .out = m->att,
+                                  .ldo = d * nq,
+                                  .window = a->sliding_window };
+    p.at.scale = (float)(1 / sqrt((double)d));
+    op->mm(m->b, &mm);
+    if (op->rope_put)
+        op->rope_put(m->b, &p);
+    else
+        rope_put(m, &p);
+    op->attn(m->b, &p.at);
 }
 
 /* m->act = the MLP's inner values of this rank's columns over m->h. */
@@ -84,81 +103,125 @@ static void partial(struct model *m, const struct backend_mat *w, const float *x
     product(m, &mm, NULL);
 }
 
-/* Sums m->out over the ranks, then bias, then onto the residual stream. */
-static int reduce(struct model *m, int32_t n_tok, const float *bias, const float *bias2,
-                  struct err *e)
+/* What the residual stream gets before it is read again. */
+struct residual {
+    const float *bias, *bias2;
+    const struct backend_norm *next; /* of the stream, to m->h; NULL: not here */
+};
+
+/* Sums m->out over the ranks, then biases, then onto the residual stream. */
+static int reduce(struct model *m, int32_t n_tok, const struct residual *r, struct err *e)
 {
     const struct backend_ops *op = m->b->ops;
-    int32_t h = m->spec->a.hidden;
-    op->sync(m->b);
-    int st = comm_allreduce(m->tp, m->out, (size_t)n_tok * (size_t)h, e);
+    const int32_t shape[2] = { n_tok, m->spec->a.hidden };
+    struct backend_add_norm a = { .x = m->x,
+                                  .add = m->out,
+                                  .bias = r->bias,
+                                  .bias2 = r->bias2,
+                                  .norm = r->next,
+                                  .y = m->h,
+                                  .m = n_tok,
+                                  .n = shape[1] };
+    int st = exchange_sum(&m->ranks, m->out, (size_t)n_tok * (size_t)shape[1], e);
     if (st != ST_OK) return st;
-    if (bias) op->add_bias(m->b, m->out, bias, n_tok, h);
-    if (bias2) op->add_bias(m->b, m->out, bias2, n_tok, h);
-    op->add(m->b, m->x, m->out, (int64_t)n_tok * h);
+    if (op->add_norm) {
+        op->add_norm(m->b, &a);
+        return ST_OK;
+    }
+    if (a.bias) op->add_bias(m->b, m->out, a.bias, a.m, a.n);
+    if (a.bias2) op->add_bias(m->b, m->out, a.bias2, a.m, a.n);
+    op->add(m->b, m->x, m->out, (int64_t)a.m * a.n);
+    if (a.norm) op->norm(m->b, a.norm, m->x, m->h, shape);
     return ST_OK;
 }
 
-/* Llama and its kin: x += attention(norm x); x += mlp(norm x). */
-static int layer_serial(struct model *m, struct model_layer *y, const struct model_step *s,
-                        struct err *e)
+/* Llama and its kin: x += attention(h); x += mlp(norm x). m->h = norm x before, as the layer behind
+ * wants it after. */
+static int layer_serial(struct model *m, int i, const struct backend_step *s, struct err *e)
 {
-    const struct backend_ops *op = m->b->ops;
-    const int32_t shape[2] = { s->n_tok, m->spec->a.hidden };
+    struct model_layer *y = &m->layer[i];
     const int32_t att[2] = { s->n_tok, m->spec->a.head_dim * m->s.n_head };
     const int32_t act[2] = { s->n_tok, m->s.n_ffn };
-    op->norm(m->b, &y->norm_attn, m->x, m->h, shape);
+    const struct backend_norm *next = i + 1 < m->s.n_layer ? &y[1].norm_attn : NULL;
     attention(m, y, s);
     partial(m, y->o, m->att, m->out, att);
-    int st = reduce(m, s->n_tok, y->o_bias, NULL, e);
+    int st = reduce(m, s->n_tok, &(struct residual){ y->o_bias, NULL, &y->norm_mlp }, e);
     if (st != ST_OK) return st;
-    op->norm(m->b, &y->norm_mlp, m->x, m->h, shape);
     mlp_inner(m, y, s->n_tok);
     partial(m, y->down, m->act, m->out, act);
-    return reduce(m, s->n_tok, y->down_bias, NULL, e);
+    return reduce(m, s->n_tok, &(struct residual){ y->down_bias, NULL, next }, e);
 }
 
-/* Falcon: x += attention(norm x) + mlp(norm' x), with one sum over the ranks. */
-static int layer_parallel(struct model *m, struct model_layer *y, const struct model_step *s,
-                          struct err *e)
+/* Falcon: x += attention(h) + mlp(h, or another norm of x), with one sum over the ranks. */
+static int layer_parallel(struct model *m, int i, const struct backend_step *s, struct err *e)
 {
     const struct backend_ops *op = m->b->ops;
+    struct model_layer *y = &m->layer[i];
     const int32_t shape[2] = { s->n_tok, m->spec->a.hidden };
     const int32_t att[2] = { s->n_tok, m->spec->a.head_dim * m->s.n_head };
     const int32_t act[2] = { s->n_tok, m->s.n_ffn };
-    op->norm(m->b, &y->norm_attn, m->x, m->h, shape);
+    const struct backend_norm *next = i + 1 < m->s.n_layer ? &y[1].norm_attn : NULL;
     attention(m, y, s);
     partial(m, y->o, m->att, m->out, att);
     if (m->spec->a.n_norm_layer == 2) op->norm(m->b, &y->norm_mlp, m->x, m->h, shape);
     mlp_inner(m, y, s->n_tok);
     partial(m, y->down, m->act, m->h, act);
     op->add(m->b, m->out, m->h, (int64_t)s->n_tok * shape[1]);
-    return reduce(m, s->n_tok, y->o_bias, y->down_bias, e);
+    return reduce(m, s->n_tok, &(struct residual){ y->o_bias, y->down_bias, next }, e);
 }
 
-int model_forward(struct model *m, const struct model_step *s, struct err *e)
+const float *model_rows(const struct model *m)
+{
+    return m->rows ? m->rows : m->logits;
+}
+
+/* m->logits of the rows that are wanted; with m->tokens whole rows, and tokens of them. */
+static int head(struct model *m, const struct backend_step *s, struct err *e)
 {
     const struct backend_ops *op = m->b->ops;
-    int32_t h = m->spec->a.hidden;
+    const int32_t shape[2] = { s->n_out, m->spec->a.hidden };
+    struct backend_mm mm = { .w = m->head,
+                             .x = m->pick,
+                             .ldx = shape[1],
+                             .y = m->logits,
+                             .ldy = m->s.n_vocab,
+                             .m = s->n_out };
+    op->pick(m->b, m->x, s->out, m->pick, shape);
+    op->norm(m->b, &m->norm, m->pick, m->pick, shape);
+    op->mm(m->b, &mm);
+    if (m->shares) {
+        size_t bytes = (size_t)s->n_out * (size_t)m->s.n_vocab * sizeof(float);
+        int st = exchange_gather(&m->ranks, m->logits, bytes, m->shares, e);
+        if (st != ST_OK) return st;
+    }
+    if (!m->tokens || m->s.tp_rank != 0) return ST_OK;
+    if (m->shares) op->weave(m->b, m->shares, m->rows, m->s.n_vocab);
+    op->sample(m->b, model_rows(m));
+    return ST_OK;
+}
+
+static int stage(struct model *m, const struct backend_step *s, struct err *e)
+{
+    const struct backend_ops *op = m->b->ops;
+    const int32_t shape[2] = { s->n_tok, m->spec->a.hidden };
     int st = ST_OK;
-    assert(s->n_tok > 0 && s->n_tok <= m->o.max_tok && s->n_out <= m->o.max_out);
     if (m->s.first) {
         op->embed(m->b, m->embed, s->tok, s->n_tok, m->s.vocab0, m->x);
-        op->sync(m->b);
-        st = comm_allreduce(m->tp, m->x, (size_t)s->n_tok * (size_t)h, e);
+        st = exchange_sum(&m->ranks, m->x, (size_t)s->n_tok * (size_t)shape[1], e);
     }
+    if (st == ST_OK) op->norm(m->b, &m->layer[0].norm_attn, m->x, m->h, shape);
     for (int i = 0; i < m->s.n_layer && st == ST_OK; i++)
-        st = m->spec->a.parallel_attn ? layer_parallel(m, &m->layer[i], s, e)
-                                      : layer_serial(m, &m->layer[i], s, e);
-    if (st == ST_OK && m->s.last && s->n_out > 0) {
-        const int32_t shape[2] = { s->n_out, h };
-        op->pick(m->b, m->x, s->out, m->pick, shape);
-        op->norm(m->b, &m->norm, m->pick, m->pick, shape);
-        struct backend_mm mm = {
-            .w = m->head, .x = m->pick, .ldx = h, .y = m->logits, .ldy = m->s.n_vocab, .m = s->n_out
-        };
-        op->mm(m->b, &mm);
-    }
-    op->sync(m->b);
-    return st;
+        st = m->spec->a.parallel_attn ? layer_parallel(m, i, s, e) : layer_serial(m, i, s, e);
+    return st == ST_OK && m->s.last && s->n_out > 0 ? head(m, s, e) : st;
+}
+
+int model_forward(struct model *m, const struct backend_step *s, struct err *e)
+{
+    const struct backend_ops *op = m->b->ops;
+    struct backend_step now = *s;
+    assert(s->n_tok > 0 && s->n_tok <= m->o.max_tok && s->n_out <= m->o.max_out);
+    if (!op->begin) return stage(m, s, e);
+    int st = op->begin(m->b, &now) ? ST_OK : stage(m, &now, e);
+    op->end(m->b);
+    return st == ST_OK ? op->check(m->b, e) : st;
 }

@@ -9,16 +9,26 @@
 
 #include "engine/backend.h"
 #include "engine/comm.h"
+#include "engine/exchange.h"
 #include "engine/shard.h"
 #include "engine/spec.h"
 #include "engine/weights.h"
 
-#define MODEL_WEIGHT_WORDS "auto f32 bf16 int8"
-enum model_weight { MODEL_AUTO, MODEL_F32, MODEL_BF16, MODEL_INT8 };
+#define MODEL_WEIGHT_WORDS "auto f32 bf16 int8 f16 fp8 fp8_tensor"
+enum model_weight {
+    MODEL_AUTO,
+    MODEL_F32,
+    MODEL_BF16,
+    MODEL_INT8,
+    MODEL_F16,
+    MODEL_FP8,
+    MODEL_FP8_TENSOR
+};
 
 struct model_opts {
-    enum model_weight weight; /* auto: bf16 checkpoints stay bf16, others become f32 */
-    enum backend_type kv;     /* f32 or bf16 */
+    /* auto: bf16 checkpoints stay bf16, f16 ones f16 where the backend takes it, others become f32 */
+    enum model_weight weight;
+    enum backend_type kv; /* f32, bf16 or f16 */
     int32_t n_block, block_tok;
     int32_t max_tok; /* rows of a step */
     int32_t max_out; /* rows of a step whose logits are wanted */
@@ -38,34 +48,33 @@ struct model {
     struct shard s;
     struct model_opts o;
     struct backend *b;
-    struct comm *tp;
+    struct comm *tp, *pipe; /* pipe: to the stages before and behind; may be NULL */
+    int32_t max_table;      /* block numbers of a step */
+    int32_t depth;          /* steps in flight */
+    bool tokens; /* the device makes tokens of the logits, on the last stage's first rank */
+    struct exchange ranks;
     struct model_layer *layer; /* [s.n_layer] */
     struct backend_mat *embed, *head;
     struct backend_norm norm;
     float *cs; /* [max_ctx][2][head_dim / 2] */
     float *x, *h, *qkv, *att, *up, *act, *out, *pick, *logits;
+    float *shares, *rows; /* with tokens and tp > 1: [tp][max_out][s.n_vocab], [max_out][vocab] */
     int64_t weight_bytes, kv_bytes, read_bytes; /* read_bytes: of the checkpoint */
     double load_s;
 };
 
-/* A step's work, the same on every rank. All host memory, the caller's. */
-struct model_step {
-    int32_t n_tok, n_seq, n_out;
-    const int32_t *tok;            /* [n_tok] */
-    const int32_t *pos;            /* [n_tok] */
-    const struct backend_seq *seq; /* [n_seq] */
-    const int32_t *out;            /* [n_out] rows whose logits are wanted */
-};
-
 /* Loads the shard. The backend must be fresh; it owns all memory, so there is no release but its
  * close and model_release for the little that is on the host. Errors: those of weights_fetch; out of
- * memory. m keeps spec, b and tp. */
+ * memory. m keeps spec, b, tp and pipe. */
 int model_load(struct model *m, const struct weights *w, struct err *e);
 void model_release(struct model *m);
 
 /* The stage's part of a step. x [n_tok][hidden] is m->x: read unless this is the first stage, written
- * for the next one; on the last stage logits [n_out][s.n_vocab] of this rank are in m->logits.
- * Errors: ST_DEVICE from the communicator. */
-int model_forward(struct model *m, const struct model_step *s, struct err *e);
+ * for the next one; on the last stage logits [n_out][s.n_vocab] of this rank are in m->logits, and with
+ * m->tokens the backend has tokens. All of it may still have to be waited for: exchange_sync.
+ * Errors: ST_DEVICE from the communicator or the backend. */
+int model_forward(struct model *m, const struct backend_step *s, struct err *e);
+/* Where whole rows of logits are, with m->tokens. */
+const float *model_rows(const struct model *m);
 
 #endif

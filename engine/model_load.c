@@ -78,8 +78,13 @@ static enum backend_type type_for(const struct loader *l, enum elt file, bool lo
     case MODEL_F32: return BACKEND_F32;
     case MODEL_BF16: return BACKEND_BF16;
     case MODEL_INT8: return lookup_only ? BACKEND_BF16 : BACKEND_INT8;
+    case MODEL_F16: return BACKEND_F16;
+    case MODEL_FP8: return lookup_only ? BACKEND_BF16 : BACKEND_FP8;
+    case MODEL_FP8_TENSOR: return lookup_only ? BACKEND_BF16 : BACKEND_FP8_TENSOR;
     case MODEL_AUTO: break;
     }
+    const struct backend *b = l->m->b;
+    if (file == ELT_F16 && b->ops->takes && b->ops->takes(b, BACKEND_F16)) return BACKEND_F16;
     return file == ELT_BF16 ? BACKEND_BF16 : BACKEND_F32;
 }
 
@@ -337,6 +342,33 @@ static float *floats(struct loader *l, int64_t rows_, int64_t cols)
     return l->m->b->ops->alloc(l->m->b, (size_t)(rows_ * cols) * sizeof(float), l->e);
 }
 
+static int room(struct loader *l)
+{
+    struct model *m = l->m;
+    bool here = m->tokens && m->s.tp_rank == 0;
+    const struct backend_room r = { .max_tok = m->o.max_tok,
+                                    .max_out = m->o.max_out,
+                                    .max_ctx = m->o.max_ctx,
+                                    .max_table = m->max_table,
+                                    .n_head = m->s.n_head,
+                                    .window = m->spec->a.sliding_window,
+                                    .n_sample = here ? m->spec->a.vocab : 0,
+                                    .n_part = m->shares ? m->s.tp : 1,
+                                    .depth = m->depth,
+                                    .record = m->tp->n == 1 || m->tp->on_device };
+    return m->b->ops->room ? m->b->ops->room(m->b, &r, l->e) : ST_OK;
+}
+
+/* Where tokens are made of logits that lie on several devices. */
+static bool gathered(struct loader *l)
+{
+    struct model *m = l->m;
+    int64_t out = m->o.max_out;
+    if (!m->tokens || m->s.tp == 1) return true;
+    return (m->shares = floats(l, out * m->s.tp, m->s.n_vocab)) &&
+           (m->rows = floats(l, out, m->spec->a.vocab));
+}
+
 static int activations(struct loader *l)
 {
     struct model *m = l->m;
@@ -349,10 +381,14 @@ static int activations(struct loader *l)
                (m->att = floats(l, t, d * s->n_head)) && (m->up = floats(l, t, gate * s->n_ffn)) &&
                (m->act = floats(l, t, s->n_ffn)) &&
                (m->pick = floats(l, m->o.max_out, a->hidden)) &&
-               (m->logits = floats(l, m->o.max_out, s->n_vocab));
+               (m->logits = floats(l, m->o.max_out, s->n_vocab)) && gathered(l);
     if (!all) return ST_DEVICE;
-    return m->b->ops->reserve(m->b, m->o.max_tok > m->o.max_out ? m->o.max_tok : m->o.max_out,
-                              l->e);
+    int st =
+        m->b->ops->reserve(m->b, m->o.max_tok > m->o.max_out ? m->o.max_tok : m->o.max_out, l->e);
+    if (st == ST_OK) st = room(l);
+    m->ranks = (struct exchange){ .b = m->b, .tp = m->tp, .pipe = m->pipe };
+    return st == ST_OK ? exchange_open(&m->ranks, (size_t)(t * a->hidden) * sizeof(float), l->e)
+                       : st;
 }
 
 /* Angles in f32 as the reference computes them: the frequency rounded, then the product. */
@@ -390,6 +426,7 @@ int model_load(struct model *m, const struct weights *w, struct err *e)
     }
     if (st == ST_OK) st = activations(&l);
     if (st == ST_OK) st = rope_table(&l);
+    if (st == ST_OK) st = backend_sync(m->b, e);
     free(l.bounce);
     m->load_s = 1e-9 * (double)(clock_mono_ns() - t0);
     return st;

@@ -34,6 +34,7 @@ void monitor_init(struct monitor *m, const struct monitor_setup *u, struct arena
     size_t n = (size_t)u->tp * (size_t)u->pp;
     memset(m, 0, sizeof *m);
     m->u = *u;
+    m->n_rank = (int)n;
     m->rank = arena_array(a, n, sizeof *m->rank);
     m->now = arena_array(a, n, sizeof *m->now);
     m->known = arena_array(a, n, sizeof *m->known);
@@ -41,7 +42,51 @@ void monitor_init(struct monitor *m, const struct monitor_setup *u, struct arena
     for (int k = 0; k < MONITOR_N_KIND; k++) m->seen[k].rank = -1;
 }
 
+static void join_seen(struct monitor_seen *to, const struct monitor_seen *from)
+{
+    to->windows += from->windows;
+    if (from->windows && from->worst > to->worst) {
+        to->worst = from->worst;
+        to->rank = from->rank;
+    }
+}
+
+void monitor_join(struct monitor *all, const struct monitor *part, int n, struct arena *a)
+{
+    int each = part->n_rank;
+    *all = *part;
+    all->n_rank = n * each;
+    all->rank = arena_array(a, (size_t)all->n_rank, sizeof *all->rank);
+    for (int i = 0; i < n; i++) {
+        const struct monitor *m = &part[i];
+        memcpy(all->rank + i * each, m->rank, (size_t)each * sizeof *m->rank);
+        if (i == 0) continue;
+        for (int k = 0; k < MONITOR_N_KIND; k++) join_seen(&all->seen[k], &m->seen[k]);
+        all->steps += m->steps;
+        all->windows += m->windows;
+        all->active_ns += m->active_ns;
+        all->schedule_ns += m->schedule_ns;
+        all->sample_ns += m->sample_ns;
+        all->allreduce_ns += m->allreduce_ns;
+        all->allreduce_calls += m->allreduce_calls;
+        if (m->allreduce_max_ns > all->allreduce_max_ns)
+            all->allreduce_max_ns = m->allreduce_max_ns;
+        all->exposed_ns += m->exposed_ns;
+        all->hidden_ns += m->hidden_ns;
+        all->kv_room_tok += m->kv_room_tok;
+        all->kv_unfilled_tok += m->kv_unfilled_tok;
+        all->queue_sum += m->queue_sum;
+        if (m->queue_max > all->queue_max) all->queue_max = m->queue_max;
+    }
+}
+
 /* ---- windows */
+
+/* Of a rank of this replica, among those of all. */
+static int rank_no(const struct monitor *m, int rank)
+{
+    return rank < 0 ? rank : m->u.replica * m->u.tp * m->u.pp + rank;
+}
 
 static void anomaly(struct monitor *m, enum monitor_kind k, int rank, double value, double limit)
 {
@@ -50,13 +95,13 @@ static void anomaly(struct monitor *m, enum monitor_kind k, int rank, double val
     s->windows++;
     if (value > s->worst) {
         s->worst = value;
-        s->rank = rank;
+        s->rank = rank_no(m, rank);
     }
     struct run_anomaly row = { .t0_ns = m->w.t0_ns,
                                .t1_ns = m->t_end_ns,
                                .value = value,
                                .limit = limit,
-                               .rank = rank,
+                               .rank = rank_no(m, rank),
                                .kind = (uint8_t)k };
     if (m->u.sink.anomaly) m->u.sink.anomaly(m->u.sink.ctx, &row);
 }
@@ -103,6 +148,7 @@ static void end_window(struct monitor *m)
                 1e-9 * (double)m->u.o.allreduce_ns);
     judge_ranks(m);
     anomaly(m, MONITOR_MEMORY, -1, (double)m->w.kv_max / (double)m->u.kv_blocks, m->u.o.memory);
+    m->windows++;
     memset(&m->w, 0, sizeof m->w);
     for (int i = 0; i < n; i++) m->rank[i].window_ns = 0;
 }
@@ -145,7 +191,7 @@ static void put_rank(struct monitor *m, const struct serve_step *s, int i, int64
     struct run_monitor row = { .t0_ns = x->t0_ns - s->epoch_ns,
                                .t1_ns = x->t1_ns - s->epoch_ns,
                                .step = s->index,
-                               .rank = i,
+                               .rank = rank_no(m, i),
                                .queue = (int32_t)s->queue,
                                .allreduce_ns = calls ? least / calls : 0,
                                .kv_reserved_tok = room,
@@ -177,6 +223,7 @@ static void put_spans(struct monitor *m, const struct serve_step *s)
         const struct engine_rank_step *x = &m->now[p * m->u.tp];
         struct run_span row = { .t0_ns = x->t0_ns - s->epoch_ns,
                                 .t1_ns = x->t1_ns - s->epoch_ns,
+                                .replica = m->u.replica,
                                 .stage = p,
                                 .batch = (int32_t)(s->index % m->u.pp),
                                 .n_prefill_tok = (int32_t)b->prefill_tok,
@@ -278,7 +325,7 @@ double monitor_overlap(const struct monitor *m)
 
 double monitor_balance(const struct monitor *m)
 {
-    int n = m->u.tp * m->u.pp;
+    int n = m->n_rank;
     double sum = 0, most = 0;
     for (int i = 0; i < n; i++) {
         double c = (double)m->rank[i].compute_ns;

@@ -12,7 +12,8 @@
  *              receiver spent. All-reduces hide nothing.
  *     balance  mean over ranks of compute, by the largest
  *     KV       used: tokens held by all the room in KV blocks in use; the rest is reserved in vain
- * Anomalies are judged over windows of steps. Of ranks in other processes nothing is seen; comm is
+ * Anomalies are judged over windows of steps. Replicas have a monitor each; ranks are numbered through
+ * all of them. Of ranks in other processes nothing is seen; comm is
  * then as long as the fastest seen rank took, and ranks are not compared. SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_MONITOR_H
 #define ENGINE_MONITOR_H
@@ -46,7 +47,7 @@ struct monitor_sink {
 
 struct monitor_setup {
     struct monitor_opts o;
-    int tp, pp;
+    int tp, pp, replica;
     int64_t kv_blocks, block_tok;
     int64_t span_t0_ns, span_t1_ns; /* stages are told in between */
     /* A rank's part of a step, as engine_rank_step. */
@@ -68,12 +69,14 @@ struct monitor_seen {
 
 struct monitor {
     struct monitor_setup u;
-    struct monitor_rank *rank;    /* [tp * pp] */
+    int n_rank;                   /* tp * pp; of monitor_join all of theirs */
+    struct monitor_rank *rank;    /* [n_rank] */
     struct engine_rank_step *now; /* [tp * pp] */
     bool *known;                  /* [tp * pp] whether `now` is; a rank in another process is not */
     struct monitor_seen seen[MONITOR_N_KIND];
     struct serve_step last; /* ended, its ranks' times not yet read */
     bool has_last;
+    int64_t windows;                    /* that have ended */
     int64_t steps, active_ns, t_end_ns; /* active: in a step or preparing one */
     int64_t schedule_ns, sample_ns;     /* the two parts of host */
     int64_t allreduce_ns, allreduce_calls, allreduce_max_ns; /* max: mean of a step */
@@ -90,6 +93,8 @@ void monitor_init(struct monitor *m, const struct monitor_setup *u, struct arena
 void monitor_step(struct monitor *m, const struct serve_step *s);
 /* The engine has stopped: reads the last. */
 void monitor_end(struct monitor *m);
+/* n replicas as one: their sums, largest and ranks, for the summary; takes no steps. */
+void monitor_join(struct monitor *all, const struct monitor *part, int n, struct arena *a);
 
 /* Shares and means; NAN where nothing was seen. */
 double monitor_step_s(const struct monitor *m);         /* active time by steps */

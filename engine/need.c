@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/gpu.h"
+
 double need_weight_bytes(const struct spec *s, const struct model_opts *o)
 {
     /* int8: a byte and a scale of two bytes a group; auto: at least 16 bits */
-    static const double each[] = { 2, 4, 2, 1.03 };
+    static const double each[] = { 2, 4, 2, 1.03, 2, 1, 1 };
     return (double)arch_params(&s->a) * each[o->weight];
 }
 
@@ -41,12 +43,28 @@ static double available_bytes(void)
 int need_memory(const struct spec *s, const struct model_opts *o, double share, struct err *e)
 {
     double w = share * need_weight_bytes(s, o), kv = share * need_kv_bytes(s, o);
-    double step = step_bytes(s, o), there = available_bytes();
+    double step = (share > 1 ? share : 1) * step_bytes(s, o), there = available_bytes();
+    char times[32] = "";
     if (!(w + kv + step > there)) return ST_OK;
+    if (share > 1) snprintf(times, sizeof times, "%.0f times ", share);
     return err_set(e, ST_USAGE,
-                   "%s needs %.1f GB for weights, %.1f GB for KV and %.1f GB for a step of %d "
+                   "%s%s needs %.1f GB for weights, %.1f GB for KV and %.1f GB for a step of %d "
                    "tokens; %.1f GB of memory are available",
-                   s->a.name, 1e-9 * w, 1e-9 * kv, 1e-9 * step, (int)o->max_tok, 1e-9 * there);
+                   times, s->a.name, 1e-9 * w, 1e-9 * kv, 1e-9 * step, (int)o->max_tok,
+                   1e-9 * there);
+}
+
+/* Layers and vocabulary may divide unevenly: sure only with a margin. */
+int need_device(const struct spec *s, const struct model_opts *o, double share,
+                const struct gpu_info *gpu, struct err *e)
+{
+    double w = share * need_weight_bytes(s, o), kv = share * need_kv_bytes(s, o);
+    if (0.9 * (w + kv) <= (double)gpu->free_bytes) return ST_OK;
+    return err_set(e, ST_USAGE,
+                   "%s needs some %.1f GB for weights and %.1f GB for KV on each rank; of the "
+                   "%.1f GB of %s %.1f GB are free",
+                   s->a.name, 1e-9 * w, 1e-9 * kv, 1e-9 * (double)gpu->memory_bytes, gpu->name,
+                   1e-9 * (double)gpu->free_bytes);
 }
 
 static bool besides(const char *name, bool tied)

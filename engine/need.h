@@ -10,8 +10,14 @@ double need_weight_bytes(const struct spec *s, const struct model_opts *o);
 double need_kv_bytes(const struct spec *s, const struct model_opts *o);
 
 /* ST_USAGE when these and the rows of a step exceed the memory that this machine can give (MemAvailable
- * of /proc/meminfo; unknown: passes). share: of the model that is held here, 0..1. */
+ * of /proc/meminfo; unknown: passes). share: of the model that is held here, 0..1;
+ * above 1: so many replicas of it. */
 int need_memory(const struct spec *s, const struct model_opts *o, double share, struct err *e);
+
+/* ST_USAGE when a rank's share of weights and KV cache is more than a GPU has free. */
+struct gpu_info;
+int need_device(const struct spec *s, const struct model_opts *o, double share,
+                const struct gpu_info *gpu, struct err *e);
 
 /* ST_USAGE when the checkpoint holds more numbers than the architecture has: then config.json is of
  * another model. Left out: a stored copy of a tied head, and the rotary frequencies of older files.

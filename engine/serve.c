@@ -2,13 +2,11 @@
 #include "engine/serve.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/progress.h"
 #include "base/stop.h"
-#include "engine/prompt.h"
+#include "engine/desk.h"
 
 enum { NONE = -1, MIN_LOG2 = 5, MAX_LOG2 = 31 };
 static const int64_t NAP_NS = 100000000; /* Ctrl-C may reach another thread: look again */
@@ -27,29 +25,44 @@ struct flight {
     struct serve_step told;
 };
 
-struct serve {
+struct hall;
+
+struct serve { /* one replica */
+    struct hall *hall;
     const struct serve_setup *u;
-    struct serve_result *out;
+    const struct serve_device *dev;
+    int index;
+    struct run_replica *out;
     struct sched s;
     struct sched_sink sink;
     struct kvmap map;
-    struct prompt prompt;
     struct rng draws;
     struct slot *slot; /* [cap_slot] */
     int32_t n_slot, cap_slot, free_slot;
-    int32_t *spare[MAX_LOG2 + 1];  /* free token arrays: the first words link to the next */
-    struct trace_req next, *later; /* next arrival; follow-ups by due time, earliest last */
-    int32_t n_later, cap_later;
-    bool has_next;
-    struct flight *ring; /* [depth] */
+    int32_t *spare[MAX_LOG2 + 1]; /* free token arrays: the first words link to the next */
+    struct flight *ring;          /* [depth] */
     int head, n;
     int32_t *tok;
     struct engine_seq *seq;
     struct engine_out *pick;
     struct engine_opts room;
-    struct serve_level level; /* since t1_ns */
+    struct serve_level level; /* since t1_ns; under the desk's lock */
+    int64_t submitted, ended; /* under the desk's lock */
     int64_t epoch_ns, mark_ns, host_ns;
-    struct arena *arena;
+    struct arena *arena, own;
+};
+
+/* What replicas share; desk.lock guards all of it, and the calls of the sink. */
+struct hall {
+    const struct serve_setup *u;
+    struct desk desk;
+    struct serve *rep; /* [n] */
+    int n;
+    struct serve_result *out;
+    int64_t epoch_ns;
+    bool over; /* all have ended, the limit or Ctrl-C has come, or a device has failed */
+    int failed;
+    struct err e;
 };
 
 static int device_submit(void *ctx, const struct engine_step *s, struct err *e)
@@ -93,6 +106,48 @@ int serve_check(const struct sched_opts *s, int64_t kv_blocks, struct err *e)
                        "policy.kv_blocks: the KV cache of %lld tokens is too small for a request",
                        (long long)(kv_blocks * s->block_tok));
     return ST_OK;
+}
+
+/* The next of a trace whose requests have all been refused; *any: there was one before. */
+static bool next_refused(struct trace *t, struct trace_req *q, bool *any)
+{
+    struct trace_req more;
+    bool follows = *any && trace_done(t, q, q->t_due_ns, &more);
+    if (follows)
+        *q = more;
+    else
+        follows = trace_next(t, q) != 0;
+    return *any = follows;
+}
+
+int serve_fits(const struct sched_opts *s, int64_t kv_blocks, int32_t max_ctx, struct trace *t,
+               struct err *e)
+{
+    static const int64_t MANY = 1000000;
+    struct sched probe;
+    struct trace_req q;
+    struct arena a;
+    const char *why = NULL;
+    int64_t n = 0, least = INT64_MAX;
+    bool found = false, any = false;
+    arena_init(&a);
+    sched_init(&probe, s, kv_blocks, 1, max_ctx, NULL, &a);
+    while (!found && n < MANY && next_refused(t, &q, &any)) {
+        int64_t tok = (int64_t)q.n_in + q.n_out;
+        const char *no = sched_refuses(&probe, &q);
+        n++;
+        found = !no;
+        if (found || tok >= least) continue;
+        least = tok;
+        why = no;
+    }
+    arena_release(&a);
+    if (found || n == 0) return ST_OK;
+    return err_set(e, ST_USAGE,
+                   "workload: none of its %lld requests can run: of the smallest, %lld tokens, %s; "
+                   "the KV cache holds %lld tokens (policy.kv_blocks), a context %d",
+                   (long long)n, (long long)least, why, (long long)(kv_blocks * s->block_tok),
+                   (int)max_ctx);
 }
 
 static int64_t now_ns(const struct serve *v)
@@ -143,23 +198,38 @@ static void slot_give(struct serve *v, int32_t i)
     v->free_slot = i;
 }
 
-/* ---- what is told */
+/* ---- what is told: all under the desk's lock */
 
-/* Time has come to now: the state since the last call is told, the present one noted. */
-static void look(struct serve *v, int64_t now)
+/* Time has come to now: what a replica's state was since the last call is told. */
+static void tell_level(struct serve *v, int64_t now)
 {
     const struct serve_sink *k = v->u->sink;
     struct serve_level *l = &v->level;
+    if (now <= l->t1_ns) return;
     l->t0_ns = l->t1_ns;
     l->t1_ns = now;
-    if (k->level && now > l->t0_ns) k->level(k->ctx, l);
+    if (k->level) k->level(k->ctx, l);
+}
+
+/* And the present one is noted, by the replica's own thread. */
+static void look_locked(struct serve *v, int64_t now)
+{
+    struct serve_level *l = &v->level;
+    tell_level(v, now);
     l->kv_used_blocks = kvpool_used(&v->s.pool);
     l->queue = v->s.n_wait;
     l->running = v->s.n_run;
-    l->in_system = v->out->due - v->out->rejected - v->out->finished;
+    l->in_system = v->submitted - v->ended;
     l->blocked = v->s.blocked;
     l->active = v->n > 0;
-    if (l->kv_used_blocks > v->out->kv_peak) v->out->kv_peak = l->kv_used_blocks;
+    if (l->kv_used_blocks > v->out->kv_peak_blocks) v->out->kv_peak_blocks = l->kv_used_blocks;
+}
+
+static void look(struct serve *v, int64_t now)
+{
+    desk_lock(&v->hall->desk);
+    look_locked(v, now);
+    desk_unlock(&v->hall->desk);
 }
 
 static void tell_request(struct serve *v, const struct sreq *r, int status)
@@ -177,6 +247,7 @@ static void tell_request(struct serve *v, const struct sreq *r, int status)
                                .n_out = made,
                                .cached_in = r->cached_in,
                                .preempted = r->preempted,
+                               .replica = v->index,
                                .turn = r->t.turn,
                                .status = (uint8_t)status,
                                .klass = (uint8_t)r->t.klass };
@@ -184,93 +255,60 @@ static void tell_request(struct serve *v, const struct sreq *r, int status)
                made ? t->tok + r->t.n_in : NULL);
 }
 
-/* ---- arrivals */
+/* ---- arrivals, under the desk's lock */
 
-/* Follow-ups are few (sessions and clients): a sorted array. */
-static void follow_up(struct serve *v, const struct trace_req *q)
+static void admit(struct serve *v, const struct trace_req *from, int64_t now)
 {
-    if (v->n_later == v->cap_later) {
-        int32_t cap = v->cap_later ? 2 * v->cap_later : 64;
-        struct trace_req *later = arena_array(v->arena, (size_t)cap, sizeof *later);
-        if (v->n_later) memcpy(later, v->later, (size_t)v->n_later * sizeof *later);
-        v->later = later;
-        v->cap_later = cap;
-    }
-    int32_t lo = 0, hi = v->n_later; /* first place whose due time is not later than q's */
-    while (lo < hi) {
-        int32_t mid = lo + (hi - lo) / 2;
-        if (v->later[mid].t_due_ns > q->t_due_ns)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    memmove(v->later + lo + 1, v->later + lo, (size_t)(v->n_later - lo) * sizeof *v->later);
-    v->later[lo] = *q;
-    v->n_later++;
-}
-
-static int64_t next_due_ns(const struct serve *v)
-{
-    int64_t t = v->has_next ? v->next.t_due_ns : INT64_MAX;
-    if (v->n_later && v->later[v->n_later - 1].t_due_ns < t) t = v->later[v->n_later - 1].t_due_ns;
-    return t;
-}
-
-static struct trace_req take_arrival(struct serve *v)
-{
-    const struct trace_req *follow = v->n_later ? &v->later[v->n_later - 1] : NULL;
-    if (follow && (!v->has_next || follow->t_due_ns < v->next.t_due_ns))
-        return v->later[--v->n_later];
-    struct trace_req q = v->next;
-    v->has_next = trace_next(v->u->trace, &v->next) != 0;
-    return q;
-}
-
-/* A request is over: its answer is kept for the turns that repeat it, and what follows it is due.
- */
-static void answer(struct serve *v, const struct trace_req *t, const struct slot *k, int64_t now)
-{
-    struct trace *trace = v->u->trace;
-    struct trace_req q = *t, more;
-    uint64_t key = 0;
-    if (k) {
-        q.n_seg = k->n_seg;
-        prompt_end(&v->prompt, &q, k->segs, k->tok, k->n);
-    } else {
-        prompt_refuse(&v->prompt, &q);
-    }
-    bool session = q.session >= 0 && trace_answers(trace) && q.n_seg > 0;
-    if (session) key = q.seg[q.n_seg - 1].key; /* the segments go with trace_done */
-    bool follows = trace_done(trace, &q, now > q.t_due_ns ? now : q.t_due_ns, &more);
-    if (follows) follow_up(v, &more);
-    if (session && !(follows && more.session == q.session)) prompt_forget(&v->prompt, key);
-}
-
-static void arrive(struct serve *v, int64_t now)
-{
-    const struct serve_sink *k = v->u->sink;
-    struct trace_req q = take_arrival(v);
-    const char *why = sched_refuses(&v->s, &q);
-    v->out->due++;
-    if (k->arrive)
-        k->arrive(k->ctx, &q, (v->has_next ? SERVE_FIRST : 0) | (v->n_later ? SERVE_FOLLOW : 0),
-                  now);
-    if (why) {
-        struct sreq gone = {
-            .t = q, .slot = NONE, .t_start_ns = -1, .t_first_ns = -1, .t_last_ns = -1
-        };
-        v->out->rejected++;
-        if (!v->out->why_rejected) v->out->why_rejected = why;
-        tell_request(v, &gone, RUN_REJECTED);
-        answer(v, &q, NULL, now);
-        return;
-    }
+    struct trace_req q = *from;
     int32_t i = slot_take(v, (int64_t)q.n_in + q.n_out);
     struct slot *t = &v->slot[i];
     t->n = q.n_in;
     t->n_seg = q.n_seg;
-    q.n_seg = t->segs = prompt_begin(&v->prompt, &q, t->tok);
+    q.n_seg = t->segs = prompt_begin(&v->hall->desk.prompt, &q, t->tok);
+    v->submitted++;
     sched_submit(&v->s, &q, now)->slot = i;
+}
+
+static void reject(struct serve *v, const struct trace_req *q, const char *why, int64_t now)
+{
+    struct serve_result *out = v->hall->out;
+    struct sreq gone = {
+        .t = *q, .slot = NONE, .t_start_ns = -1, .t_first_ns = -1, .t_last_ns = -1
+    };
+    out->rejected++;
+    v->out->rejected++;
+    if (!out->why_rejected) out->why_rejected = why;
+    tell_request(v, &gone, RUN_REJECTED);
+    desk_end(&v->hall->desk, v->index, q, NULL, now);
+}
+
+/* The next request arrives, by way of replica v: it goes to the one that the router says. */
+static void arrive(struct serve *v, int64_t now)
+{
+    const struct serve_sink *k = v->u->sink;
+    struct hall *h = v->hall;
+    int to;
+    struct trace_req q = desk_take(&h->desk, &to);
+    const char *why = sched_refuses(&h->rep[to].s, &q); /* looks at what does not change */
+    h->out->due++;
+    h->rep[to].out->due++;
+    for (int i = 0; i < h->n && !h->desk.has_next; i++) tell_level(&h->rep[i], now);
+    if (k->arrive)
+        k->arrive(k->ctx, &q,
+                  (h->desk.has_next ? SERVE_FIRST : 0) | (h->desk.n_later ? SERVE_FOLLOW : 0), now);
+    if (why)
+        reject(&h->rep[to], &q, why, now);
+    else if (to == v->index)
+        admit(v, &q, now);
+    else
+        desk_put(&h->desk, to, &q);
+}
+
+static void empty_tray(struct serve *v, int64_t now)
+{
+    struct desk_tray *t = &v->hall->desk.tray[v->index];
+    for (int32_t i = 0; i < t->n; i++) admit(v, &t->q[i], now);
+    t->n = 0;
 }
 
 /* ---- what the scheduler tells */
@@ -284,15 +322,25 @@ static void on_gap(void *ctx, struct sreq *r, int64_t gap_ns)
 {
     struct serve *v = ctx;
     (void)r;
-    if (v->u->sink->gap) v->u->sink->gap(v->u->sink->ctx, gap_ns);
+    if (!v->u->sink->gap) return;
+    desk_lock(&v->hall->desk);
+    v->u->sink->gap(v->u->sink->ctx, gap_ns);
+    desk_unlock(&v->hall->desk);
 }
 
 static void on_done(void *ctx, struct sreq *r, int64_t t_ns)
 {
     struct serve *v = ctx;
+    struct hall *h = v->hall;
+    const struct slot *k = &v->slot[r->slot];
+    desk_lock(&h->desk);
+    h->out->finished++;
     v->out->finished++;
+    v->ended++;
     tell_request(v, r, RUN_OK);
-    answer(v, &r->t, &v->slot[r->slot], t_ns);
+    desk_end(&h->desk, v->index, &r->t, &(struct desk_answer){ k->tok, k->n, k->n_seg, k->segs },
+             t_ns);
+    desk_unlock(&h->desk);
     slot_give(v, r->slot);
     r->slot = NONE; /* a ghost of a static batch is computed on, but for nobody */
 }
@@ -370,13 +418,14 @@ static void charge_host(struct serve *v)
 static int launch(struct serve *v, bool *launched, struct err *e)
 {
     int k = v->head + v->n;
-    struct flight *f = &v->ring[k < v->u->dev.depth ? k : k - v->u->dev.depth];
+    struct flight *f = &v->ring[k < v->dev->depth ? k : k - v->dev->depth];
     int64_t now = now_ns(v);
     *launched = false;
     sched_next(&v->s, &f->b, now);
     if (batch_empty(&f->b)) return ST_OK;
     struct engine_step s = build(v, f);
-    f->told = (struct serve_step){ .index = v->out->steps++,
+    f->told = (struct serve_step){ .replica = v->index,
+                                   .index = v->out->steps++,
                                    .epoch_ns = v->epoch_ns,
                                    .kv_used_blocks = kvpool_used(&v->s.pool),
                                    .kv_unfilled_tok = unfilled(v),
@@ -387,7 +436,7 @@ static int launch(struct serve *v, bool *launched, struct err *e)
     look(v, now);
     charge_host(v);
     f->told.t0_ns = now_ns(v);
-    int st = v->u->dev.submit(v->u->dev.ctx, &s, e);
+    int st = v->dev->submit(v->dev->ctx, &s, e);
     v->mark_ns = clock_mono_ns();
     *launched = st == ST_OK;
     return st;
@@ -401,7 +450,7 @@ static int land(struct serve *v, struct err *e)
     struct cohort *c = f->b.cohort;
     struct engine_result r = { 0 };
     charge_host(v);
-    int st = v->u->dev.collect(v->u->dev.ctx, &r, e);
+    int st = v->dev->collect(v->dev->ctx, &r, e);
     v->mark_ns = clock_mono_ns();
     if (st != ST_OK) return st;
     int64_t now = v->mark_ns - v->epoch_ns;
@@ -416,77 +465,130 @@ static int land(struct serve *v, struct err *e)
         f->told.told = f->b.n_regular - (c->n - c->n_live);
         f->told.gap_ns = now - c->t_emit_ns;
     }
-    v->head = v->head + 1 < v->u->dev.depth ? v->head + 1 : 0;
+    v->head = v->head + 1 < v->dev->depth ? v->head + 1 : 0;
     v->n--;
+    v->out->in_tok += f->told.shape.prefill_tok;
+    v->out->out_tok += f->told.shape.n_logits;
     sched_complete(&v->s, &f->b, 1, now);
-    look(v, now);
+    desk_lock(&v->hall->desk);
+    look_locked(v, now);
     charge_host(v);
     f->told.host_ns = v->host_ns;
     v->host_ns = 0;
     v->mark_ns = clock_mono_ns();
     if (k->step) k->step(k->ctx, &f->told);
+    desk_unlock(&v->hall->desk);
     return ST_OK;
 }
 
-/* Sleeps until t_ns of the run, a while at most. */
-static void nap(struct serve *v, int64_t t_ns)
+/* Nothing is in flight: sleeps until the next request is due, a while at most, or one is routed here.
+ * Where no replica has any left, it is over. */
+static int nap(struct serve *v, struct err *e)
 {
-    int64_t now = now_ns(v), until = t_ns - now < NAP_NS ? t_ns : now + NAP_NS;
-    until += v->epoch_ns;
-    struct timespec t = { .tv_sec = (time_t)(until / 1000000000),
-                          .tv_nsec = (long)(until % 1000000000) };
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL); /* a signal may end it early */
+    struct hall *h = v->hall;
+    struct desk *d = &h->desk;
+    int st = ST_OK;
+    desk_lock(d);
+    int64_t t = desk_due_ns(d), now = now_ns(v);
+    int64_t own = v->submitted - v->ended;
+    bool empty = d->tray[v->index].n == 0;
+    if (empty && t == INT64_MAX && own > 0)
+        st = err_set(e, ST_RANGE,
+                     "the scheduler stalled with %lld requests left; please report this scenario",
+                     (long long)own);
+    if (empty && t == INT64_MAX && d->left == 0) {
+        h->over = true;
+        desk_wake_all(d);
+    } else if (empty && t > now && st == ST_OK && !h->over) {
+        desk_wait(d, v->index, v->epoch_ns + (t - now < NAP_NS ? t : now + NAP_NS));
+    }
+    desk_unlock(d);
     v->mark_ns = clock_mono_ns();
+    return st;
 }
 
-/* One round: who is due arrives, steps are launched, the oldest ends. *more: there is work left. */
-static int turn(struct serve *v, bool *more, struct err *e)
+/* One round: who is due arrives, steps are launched, the oldest ends. */
+static int turn(struct serve *v, struct err *e)
 {
+    struct desk *d = &v->hall->desk;
     int st = ST_OK;
-    int64_t now = now_ns(v);
-    look(v, now);
-    while (next_due_ns(v) <= now) arrive(v, now);
-    for (bool launched = true; launched && v->n < v->u->dev.depth && st == ST_OK;)
+    desk_lock(d);
+    int64_t now = now_ns(v); /* under the lock: nobody is here before having been routed */
+    look_locked(v, now);
+    while (desk_due_ns(d) <= now) arrive(v, now);
+    empty_tray(v, now);
+    look_locked(v, now); /* they are here from now on */
+    desk_unlock(d);
+    for (bool launched = true; launched && v->n < v->dev->depth && st == ST_OK;)
         st = launch(v, &launched, e);
     if (st != ST_OK) return st;
-    if (v->n > 0) return land(v, e);
-    int64_t t = next_due_ns(v);
-    if (!sched_idle(&v->s) && t == INT64_MAX)
-        return err_set(e, ST_RANGE,
-                       "the scheduler stalled with %lld requests left; please report this scenario",
-                       (long long)(v->s.n_wait + v->s.n_run));
-    if (t == INT64_MAX)
-        *more = false;
-    else
-        nap(v, t);
-    return ST_OK;
+    return v->n > 0 ? land(v, e) : nap(v, e);
+}
+
+/* Whether to go on after a round that ended with st; what failed first is kept. */
+static bool go_on(struct serve *v, int st, const struct err *e)
+{
+    struct hall *h = v->hall;
+    bool stopped = stop_asked();
+    desk_lock(&h->desk);
+    if (st != ST_OK && h->failed == ST_OK) {
+        h->failed = st;
+        h->e = *e;
+    }
+    h->out->stopped |= stopped;
+    if (st != ST_OK || stopped || (v->u->limit_ns > 0 && now_ns(v) >= v->u->limit_ns)) {
+        h->over = true;
+        desk_wake_all(&h->desk);
+    }
+    bool more = !h->over;
+    desk_unlock(&h->desk);
+    return more;
+}
+
+static void live(void *hall, int index, int n)
+{
+    struct hall *h = hall;
+    struct serve *v = &h->rep[index];
+    struct err e = { 0 };
+    int st;
+    (void)n;
+    v->mark_ns = clock_mono_ns();
+    do {
+        st = turn(v, &e);
+    } while (go_on(v, st, &e));
+    while (st == ST_OK && v->n > 0) st = land(v, &e); /* what has been computed counts */
+    if (st != ST_OK) (void)go_on(v, st, &e);
 }
 
 /* ---- the run */
 
-static void begin(struct serve *v, const struct serve_setup *u, struct arena *a)
+static void begin(struct hall *h, int index, struct arena *a)
 {
+    struct serve *v = &h->rep[index];
+    const struct serve_setup *u = h->u;
     const struct sched_opts *o = u->sched;
     int32_t per_chain = (int32_t)((u->max_ctx + o->block_tok - 1) / o->block_tok);
+    v->hall = h;
     v->u = u;
-    v->arena = a;
+    v->dev = &u->dev[index];
+    v->index = v->level.replica = index;
+    v->out = &h->out->part[index];
+    arena_init(&v->own);
+    v->arena = h->n > 1 ? &v->own : a;
     v->free_slot = NONE;
     v->sink = (struct sched_sink){ .ctx = v, .first = on_first, .gap = on_gap, .done = on_done };
     v->sink.preempt = on_first;
-    sched_init(&v->s, o, u->kv_blocks, u->dev.depth, u->max_ctx, &v->sink, a);
-    kvmap_init(&v->map, (int32_t)u->kv_blocks, per_chain, a);
+    sched_init(&v->s, o, u->kv_blocks, v->dev->depth, u->max_ctx, &v->sink, v->arena);
+    kvmap_init(&v->map, (int32_t)u->kv_blocks, per_chain, v->arena);
     kvpool_number(&v->s.pool, &v->map);
-    prompt_init(&v->prompt, u->vocab, u->seed);
     v->draws = rng_stream(u->seed, "engine.sample");
     serve_sizes(o, u->kv_blocks, u->max_ctx, &v->room);
-    v->ring = arena_array(a, (size_t)u->dev.depth, sizeof *v->ring);
-    for (int i = 0; i < u->dev.depth; i++)
-        v->ring[i].who = arena_array(a, (size_t)v->room.m.max_out, sizeof(int32_t));
-    v->tok = arena_array(a, (size_t)v->room.m.max_tok, sizeof *v->tok);
-    v->seq = arena_array(a, (size_t)v->room.m.max_tok, sizeof *v->seq);
-    v->pick = arena_array(a, (size_t)v->room.m.max_out, sizeof *v->pick);
-    v->has_next = trace_next(u->trace, &v->next) != 0;
-    v->epoch_ns = v->mark_ns = clock_mono_ns();
+    v->ring = arena_array(v->arena, (size_t)v->dev->depth, sizeof *v->ring);
+    for (int i = 0; i < v->dev->depth; i++)
+        v->ring[i].who = arena_array(v->arena, (size_t)v->room.m.max_out, sizeof(int32_t));
+    v->tok = arena_array(v->arena, (size_t)v->room.m.max_tok, sizeof *v->tok);
+    v->seq = arena_array(v->arena, (size_t)v->room.m.max_tok, sizeof *v->seq);
+    v->pick = arena_array(v->arena, (size_t)v->room.m.max_out, sizeof *v->pick);
 }
 
 static void give_up_list(struct serve *v, const struct sreq *r)
@@ -498,30 +600,49 @@ static void give_up_list(struct serve *v, const struct sreq *r)
     }
 }
 
+/* All threads have ended but the caller. */
+static void finish(struct serve *v)
+{
+    struct serve_result *out = v->hall->out;
+    struct run_replica *p = v->out;
+    look_locked(v, out->t_stop_ns);
+    empty_tray(v, out->t_stop_ns); /* routed here, and never seen */
+    give_up_list(v, v->s.run_first);
+    give_up_list(v, v->s.wait_first);
+    p->preempted = v->s.n_preempt;
+    p->recomputed_tok = v->s.n_recomputed_tok;
+    p->hit_tok = v->s.pool.hit_tok;
+    p->asked_tok = v->s.pool.asked_tok;
+    out->steps += p->steps;
+    out->unfinished += p->unfinished;
+    out->preempted += p->preempted;
+    out->recomputed_tok += p->recomputed_tok;
+    out->hit_tok += p->hit_tok;
+    out->asked_tok += p->asked_tok;
+    if (p->kv_peak_blocks > out->kv_peak) out->kv_peak = p->kv_peak_blocks;
+    arena_release(&v->own);
+}
+
 int serve_run(const struct serve_setup *u, struct arena *a, struct serve_result *out, struct err *e)
 {
-    struct serve *v = arena_alloc(a, sizeof *v);
-    bool more = true;
+    struct hall h = { .u = u, .n = u->n_replica, .out = out };
     int st = serve_check(u->sched, u->kv_blocks, e);
     *out = (struct serve_result){ 0 };
     if (st != ST_OK) return st;
-    v->out = out;
-    begin(v, u, a);
-    while (more && st == ST_OK) {
-        st = turn(v, &more, e);
-        out->stopped = stop_asked();
-        if (out->stopped || (u->limit_ns > 0 && now_ns(v) >= u->limit_ns)) break;
-    }
-    while (st == ST_OK && v->n > 0) st = land(v, e); /* what has been computed counts */
-    out->t_stop_ns = now_ns(v);
-    look(v, out->t_stop_ns);
-    give_up_list(v, v->s.run_first);
-    give_up_list(v, v->s.wait_first);
-    out->preempted = v->s.n_preempt;
-    out->recomputed_tok = v->s.n_recomputed_tok;
-    out->hit_tok = v->s.pool.hit_tok;
-    out->asked_tok = v->s.pool.asked_tok;
-    out->n_early = v->prompt.n_early;
-    prompt_release(&v->prompt);
-    return st;
+    assert(h.n == 1 || (u->crew && team_size(u->crew) == h.n));
+    out->part = arena_array(a, (size_t)h.n, sizeof *out->part);
+    h.rep = arena_array(a, (size_t)h.n, sizeof *h.rep);
+    desk_init(&h.desk, u->trace, u->router, h.n, u->vocab, u->seed);
+    for (int i = 0; i < h.n; i++) begin(&h, i, a);
+    h.epoch_ns = clock_mono_ns();
+    for (int i = 0; i < h.n; i++) h.rep[i].epoch_ns = h.epoch_ns;
+    if (h.n > 1)
+        team_run(u->crew, live, &h);
+    else
+        live(&h, 0, 1);
+    out->t_stop_ns = clock_mono_ns() - h.epoch_ns;
+    for (int i = 0; i < h.n; i++) finish(&h.rep[i]);
+    out->n_early = h.desk.prompt.n_early;
+    desk_release(&h.desk);
+    return h.failed != ST_OK ? err_set(e, h.failed, "%s", h.e.text) : ST_OK;
 }

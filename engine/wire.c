@@ -29,6 +29,7 @@ void wire_init(struct wire *w, const struct wire_limit *l)
     w->bytes = mem_zalloc(1, w->cap);
     w->pos = mem_zalloc((size_t)l->max_tok, sizeof *w->pos);
     w->row = mem_zalloc((size_t)l->max_out, sizeof *w->row);
+    w->sample = mem_zalloc((size_t)l->max_out, sizeof *w->sample);
     w->seq = mem_zalloc((size_t)l->max_tok, sizeof *w->seq);
 }
 
@@ -37,6 +38,7 @@ void wire_release(struct wire *w)
     free(w->bytes);
     free(w->pos);
     free(w->row);
+    free(w->sample);
     free(w->seq);
     *w = (struct wire){ 0 };
 }
@@ -85,14 +87,19 @@ void wire_unpack(struct wire *w)
                                           .block = table + seq[i].table_at };
         for (int32_t k = 0; k < seq[i].n_q; k++) w->pos[seq[i].row + k] = seq[i].pos + k;
     }
-    for (int32_t i = 0; i < h.n_out; i++) w->row[i] = w->out[i].row;
-    w->step = (struct model_step){ .n_tok = h.n_tok,
-                                   .n_seq = h.n_seq,
-                                   .n_out = h.n_out,
-                                   .tok = tok,
-                                   .pos = w->pos,
-                                   .seq = w->seq,
-                                   .out = w->row };
+    for (int32_t i = 0; i < h.n_out; i++) {
+        const struct engine_out *o = &w->out[i];
+        w->row[i] = o->row;
+        w->sample[i] = (struct backend_sample){ o->u, o->temperature, o->top_p, o->top_k };
+    }
+    w->step = (struct backend_step){ .n_tok = h.n_tok,
+                                     .n_seq = h.n_seq,
+                                     .n_out = h.n_out,
+                                     .tok = tok,
+                                     .pos = w->pos,
+                                     .seq = w->seq,
+                                     .out = w->row,
+                                     .sample = w->sample };
 }
 
 /* ---- options: the struct itself, then what it points to */
@@ -121,6 +128,8 @@ void wire_unpack_opts(const unsigned char *from, struct engine_opts *o)
     const unsigned char *at = from + sizeof *o;
     memcpy(o, from, sizeof *o);
     o->backend = NULL;
+    o->device.open = NULL;
+    o->device.count = NULL;
     o->mpi = NULL;
     if (o->split) {
         o->split = (const void *)at;

@@ -16,11 +16,12 @@ struct wire_limit {
 /* A received step; arrays point into its own memory. */
 struct wire {
     enum wire_op op;
-    struct model_step step;
+    struct backend_step step;
     const struct engine_out *out; /* [step.n_out] */
     size_t cap;
-    unsigned char *bytes; /* [cap], the message */
-    int32_t *pos, *row;   /* [max_tok], [max_out] */
+    unsigned char *bytes;          /* [cap], the message */
+    int32_t *pos, *row;            /* [max_tok], [max_out] */
+    struct backend_sample *sample; /* [max_out] */
     struct backend_seq *seq;
 };
 

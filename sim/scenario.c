@@ -201,13 +201,13 @@ static const char *locate(const char *path, struct arena *a)
     return arena_copy_text(a, found, strlen(found));
 }
 
-int scenario_read(struct scenario *s, const char *path, const struct conf_args *args, struct err *e)
+/* What s->doc says, then the options. */
+static int read_tree(struct scenario *s, const struct conf_args *args, struct err *e)
 {
-    path = locate(path, s->arena);
-    s->path = path;
+    const char *path = s->path;
     struct conf_set own = s->conf; /* a file does not set the command's own options */
     own.n_table = s->n_own;
-    int st = doc_read_yaml(s->arena, path, &s->doc, e);
+    int st = ST_OK;
     const char *others = conf_find(&own, "monitor.window", NULL) /* only an engine has a monitor */
                              ? "profile sweep"
                              : "profile sweep monitor";
@@ -230,6 +230,21 @@ int scenario_read(struct scenario *s, const char *path, const struct conf_args *
         st = err_set(e, ST_USAGE, "sim.warmup: %g is neither a share from 0 to 0.9 nor -1",
                      s->sim.warmup_ratio);
     return st;
+}
+
+int scenario_read(struct scenario *s, const char *path, const struct conf_args *args, struct err *e)
+{
+    s->path = locate(path, s->arena);
+    int st = doc_read_yaml(s->arena, s->path, &s->doc, e);
+    return st == ST_OK ? read_tree(s, args, e) : st;
+}
+
+int scenario_read_text(struct scenario *s, const char *path, const char *text,
+                       const struct conf_args *args, struct err *e)
+{
+    s->path = path;
+    int st = doc_parse_yaml(s->arena, path, text, strlen(text), &s->doc, e);
+    return st == ST_OK ? read_tree(s, args, e) : st;
 }
 
 /* The option that a sentence is about: the key it begins with, or one known from its first words.

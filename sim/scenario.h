@@ -58,6 +58,9 @@ void scenario_init(struct scenario *s, const struct conf_row *extra, void *extra
  * model. Errors: ST_IO, ST_USAGE with the place in the file. */
 int scenario_read(struct scenario *s, const char *path, const struct conf_args *args,
                   struct err *e);
+/* The same from text; path is what the file was, for names beside it and for messages. */
+int scenario_read_text(struct scenario *s, const char *path, const char *text,
+                       const struct conf_args *args, struct err *e);
 /* The hardware named, with the measured profile named (hardware.profile), as one node. */
 int scenario_hardware(struct scenario *s, struct hw *out, struct err *e);
 /* What scenario_deploy asks for on h, which stays the caller's; policy.max_batch_tok is resolved

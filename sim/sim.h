@@ -12,10 +12,10 @@
 #define SIM_SIM_H
 
 #include "base/conf.h"
+#include "engine/router.h"
 #include "engine/sched.h"
 #include "model/deploy.h"
 #include "sim/metrics.h"
-#include "sim/router.h"
 #include "traces/trace.h"
 
 enum sim_p2p {

@@ -22,14 +22,21 @@ sh tests/layers.sh >"$log"
 judge layers
 
 echo "clang-format"
-for f in main.c */*.[ch] tests/fuzz/*.[ch]; do
+for f in main.c */*.[ch] */*.cu tests/fuzz/*.[ch]; do
     [ -f "$f" ] && { clang-format --dry-run -Werror "$f" >/dev/null 2>&1 || echo "$f"; }
 done >"$log"
 [ -s "$log" ] && echo "$(wc -l <"$log") files are not as .clang-format has them:" && judge clang-format
 
+# NVIDIA's headers are there or not
+toolkit() { printf '#include <cuda_runtime_api.h>\n' | clang -E "$@" - >/dev/null 2>&1; }
+needs_toolkit() { grep -q '<cuda_runtime_api.h>\|"engine/backend_cuda.h"' "$1"; }
+
 echo "clang-tidy"
+toolkit "$@" && there=1 || there=0
 for f in main.c base/*.c model/*.c traces/*.c engine/*.c sim/*.c bench/*.c plots/*.c; do
-    [ -f "$f" ] && echo "$f"
+    [ -f "$f" ] || continue
+    [ $there = 0 ] && needs_toolkit "$f" && continue
+    echo "$f"
 done | xargs -P "$(nproc)" -I{} clang-tidy --quiet {} -- "$@" 2>/dev/null >"$log"
 judge clang-tidy
 

@@ -1,48 +1,20 @@
 /* tests/test_cli.c - the program as the shell sees it: exit codes, one-line messages, no half
  * files. SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/cli.h"
 #include "tests/test.h"
-
-static char out[1 << 16], err[1 << 16];
-
-/* Runs `$ORRERY_BIN ARGS` (make sets it); the output lands in out and err. */
-static int orrery(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int orrery(const char *fmt, ...)
-{
-    char cmd[3000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s ", bin);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
-    va_end(ap);
-    return test_run(cmd, out, sizeof out, err, sizeof err);
-}
 
 /* stderr holds one sentence, which begins with the program's name and contains `part`. */
 static void check_sentence(const char *part)
 {
-    const char *end = strchr(err, '\n');
-    CHECK(strncmp(err, "orrery", 6) == 0);
+    const char *end = strchr(cli_err, '\n');
+    CHECK(strncmp(cli_err, "orrery", 6) == 0);
     CHECK(end && end[1] == 0);
-    CHECK_HAS(err, part);
-}
-
-static const char *put(const char *name, const char *text)
-{
-    const char *path = test_path(name);
-    FILE *f = fopen(path, "w");
-    if (f) {
-        fputs(text, f);
-        fclose(f);
-    }
-    return path;
+    CHECK_HAS(cli_err, part);
 }
 
 static int n_part_files(void)
@@ -55,69 +27,69 @@ static int n_part_files(void)
 
 TEST(cli_helps)
 {
-    static char first[sizeof out];
-    CHECK_INT(orrery("--help"), 0);
-    CHECK_TEXT(err, "");
-    CHECK_HAS(out, "\n  trace ");
-    CHECK_HAS(out, "\n  5    ");
-    strcpy(first, out);
-    CHECK_INT(orrery("help"), 0);
-    CHECK_TEXT(out, first);
-    CHECK_INT(orrery("-h"), 0);
-    CHECK_TEXT(out, first);
-    CHECK_INT(orrery(" "),
+    static char first[sizeof cli_out];
+    CHECK_INT(cli_run("", "--help"), 0);
+    CHECK_TEXT(cli_err, "");
+    CHECK_HAS(cli_out, "\n  trace ");
+    CHECK_HAS(cli_out, "\n  5    ");
+    strcpy(first, cli_out);
+    CHECK_INT(cli_run("", "help"), 0);
+    CHECK_TEXT(cli_out, first);
+    CHECK_INT(cli_run("", "-h"), 0);
+    CHECK_TEXT(cli_out, first);
+    CHECK_INT(cli_run("", " "),
               2); /* nothing asked: the help, but a script that lost its words hears of it */
-    CHECK_TEXT(out, "");
-    CHECK_TEXT(err, first);
-    CHECK_INT(orrery("help trace"), 0);
-    strcpy(first, out);
+    CHECK_TEXT(cli_out, "");
+    CHECK_TEXT(cli_err, first);
+    CHECK_INT(cli_run("", "help trace"), 0);
+    strcpy(first, cli_out);
     CHECK_HAS(first, "--workload.format");
-    CHECK_INT(orrery("trace --help"), 0);
-    CHECK_TEXT(out, first);
+    CHECK_INT(cli_run("", "trace --help"), 0);
+    CHECK_TEXT(cli_out, first);
 }
 
 TEST(cli_says_its_version)
 {
-    CHECK_INT(orrery("--version"), 0);
-    CHECK(strncmp(out, "orrery ", 7) == 0);
-    CHECK_HAS(out, ", revision ");
-    CHECK(strchr(out, '\n') == out + strlen(out) - 1);
-    CHECK_TEXT(err, "");
+    CHECK_INT(cli_run("", "--version"), 0);
+    CHECK(strncmp(cli_out, "orrery ", 7) == 0);
+    CHECK_HAS(cli_out, ", revision ");
+    CHECK(strchr(cli_out, '\n') == cli_out + strlen(cli_out) - 1);
+    CHECK_TEXT(cli_err, "");
 }
 
 TEST(cli_refuses_unknown_verbs)
 {
-    CHECK_INT(orrery("trcae"), 2);
-    CHECK_TEXT(err, "orrery: no verb 'trcae'; did you mean 'trace'?\n");
-    CHECK_TEXT(out, "");
-    CHECK_INT(orrery("abracadabra"), 2);
+    CHECK_INT(cli_run("", "trcae"), 2);
+    CHECK_TEXT(cli_err, "orrery: no verb 'trcae'; did you mean 'trace'?\n");
+    CHECK_TEXT(cli_out, "");
+    CHECK_INT(cli_run("", "abracadabra"), 2);
     check_sentence("no verb 'abracadabra'; there are: ");
-    CHECK_INT(orrery("--trace"), 2);
+    CHECK_INT(cli_run("", "--trace"), 2);
     check_sentence("no verb '--trace'");
-    CHECK_INT(orrery("''"), 2);
+    CHECK_INT(cli_run("", "''"), 2);
     check_sentence("no verb ''");
-    CHECK_INT(orrery("help trcae"), 2);
+    CHECK_INT(cli_run("", "help trcae"), 2);
     check_sentence("did you mean 'trace'?");
-    CHECK_INT(orrery("\"$(printf 'a\\033[31m\\nb')\""), 2);
+    CHECK_INT(cli_run("", "\"$(printf 'a\\033[31m\\nb')\""), 2);
     check_sentence("no verb 'a?[31m?b'");
 }
 
 /* Every verb that the help lists answers to --help, and the scripts know it. */
 TEST(cli_completes_every_verb)
 {
-    static char bash[sizeof out], zsh[sizeof out], man[sizeof out];
+    static char bash[sizeof cli_out], zsh[sizeof cli_out], man[sizeof cli_out];
     char verb[64];
-    CHECK_INT(orrery("completion bash > %s", test_path("c.bash")), 0);
-    CHECK_INT(orrery("completion bash"), 0);
-    strcpy(bash, out);
-    CHECK_INT(orrery("completion zsh"), 0);
-    strcpy(zsh, out);
-    CHECK_INT(orrery("man"), 0);
-    strcpy(man, out);
-    CHECK_INT(orrery("completion fish"), 2);
+    CHECK_INT(cli_run("", "completion bash > %s", test_path("c.bash")), 0);
+    CHECK_INT(cli_run("", "completion bash"), 0);
+    strcpy(bash, cli_out);
+    CHECK_INT(cli_run("", "completion zsh"), 0);
+    strcpy(zsh, cli_out);
+    CHECK_INT(cli_run("", "man"), 0);
+    strcpy(man, cli_out);
+    CHECK_INT(cli_run("", "completion fish"), 2);
     check_sentence("bash or zsh");
-    CHECK_INT(orrery("help"), 0);
-    char *list = strdup(out), *save = NULL;
+    CHECK_INT(cli_run("", "help"), 0);
+    char *list = strdup(cli_out), *save = NULL;
     bool in_list = false;
     int n = 0;
     for (char *line = strtok_r(list, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -127,9 +99,9 @@ TEST(cli_completes_every_verb)
         CHECK_HAS(bash, verb);
         CHECK_HAS(zsh, verb);
         CHECK_HAS(man, verb);
-        CHECK_INT(orrery("%s --help", verb), 0);
-        CHECK(out[0] != 0);
-        CHECK_TEXT(err, "");
+        CHECK_INT(cli_run("", "%s --help", verb), 0);
+        CHECK(cli_out[0] != 0);
+        CHECK_TEXT(cli_err, "");
         n++;
     }
     free(list);
@@ -140,7 +112,7 @@ TEST(cli_bash_completion_works)
 {
     char cmd[1200];
     if (test_run("command -v bash", NULL, 0, NULL, 0) != 0) SKIP("no bash");
-    CHECK_INT(orrery("completion bash > %s", test_path("c.bash")), 0);
+    CHECK_INT(cli_run("", "completion bash > %s", test_path("c.bash")), 0);
     FILE *f = fopen(test_path("c.bash"), "a");
     if (!CHECK(f != NULL)) return;
     fputs("compopt() { :; }\n"
@@ -152,17 +124,17 @@ TEST(cli_bash_completion_works)
           f);
     fclose(f);
     snprintf(cmd, sizeof cmd, "bash %s", test_path("c.bash"));
-    CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
-    CHECK_TEXT(out, "trace\nman\n"
-                    "--workload.prompt.mean= --workload.prompt.min= --workload.prompt.max=\n");
-    CHECK_TEXT(err, "");
+    CHECK_INT(cli_shell("%s", cmd), 0);
+    CHECK_TEXT(cli_out, "trace\nman\n"
+                        "--workload.prompt.mean= --workload.prompt.min= --workload.prompt.max=\n");
+    CHECK_TEXT(cli_err, "");
 }
 
 TEST(cli_man_page_is_sound)
 {
     if (test_run("command -v groff", NULL, 0, NULL, 0) != 0) SKIP("no groff");
-    CHECK_INT(orrery("man | groff -man -ww -z"), 0);
-    CHECK_TEXT(err, "");
+    CHECK_INT(cli_run("", "man | groff -man -ww -z"), 0);
+    CHECK_TEXT(cli_err, "");
 }
 
 TEST(cli_trace_refuses_wrong_files)
@@ -181,21 +153,21 @@ TEST(cli_trace_refuses_wrong_files)
         { "prose.txt", "Dear reader,\n", "cannot tell the format", 2 },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        CHECK_INT(orrery("trace describe %s", put(bad[i].name, bad[i].text)), bad[i].rc);
+        CHECK_INT(cli_run("", "trace describe %s", cli_put(bad[i].name, bad[i].text)), bad[i].rc);
         check_sentence(bad[i].part);
-        CHECK_TEXT(out, "");
+        CHECK_TEXT(cli_out, "");
     }
-    CHECK_INT(orrery("trace describe %s", test_path("absent.csv")), 5);
+    CHECK_INT(cli_run("", "trace describe %s", test_path("absent.csv")), 5);
     check_sentence("No such file");
-    CHECK_INT(orrery("trace describe %s", test_dir()), 5);
+    CHECK_INT(cli_run("", "trace describe %s", test_dir()), 5);
     check_sentence("directory");
-    CHECK_INT(orrery("trace describe"), 2);
+    CHECK_INT(cli_run("", "trace describe"), 2);
     check_sentence("takes one file");
-    CHECK_INT(orrery("trace descibe x"), 2);
+    CHECK_INT(cli_run("", "trace descibe x"), 2);
     check_sentence("describe, convert, synth");
-    CHECK_INT(orrery("trace synth %s --rte=4/s", test_path("x.csv")), 2);
+    CHECK_INT(cli_run("", "trace synth %s --rte=4/s", test_path("x.csv")), 2);
     check_sentence("rte");
-    CHECK_INT(orrery("trace synth %s --rate=4", test_path("x.csv")), 2);
+    CHECK_INT(cli_run("", "trace synth %s --rate=4", test_path("x.csv")), 2);
     check_sentence("has no unit");
     CHECK(access(test_path("x.csv"), F_OK) != 0);
 }
@@ -204,18 +176,19 @@ TEST(cli_leaves_no_half_file)
 {
     struct stat st;
     char good[300], old[300]; /* test_path keeps a few only */
-    snprintf(good, sizeof good, "%s", put("good.csv", "arrival,in,out\n0,5,3\n1,7,2\n"));
-    snprintf(old, sizeof old, "%s", put("old.csv", "keep me\n"));
-    CHECK_INT(orrery("trace convert %s %s", good, test_path("no/such/x.csv")), 5);
+    snprintf(good, sizeof good, "%s", cli_put("good.csv", "arrival,in,out\n0,5,3\n1,7,2\n"));
+    snprintf(old, sizeof old, "%s", cli_put("old.csv", "keep me\n"));
+    CHECK_INT(cli_run("", "trace convert %s %s", good, test_path("no/such/x.csv")), 5);
     check_sentence("No such file");
-    CHECK_INT(orrery("trace convert %s %s", put("bad.csv", "arrival,in,out\n0,5,3\n1,x,2\n"), old),
+    CHECK_INT(cli_run("", "trace convert %s %s",
+                      cli_put("bad.csv", "arrival,in,out\n0,5,3\n1,x,2\n"), old),
               2);
     check_sentence("bad.csv:3: ");
     CHECK(stat(old, &st) == 0 && st.st_size == 8);
     CHECK_INT(n_part_files(), 0);
-    CHECK_INT(orrery("trace convert %s %s", good, old), 0);
-    CHECK_INT(orrery("trace describe %s", old), 0);
-    CHECK_HAS(out, "2 requests");
+    CHECK_INT(cli_run("", "trace convert %s %s", good, old), 0);
+    CHECK_INT(cli_run("", "trace describe %s", old), 0);
+    CHECK_HAS(cli_out, "2 requests");
     CHECK_INT(n_part_files(), 0);
 }
 
@@ -223,12 +196,11 @@ TEST(cli_leaves_no_half_file)
 TEST(cli_full_disk_leaves_no_file)
 {
     char cmd[1500];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
+    const char *bin = cli_bin();
     snprintf(cmd, sizeof cmd,
              "trap '' XFSZ; ulimit -f 8; %s trace synth %s --rate=4/s --requests=9000", bin,
              test_path("full.csv"));
-    CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 5);
+    CHECK_INT(cli_shell("%s", cmd), 5);
     check_sentence("full.csv");
     CHECK(access(test_path("full.csv"), F_OK) != 0);
     CHECK_INT(n_part_files(), 0);
@@ -238,16 +210,16 @@ TEST(cli_notices_a_full_standard_output)
 {
     if (access("/dev/full", W_OK) != 0) SKIP("no /dev/full");
     char good[300];
-    snprintf(good, sizeof good, "%s", put("good.csv", "arrival,in,out\n0,5,3\n1,7,2\n"));
-    CHECK_INT(orrery("--help > /dev/full"), 5);
+    snprintf(good, sizeof good, "%s", cli_put("good.csv", "arrival,in,out\n0,5,3\n1,7,2\n"));
+    CHECK_INT(cli_run("", "--help > /dev/full"), 5);
     check_sentence("cannot write to standard output: No space left on device");
-    CHECK_INT(orrery("trace describe %s > /dev/full", good), 5);
+    CHECK_INT(cli_run("", "trace describe %s > /dev/full", good), 5);
     check_sentence("cannot write");
-    CHECK_INT(orrery("trace describe %s --json > /dev/full", good), 5);
+    CHECK_INT(cli_run("", "trace describe %s --json > /dev/full", good), 5);
     check_sentence("cannot write");
-    CHECK_INT(orrery("--version >&-"), 5);
+    CHECK_INT(cli_run("", "--version >&-"), 5);
     check_sentence("cannot write to standard output");
-    CHECK_INT(orrery("trcae > /dev/full"), 2);
+    CHECK_INT(cli_run("", "trcae > /dev/full"), 2);
     check_sentence("did you mean");
 }
 
@@ -256,10 +228,11 @@ TEST(cli_keeps_closed_streams_out_of_files)
 {
     char path[300];
     snprintf(path, sizeof path, "%s", test_path("c.csv"));
-    CHECK_INT(orrery("trace synth %s --rate=4/s --requests=5 <&- >&- 2>&-", path), 0);
-    CHECK_INT(orrery("trace describe %s", path), 0);
-    CHECK_HAS(out, "5 requests");
-    CHECK_INT(orrery("trace synth %s --rate=4/s --requests=5 --seed=1", test_path("d.csv")), 0);
+    CHECK_INT(cli_run("", "trace synth %s --rate=4/s --requests=5 <&- >&- 2>&-", path), 0);
+    CHECK_INT(cli_run("", "trace describe %s", path), 0);
+    CHECK_HAS(cli_out, "5 requests");
+    CHECK_INT(cli_run("", "trace synth %s --rate=4/s --requests=5 --seed=1", test_path("d.csv")),
+              0);
     char cmd[1200];
     snprintf(cmd, sizeof cmd, "grep -v '^#' %s > %s.x; grep -v '^#' %s | cmp - %s.x", path, path,
              test_path("d.csv"), path);
@@ -269,10 +242,10 @@ TEST(cli_keeps_closed_streams_out_of_files)
 TEST(cli_reader_that_leaves_early_is_no_failure)
 {
     if (test_run("command -v bash", NULL, 0, NULL, 0) != 0) SKIP("no bash");
-    const char *bin = getenv("ORRERY_BIN");
+    const char *bin = cli_bin();
     char cmd[1200];
     if (!bin) SKIP("ORRERY_BIN does not name the program");
     snprintf(cmd, sizeof cmd, "bash -c 'set -o pipefail; %s help trace | true'", bin);
-    CHECK_INT(test_run(cmd, NULL, 0, err, sizeof err), 0);
-    CHECK_TEXT(err, "");
+    CHECK_INT(test_run(cmd, NULL, 0, cli_err, sizeof cli_err), 0);
+    CHECK_TEXT(cli_err, "");
 }

@@ -1,8 +1,10 @@
 /* tests/test_doc.c - YAML and JSON trees: places, refusals, hostile files.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/doc.h"
 #include "tests/test.h"
@@ -227,11 +229,18 @@ TEST(doc_reads_of_what_is_no_plain_file)
     CHECK_INT(doc_read_yaml(&arena, test_dir(), &d, &e), ST_IO);
     CHECK_HAS(e.text, "it is a directory");
     err_clear(&e);
-    CHECK_INT(doc_read_bytes(&arena, "/dev/zero", 1 << 20, &bytes, &n, &e), ST_USAGE);
-    CHECK_TEXT(e.text, "/dev/zero: longer than 1.049 MB");
+    CHECK_INT(doc_read_bytes(&arena, "/dev/zero", 1 << 20, &bytes, &n, &e), ST_IO);
+    CHECK_HAS(e.text, "/dev/zero: it is a device, not a file");
     err_clear(&e);
     CHECK_OK(doc_read_bytes(&arena, "/dev/null", 10, &bytes, &n, &e), &e);
     CHECK(n == 0 && bytes[0] == 0);
+    int fd = open("/dev/zero", O_RDONLY);
+    char handed[32];
+    snprintf(handed, sizeof handed, "/dev/fd/%d", fd);
+    CHECK_INT(doc_read_bytes(&arena, handed, 1 << 20, &bytes, &n, &e), ST_USAGE);
+    CHECK_HAS(e.text, ": longer than 1.049 MB");
+    close(fd);
+    err_clear(&e);
     CHECK_OK(doc_read_bytes(&arena, "/proc/self/stat", 1 << 20, &bytes, &n, &e), &e);
     CHECK(n > 0 && strlen(bytes) == n);
     arena_release(&arena);
@@ -258,12 +267,18 @@ TEST(doc_reads_up_to_its_limit)
     const char *fifo = test_path("fifo");
     char cmd[1200];
     CHECK_INT(mkfifo(fifo, 0600), 0);
+    err_clear(&e);
+    CHECK_INT(doc_read_bytes(&arena, fifo, 200000, &bytes, &n, &e), ST_IO);
+    CHECK_HAS(e.text, "it is a pipe, not a file");
     snprintf(cmd, sizeof cmd, "(head -c 200000 /dev/zero | tr '\\0' x > %s) &", fifo);
     CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);
     err_clear(&e);
-    CHECK_OK(doc_read_bytes(&arena, fifo, 200000, &bytes, &n, &e), &e);
+    int fd = open(fifo, O_RDONLY); /* the shell does that for /dev/stdin and <(...) */
+    snprintf(cmd, sizeof cmd, "/dev/fd/%d", fd);
+    CHECK_OK(doc_read_bytes(&arena, cmd, 200000, &bytes, &n, &e), &e);
     CHECK_INT(n, 200000);
     CHECK(bytes[0] == 'x' && bytes[199999] == 'x' && bytes[200000] == 0);
+    close(fd);
     arena_release(&arena);
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/h5.h"
@@ -54,6 +55,45 @@ TEST(outfile_is_whole_or_absent)
     CHECK_INT(outfile_write(test_path("dir"), "abc", 3, &e), ST_IO);
     CHECK_HAS(e.text, "cannot write");
     CHECK_INT(n_parts(), 0);
+}
+
+static void leave(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    if (CHECK(f != NULL)) fclose(f);
+}
+
+/* Of path, of a number that is no process's, and not locked: nothing else goes. */
+TEST(outfile_sweeps_what_killed_runs_left)
+{
+    struct err e = { 0 };
+    char dead[600], alive[600], held[600], other[600], odd[600];
+    const char *path = test_path("r.txt");
+    pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    waitpid(pid, NULL, 0); /* its number is free now */
+    snprintf(dead, sizeof dead, "%s.part.%ld", path, (long)pid);
+    snprintf(alive, sizeof alive, "%s.part.%ld", path, (long)getppid());
+    snprintf(other, sizeof other, "%s.part.%ld", test_path("other.txt"), (long)pid);
+    snprintf(odd, sizeof odd, "%s.part.%ldx", path, (long)pid);
+    snprintf(held, sizeof held, "%s.part.0%ld", path, (long)pid);
+    leave(dead);
+    leave(alive);
+    leave(other);
+    leave(odd);
+    int fd = open(held, O_CREAT | O_RDWR, 0600); /* somebody writes it, on another machine */
+    outfile_claim(fd);
+    CHECK_OK(outfile_write(path, "abc", 3, &e), &e);
+    CHECK(access(dead, F_OK) != 0);
+    CHECK(access(alive, F_OK) == 0 && access(other, F_OK) == 0 && access(odd, F_OK) == 0);
+    CHECK(access(held, F_OK) == 0);
+    close(fd);
+    leave(dead);
+    h5 *f = h5_create(path, &e);
+    CHECK_TEXT(e.text, "");
+    CHECK(access(dead, F_OK) != 0 && access(held, F_OK) != 0);
+    h5_abort(f);
+    CHECK(access(alive, F_OK) == 0);
 }
 
 TEST(outfile_writes_into_pipes_and_through_links)

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
+#include "engine/router.h"
 #include "sim/bottleneck.h"
 #include "sim/evqueue.h"
-#include "sim/router.h"
 #include "sim/scenario.h"
 #include "sim/series.h"
 #include "tests/test.h"

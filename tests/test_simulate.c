@@ -1,40 +1,12 @@
 /* tests/test_simulate.c - `orrery simulate` as a user has it: text, JSON, run file, wrong input,
  * real traces. SPDX-License-Identifier: Apache-2.0 */
-#include <jansson.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "tests/cli.h"
 #include "tests/test.h"
-
-static char out[1 << 16], err[1 << 14];
-
-static int simulate(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int simulate(const char *fmt, ...)
-{
-    char cmd[3000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s simulate ", bin);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
-    va_end(ap);
-    return test_run(cmd, out, sizeof out, err, sizeof err);
-}
-
-static const char *put(const char *name, const char *text)
-{
-    const char *path = test_path(name);
-    FILE *f = fopen(path, "w");
-    if (f) {
-        fputs(text, f);
-        fclose(f);
-    }
-    return path;
-}
 
 /* Files in the test's directory whose name holds `part`. */
 static int n_files(const char *part)
@@ -43,30 +15,6 @@ static int n_files(const char *part)
     snprintf(cmd, sizeof cmd, "find %s -name '*%s*' | wc -l", test_dir(), part);
     test_run(cmd, count, sizeof count, NULL, 0);
     return atoi(count);
-}
-
-static json_t *parsed(void)
-{
-    json_error_t e;
-    json_t *j = json_loads(out, JSON_REJECT_DUPLICATES, &e);
-    if (!CHECK(j != NULL)) fprintf(stderr, "%s\n%.300s\n", e.text, out);
-    return j;
-}
-
-/* "latency.ttft.p99_ns" */
-static json_t *at(json_t *j, const char *path)
-{
-    char copy[200];
-    snprintf(copy, sizeof copy, "%s", path);
-    for (char *p = strtok(copy, "."); p && j; p = strtok(NULL, ".")) j = json_object_get(j, p);
-    return j;
-}
-
-static double number(json_t *j, const char *path)
-{
-    json_t *v = at(j, path);
-    if (!CHECK(json_is_number(v))) fprintf(stderr, "no number %s\n", path);
-    return json_number_value(v);
 }
 
 /* The output without what depends on the machine's speed. */
@@ -83,13 +31,13 @@ static void drop_line(char *text, const char *begin)
 
 TEST(simulate_prints_the_smoke_case)
 {
-    CHECK_INT(simulate("scenarios/smoke.yaml"), 0);
-    CHECK_TEXT(err, "");
+    CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml"), 0);
+    CHECK_TEXT(cli_err, "");
     int lines = 0;
-    for (const char *p = out; *p; p++) lines += *p == '\n';
+    for (const char *p = cli_out; *p; p++) lines += *p == '\n';
     CHECK(lines < 40);
-    drop_line(out, "runs ");
-    test_golden("simulate-smoke.txt", out);
+    drop_line(cli_out, "runs ");
+    test_golden("simulate-smoke.txt", cli_out);
 }
 
 TEST(simulate_json_has_the_promised_keys)
@@ -104,19 +52,19 @@ TEST(simulate_json_has_the_promised_keys)
     static const char *const metric[] = { "ttft", "tpot", "itl", "e2e" }, *const stat[] = {
         "mean", "p50", "p90", "p99"
     };
-    CHECK_INT(simulate("scenarios/smoke.yaml --json"), 0);
-    json_t *j = parsed();
+    CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --json"), 0);
+    json_t *j = cli_json();
     if (!j) return;
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) number(j, keys[i]);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) cli_number(j, keys[i]);
     for (int k = 0; k < 4; k++)
         for (int i = 0; i < 4; i++) {
             snprintf(path, sizeof path, "latency.%s.%s_ns", metric[k], stat[i]);
-            CHECK(number(j, path) > 0);
+            CHECK(cli_number(j, path) > 0);
         }
-    CHECK(json_is_string(at(j, "scenario")) && json_is_string(at(j, "digest")));
-    CHECK(json_is_string(at(j, "bottleneck")) && json_is_string(at(j, "coverage")));
-    CHECK(number(j, "latency.e2e.mean_ns") > number(j, "latency.ttft.mean_ns"));
-    CHECK(number(j, "latency.ttft.p50_ns") <= number(j, "latency.ttft.p99_ns"));
+    CHECK(json_is_string(cli_at(j, "scenario")) && json_is_string(cli_at(j, "digest")));
+    CHECK(json_is_string(cli_at(j, "bottleneck")) && json_is_string(cli_at(j, "coverage")));
+    CHECK(cli_number(j, "latency.e2e.mean_ns") > cli_number(j, "latency.ttft.mean_ns"));
+    CHECK(cli_number(j, "latency.ttft.p50_ns") <= cli_number(j, "latency.ttft.p99_ns"));
     json_decref(j);
 }
 
@@ -126,9 +74,9 @@ TEST(simulate_twice_gives_the_same_and_another_seed_another)
     static const char *const how[] = { "--sim.threads=1", "--sim.threads=4 --sim.fast_forward=no",
                                        "--sim.seed=2" };
     for (int i = 0; i < 3; i++) {
-        CHECK_INT(simulate("scenarios/smoke.yaml --json %s", how[i]), 0);
-        json_t *j = parsed();
-        if (j) snprintf(digest[i], sizeof digest[i], "%s", json_string_value(at(j, "digest")));
+        CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --json %s", how[i]), 0);
+        json_t *j = cli_json();
+        if (j) snprintf(digest[i], sizeof digest[i], "%s", json_string_value(cli_at(j, "digest")));
         json_decref(j);
     }
     CHECK_TEXT(digest[0], digest[1]);
@@ -137,23 +85,23 @@ TEST(simulate_twice_gives_the_same_and_another_seed_another)
 
 TEST(simulate_dry_run_can_be_run_again)
 {
-    CHECK_INT(simulate("scenarios/smoke.yaml --workload.rate=5/s --dry-run"), 0);
-    CHECK_HAS(out, "rate: 5/s");
-    const char *path = put("again.yaml", out);
-    static char first[sizeof out];
-    CHECK_INT(simulate("%s --dry-run", path), 0);
-    snprintf(first, sizeof first, "%s", out);
-    CHECK_INT(simulate("%s --dry-run", put("thrice.yaml", out)), 0);
-    CHECK_TEXT(out, first);
-    CHECK_INT(simulate("%s", path), 0);
+    CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --workload.rate=5/s --dry-run"), 0);
+    CHECK_HAS(cli_out, "rate: 5/s");
+    const char *path = cli_put("again.yaml", cli_out);
+    static char first[sizeof cli_out];
+    CHECK_INT(cli_run("", "simulate %s --dry-run", path), 0);
+    snprintf(first, sizeof first, "%s", cli_out);
+    CHECK_INT(cli_run("", "simulate %s --dry-run", cli_put("thrice.yaml", cli_out)), 0);
+    CHECK_TEXT(cli_out, first);
+    CHECK_INT(cli_run("", "simulate %s", path), 0);
 }
 
 TEST(simulate_exit_status_tells_whether_the_slo_held)
 {
-    CHECK_INT(simulate("scenarios/smoke.yaml --slo.ttft=1ms"), 1);
-    CHECK_HAS(out, "MISSED");
-    CHECK_INT(simulate("scenarios/smoke.yaml --slo.ttft=10s --slo.tpot=1s"), 0);
-    CHECK_HAS(out, "held by");
+    CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --slo.ttft=1ms"), 1);
+    CHECK_HAS(cli_out, "MISSED");
+    CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --slo.ttft=10s --slo.tpot=1s"), 0);
+    CHECK_HAS(cli_out, "held by");
 }
 
 TEST(simulate_run_file_opens_in_h5py_and_xarray)
@@ -179,13 +127,13 @@ TEST(simulate_run_file_opens_in_h5py_and_xarray)
     char cmd[1200];
     char h5[300];
     snprintf(h5, sizeof h5, "%s", test_path("smoke.h5"));
-    CHECK_INT(simulate("scenarios/smoke.yaml --out %s", h5), 0);
+    CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --out %s", h5), 0);
     if (test_run("/usr/bin/python3 -c 'import h5py, xarray, netCDF4'", NULL, 0, NULL, 0) != 0)
         SKIP("no h5py, xarray");
-    snprintf(cmd, sizeof cmd, "/usr/bin/python3 %s %s", put("look.py", code), h5);
-    CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
-    CHECK_TEXT(out, "[] 300 300 300\nns 300 True True\nmean p50 p90 p99 ns\n"
-                    "['requests', 'scenario', 'series', 'stages', 'steps', 'summary']\n");
+    snprintf(cmd, sizeof cmd, "/usr/bin/python3 %s %s", cli_put("look.py", code), h5);
+    CHECK_INT(cli_shell("%s", cmd), 0);
+    CHECK_TEXT(cli_out, "[] 300 300 300\nns 300 True True\nmean p50 p90 p99 ns\n"
+                        "['requests', 'scenario', 'series', 'stages', 'steps', 'summary']\n");
 }
 
 /* ---- wrong input: one sentence, the right status, no file */
@@ -245,14 +193,14 @@ TEST(simulate_refuses_wrong_scenarios_with_one_sentence)
             if (strncmp(base[k], wrong[i].line, key) != 0)
                 n += (size_t)snprintf(text + n, sizeof text - n, "%s", base[k]);
         snprintf(text + n, sizeof text - n, "%s\n", wrong[i].line);
-        const char *path = put("wrong.yaml", text);
-        int status = simulate("%s --out %s", path, test_path("wrong.h5"));
+        const char *path = cli_put("wrong.yaml", text);
+        int status = cli_run("", "simulate %s --out %s", path, test_path("wrong.h5"));
         bool ok = CHECK_INT(status, wrong[i].status);
         if (wrong[i].status) {
-            const char *end = strchr(err, '\n');
-            ok &= CHECK(end && !end[1] && strncmp(err, "orrery simulate: ", 17) == 0);
-            ok &= CHECK_HAS(err, wrong[i].says);
-            ok &= CHECK_TEXT(out, "");
+            const char *end = strchr(cli_err, '\n');
+            ok &= CHECK(end && !end[1] && strncmp(cli_err, "orrery simulate: ", 17) == 0);
+            ok &= CHECK_HAS(cli_err, wrong[i].says);
+            ok &= CHECK_TEXT(cli_out, "");
             ok &= CHECK_INT(n_files("wrong.h5"), 0);
         }
         if (!ok) fprintf(stderr, "for: %s\n", wrong[i].line);
@@ -278,11 +226,11 @@ TEST(simulate_refuses_wrong_command_lines)
         { "scenarios/smoke.yaml --json > /dev/full", "", 5 },
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        bool ok = CHECK_INT(simulate("%s", wrong[i].line), wrong[i].status);
-        const char *end = strchr(err, '\n');
+        bool ok = CHECK_INT(cli_run("", "simulate %s", wrong[i].line), wrong[i].status);
+        const char *end = strchr(cli_err, '\n');
         ok &= CHECK(end && !end[1]);
-        ok &= CHECK_HAS(err, wrong[i].says);
-        if (!ok) fprintf(stderr, "for: %s\n%s", wrong[i].line, err);
+        ok &= CHECK_HAS(cli_err, wrong[i].says);
+        if (!ok) fprintf(stderr, "for: %s\n%s", wrong[i].line, cli_err);
     }
 }
 
@@ -290,14 +238,13 @@ TEST(simulate_refuses_wrong_command_lines)
 TEST(simulate_leaves_nothing_on_a_full_disk)
 {
     char cmd[1000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
+    const char *bin = cli_bin();
     for (int blocks = 8; blocks <= 64; blocks += 16) {
         snprintf(cmd, sizeof cmd,
                  "trap '' XFSZ; ulimit -f %d; %s simulate scenarios/smoke.yaml --out %s", blocks,
                  bin, test_path("full.h5"));
-        CHECK_INT(test_run(cmd, NULL, 0, err, sizeof err), 5);
-        CHECK_HAS(err, "full.h5");
+        CHECK_INT(test_run(cmd, NULL, 0, cli_err, sizeof cli_err), 5);
+        CHECK_HAS(cli_err, "full.h5");
         CHECK_INT(n_files("full.h5"), 0);
     }
 }
@@ -305,8 +252,7 @@ TEST(simulate_leaves_nothing_on_a_full_disk)
 /* One signal ends it in order; a second one, soon after, at once. */
 TEST(simulate_interrupted_leaves_nothing)
 {
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
+    const char *bin = cli_bin();
     for (int signals = 1; signals <= 2; signals++) {
         char cmd[1400];
         snprintf(cmd, sizeof cmd,
@@ -316,9 +262,9 @@ TEST(simulate_interrupted_leaves_nothing)
                  "2>&1; do :; done; "
                  "kill -TERM $p; %s wait $p; echo $?",
                  bin, test_path("stop.h5"), test_dir(), signals == 2 ? "kill -TERM $p;" : "");
-        CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
-        if (!CHECK(strcmp(out, "130\n") == 0 || strcmp(out, "143\n") == 0))
-            fprintf(stderr, "%s%s", out, err);
+        CHECK_INT(cli_shell("%s", cmd), 0);
+        if (!CHECK(strcmp(cli_out, "130\n") == 0 || strcmp(cli_out, "143\n") == 0))
+            fprintf(stderr, "%s%s", cli_out, cli_err);
         CHECK_INT(n_files("stop.h5"), 0);
     }
 }
@@ -327,15 +273,16 @@ TEST(simulate_interrupted_leaves_nothing)
 
 static void check_adds_up(const char *args, int64_t due)
 {
-    CHECK(simulate("scenarios/llama3-70b-tp2pp4.yaml %s --sim.draws=0 --json", args) < 2);
-    json_t *j = parsed();
+    CHECK(cli_run("", "simulate scenarios/llama3-70b-tp2pp4.yaml %s --sim.draws=0 --json", args) <
+          2);
+    json_t *j = cli_json();
     if (!j) return;
-    CHECK_INT(number(j, "requests.due"), due);
-    CHECK_INT(number(j, "requests.finished") + number(j, "requests.failed") +
-                  number(j, "requests.rejected"),
+    CHECK_INT(cli_number(j, "requests.due"), due);
+    CHECK_INT(cli_number(j, "requests.finished") + cli_number(j, "requests.failed") +
+                  cli_number(j, "requests.rejected"),
               due);
-    CHECK(number(j, "requests.finished") > 0.99 * (double)due || strstr(args, "mooncake"));
-    CHECK(number(j, "runs.little_error_ratio") < 1e-9);
+    CHECK(cli_number(j, "requests.finished") > 0.99 * (double)due || strstr(args, "mooncake"));
+    CHECK(cli_number(j, "runs.little_error_ratio") < 1e-9);
     json_decref(j);
 }
 
@@ -366,17 +313,17 @@ TEST(simulate_runs_the_mooncake_trace)
 
 TEST(simulate_says_why_nothing_could_run)
 {
-    const char *path = put(
+    const char *path = cli_put(
         "long.yaml",
         "model: falcon-180b\nhardware: dgx-h100\nstrategy: {tp: 8, weights: fp8}\npolicy: orca\n"
         "workload: {rate: 1/s, requests: 2, prompt: {dist: fixed, mean: 2048tok}, "
         "output: {dist: fixed, mean: 1tok}}\n");
-    CHECK_INT(simulate("%s", path), 0);
-    CHECK_HAS(out, "2 due = 0 finished + 0 failed + 2 rejected (prompt and output exceed the "
-                   "model's context)");
-    CHECK(strstr(out, "nan") == NULL);
-    CHECK_INT(simulate("%s --json", path), 0);
-    json_t *j = parsed();
-    CHECK(json_is_null(at(j, "latency.ttft.mean_ns")));
+    CHECK_INT(cli_run("", "simulate %s", path), 0);
+    CHECK_HAS(cli_out, "2 due = 0 finished + 0 failed + 2 rejected (prompt and output exceed the "
+                       "model's context)");
+    CHECK(strstr(cli_out, "nan") == NULL);
+    CHECK_INT(cli_run("", "simulate %s --json", path), 0);
+    json_t *j = cli_json();
+    CHECK(json_is_null(cli_at(j, "latency.ttft.mean_ns")));
     json_decref(j);
 }

@@ -1,7 +1,6 @@
 /* tests/test_validate.c - predicted against measured: known biases, noise, pairing, verdicts, ranks,
  * wrong input. SPDX-License-Identifier: Apache-2.0 */
 #include <gsl/gsl_errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include "base/prov.h"
 #include "base/rng.h"
 #include "bench/validate.h"
+#include "tests/cli.h"
 #include "tests/test.h"
 #include "traces/run.h"
 
@@ -387,48 +387,21 @@ TEST(validate_distances_known)
 
 /* ---- the program */
 
-static char out[1 << 17], err[1 << 14];
-
-static int program(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int program(const char *fmt, ...)
-{
-    char cmd[6000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s ", bin);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
-    va_end(ap);
-    return test_run(cmd, out, sizeof out, err, sizeof err);
-}
-
-static const char *text_file(const char *name, const char *text)
-{
-    const char *path = test_path(name);
-    FILE *f = fopen(path, "w");
-    if (f) {
-        fputs(text, f);
-        fclose(f);
-    }
-    return path;
-}
-
 TEST(validate_cli_verdicts_and_reports)
 {
     CHECK(make_case("good", 1, 1, .002, 3));
     CHECK(make_case("bad", 1.5, 1, .002, 3));
     const char *m =
-        text_file("all.yaml", "title: <two>\n"
-                              "aa: {a: [m-good.1.h5, m-good.3.h5], b: [m-good.2.h5, m-bad.1.h5]}\n"
-                              "cases:\n"
-                              "  - {name: g, use: held-out, group: x, predicted: p-good.h5, "
-                              "measured: [m-good.1.h5, m-good.2.h5]}\n"
-                              "  - {name: b, use: calibrated, group: x, predicted: p-bad.h5, "
-                              "measured: [m-bad.1.h5, m-bad.2.h5, m-bad.3.h5]}\n"
-                              "  - {name: r, refused: more ranks than processors}\n");
-    CHECK_INT(program("validate %s --out=%s --json", m, test_path("r.md")), 0);
-    json_t *j = json_loads(out, 0, NULL);
+        cli_put("all.yaml", "title: <two>\n"
+                            "aa: {a: [m-good.1.h5, m-good.3.h5], b: [m-good.2.h5, m-bad.1.h5]}\n"
+                            "cases:\n"
+                            "  - {name: g, use: held-out, group: x, predicted: p-good.h5, "
+                            "measured: [m-good.1.h5, m-good.2.h5]}\n"
+                            "  - {name: b, use: calibrated, group: x, predicted: p-bad.h5, "
+                            "measured: [m-bad.1.h5, m-bad.2.h5, m-bad.3.h5]}\n"
+                            "  - {name: r, refused: more ranks than processors}\n");
+    CHECK_INT(cli_run("", "validate %s --out=%s --json", m, test_path("r.md")), 0);
+    json_t *j = json_loads(cli_out, 0, NULL);
     CHECK(j != NULL);
     CHECK_TEXT(json_string_value(json_object_get(j, "verdict")), "accurate");
     json_t *n = json_object_get(j, "configurations");
@@ -439,29 +412,29 @@ TEST(validate_cli_verdicts_and_reports)
     CHECK_NEAR(json_real_value(json_object_get(used, "median")), .5, .01);
     CHECK(json_real_value(json_object_get(held, "median")) < .01); /* never averaged together */
     json_decref(j);
-    CHECK_INT(program("validate --predicted=%s --measured=%s", list("p-bad"),
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-bad"),
                       list("m-bad.1 m-bad.2 m-bad.3")),
               1);
-    CHECK_HAS(out, "not accurate");
-    CHECK_INT(program("validate --predicted=%s --measured=%s --calibrated=p-bad", list("p-bad"),
+    CHECK_HAS(cli_out, "not accurate");
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s --calibrated=p-bad", list("p-bad"),
                       list("m-bad.1 m-bad.2 m-bad.3")),
               3); /* nothing held out to judge */
-    CHECK_INT(program("validate --predicted=%s --measured=%s", list("p-good"), list("m-good.1")),
-              3);
-    CHECK_INT(program("validate --help"), 0);
-    CHECK_HAS(out, "--delta.throughput");
+    CHECK_INT(
+        cli_run("", "validate --predicted=%s --measured=%s", list("p-good"), list("m-good.1")), 3);
+    CHECK_INT(cli_run("", "validate --help"), 0);
+    CHECK_HAS(cli_out, "--delta.throughput");
 }
 
 TEST(validate_cli_page_has_its_figures)
 {
     if (system("gnuplot --version > /dev/null 2>&1") != 0) SKIP("no gnuplot");
     CHECK(make_case("good", 1.02, 1, .002, 2));
-    const char *m = text_file("one.yaml", "title: <one> & only\ncases:\n"
-                                          "  - {name: \"g <b>\", predicted: p-good.h5, measured: "
-                                          "[m-good.1.h5, m-good.2.h5]}\n");
+    const char *m = cli_put("one.yaml", "title: <one> & only\ncases:\n"
+                                        "  - {name: \"g <b>\", predicted: p-good.h5, measured: "
+                                        "[m-good.1.h5, m-good.2.h5]}\n");
     const char *page = test_path("r.html");
-    CHECK(program("validate %s --out=%s", m, page) != 5);
-    CHECK_TEXT(err, "");
+    CHECK(cli_run("", "validate %s --out=%s", m, page) != 5);
+    CHECK_TEXT(cli_err, "");
     FILE *f = fopen(page, "r");
     CHECK(f != NULL);
     if (!f) return;
@@ -482,17 +455,18 @@ TEST(validate_cli_wrong_input)
 {
     CHECK(make_case("a", 1, 1, 0, 1));
     CHECK(make_case("b", 1, 1, 0, 1));
-    CHECK_INT(program("validate"), 2);
-    CHECK_INT(program("validate --predicted=%s --measured=%s", list("p-a"), list("m-b.1")), 2);
-    CHECK_HAS(err, "strategy.a= against strategy.b=");
-    CHECK_INT(program("validate --predicted=%s --measured=%s", list("p-a"), file("gone")), 5);
-    CHECK_INT(
-        program("validate --predicted=%s --measured=%s --out=x.pdf", list("p-a"), list("m-a.1")),
-        2);
-    CHECK_INT(program("validate --predicted=%s --measured=,", list("p-a")), 2);
-    CHECK_INT(program("validate --predicted=%s --measured=%s", list("p-a p-a"), list("m-a.1")), 2);
-    CHECK_HAS(err, "manifest");
-    CHECK_INT(program("validate %s --predicted=x", text_file("m.yaml", "cases: []\n")), 2);
+    CHECK_INT(cli_run("", "validate"), 2);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-a"), list("m-b.1")), 2);
+    CHECK_HAS(cli_err, "strategy.a= against strategy.b=");
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-a"), file("gone")), 5);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s --out=x.pdf", list("p-a"),
+                      list("m-a.1")),
+              2);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=,", list("p-a")), 2);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-a p-a"), list("m-a.1")),
+              2);
+    CHECK_HAS(cli_err, "manifest");
+    CHECK_INT(cli_run("", "validate %s --predicted=x", cli_put("m.yaml", "cases: []\n")), 2);
     static const struct {
         const char *text, *says;
     } bad[] = { { "cases: []\n", "cases: is missing" },
@@ -507,11 +481,11 @@ TEST(validate_cli_wrong_input)
                 { "cases: [{name: a, refused: x, colour: red}]\n", "no such key" },
                 { "aa: {a: [m-a.1.h5]}\ncases: [{name: a, refused: x}]\n", "a and b" } };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        CHECK_INT(program("validate %s", text_file("m.yaml", bad[i].text)), 2);
-        CHECK_HAS(err, bad[i].says);
-        CHECK_TEXT(out, "");
+        CHECK_INT(cli_run("", "validate %s", cli_put("m.yaml", bad[i].text)), 2);
+        CHECK_HAS(cli_err, bad[i].says);
+        CHECK_TEXT(cli_out, "");
     }
-    CHECK_INT(program("validate --predicted=%s --measured=%s", text_file("no.h5", "not HDF5"),
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", cli_put("no.h5", "not HDF5"),
                       list("m-a.1")),
               2);
 }
@@ -526,12 +500,12 @@ TEST(validate_simulated_runs)
     const char *one = "simulate scenarios/smoke.yaml --sim.replications=1";
     if (access("scenarios/smoke.yaml", R_OK) != 0)
         SKIP("tests run from the root of the repository");
-    CHECK_INT(program("%s --sim.draws=16 --out=%s", one, p), 0);
-    CHECK_INT(program("%s --sim.draws=0 --out=%s", one, same), 0);
-    CHECK_INT(program("%s --sim.draws=0 --profile.law=1.06 --out=%s", one, slow), 0);
-    CHECK_INT(program("validate --predicted=%s --measured=%s,%s --json", p, same, same), 0);
-    CHECK_INT(program("validate --predicted=%s --measured=%s,%s --json", p, slow, slow), 1);
-    json_t *j = json_loads(out, 0, NULL);
+    CHECK_INT(cli_run("", "%s --sim.draws=16 --out=%s", one, p), 0);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --out=%s", one, same), 0);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --profile.law=1.06 --out=%s", one, slow), 0);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, same, same), 0);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, slow, slow), 1);
+    json_t *j = json_loads(cli_out, 0, NULL);
     json_t *s = json_object_get(json_object_get(j, "held_out"), "TPOT mean");
     double bias = json_real_value(json_object_get(json_object_get(s, "mean_log_error"), "mid"));
     CHECK(bias < -.045 && bias > -.075);

@@ -1,58 +1,22 @@
 /* tests/test_verify_cli.c - `orrery verify` as a user has it: text, JSON, reports, wrong input, agreement with simulate.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <ctype.h>
-#include <jansson.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "tests/cli.h"
 #include "tests/test.h"
-
-static char out[1 << 18], err[1 << 14];
-
-static int orrery(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int orrery(const char *fmt, ...)
-{
-    char cmd[3000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s ", bin);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
-    va_end(ap);
-    return test_run(cmd, out, sizeof out, err, sizeof err);
-}
-
-static const char *put(const char *name, const char *text)
-{
-    const char *path = test_path(name);
-    FILE *f = fopen(path, "w");
-    if (f) {
-        fputs(text, f);
-        fclose(f);
-    }
-    return path;
-}
 
 /* A whole file in `out`. */
 static const char *content(const char *path)
 {
     FILE *f = fopen(path, "r");
-    size_t n = f ? fread(out, 1, sizeof out - 1, f) : 0;
+    size_t n = f ? fread(cli_out, 1, sizeof cli_out - 1, f) : 0;
     if (f) fclose(f);
-    out[n] = 0;
-    return out;
-}
-
-static json_t *parsed(void)
-{
-    json_error_t e;
-    json_t *j = json_loads(out, JSON_REJECT_DUPLICATES, &e);
-    if (!CHECK(j != NULL)) fprintf(stderr, "%s\n%.300s\n", e.text, out);
-    return j;
+    cli_out[n] = 0;
+    return cli_out;
 }
 
 static json_t *check_named(json_t *j, const char *name)
@@ -82,8 +46,8 @@ static const char *text(json_t *o, const char *key)
 
 TEST(verify_cli_t4_is_not_enough)
 {
-    CHECK_INT(orrery("verify " PLAN_70B " --on=t4-1 --json"), 1);
-    json_t *j = parsed(), *k;
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --on=t4-1 --json"), 1);
+    json_t *j = cli_json(), *k;
     size_t i;
     if (!j) return;
     CHECK(json_is_false(json_object_get(j, "compatible")));
@@ -114,8 +78,8 @@ TEST(verify_cli_t4_is_not_enough)
 
 TEST(verify_cli_h100_node_is)
 {
-    CHECK_INT(orrery("verify " PLAN_70B " --json"), 0);
-    json_t *j = parsed();
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --json"), 0);
+    json_t *j = cli_json();
     if (!j) return;
     CHECK(json_is_true(json_object_get(j, "compatible")));
     json_t *c = json_object_get(j, "communication"), *tp = json_object_get(c, "tp"),
@@ -146,8 +110,8 @@ static const char *const scenarios[] = { "smoke",
 TEST(verify_cli_status_is_that_of_simulate)
 {
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
-        int s = orrery("simulate scenarios/%s.yaml --sim.draws=0", scenarios[i]);
-        int v = orrery("verify scenarios/%s.yaml --alternatives=no", scenarios[i]);
+        int s = cli_run("", "simulate scenarios/%s.yaml --sim.draws=0", scenarios[i]);
+        int v = cli_run("", "verify scenarios/%s.yaml --alternatives=no", scenarios[i]);
         if (!CHECK_INT(v, s != 0)) fprintf(stderr, "%s\n", scenarios[i]);
     }
 }
@@ -158,14 +122,15 @@ TEST_LIMIT(verify_cli_alternatives_hold_in_simulate, 240)
     size_t i;
     json_t *x;
     int n = 0;
-    CHECK_INT(orrery("verify scenarios/verify-llama3-8b-t4.yaml --json"), 1);
-    json_t *j = parsed();
+    CHECK_INT(cli_run("", "verify scenarios/verify-llama3-8b-t4.yaml --json"), 1);
+    json_t *j = cli_json();
     if (!j) return;
     json_array_foreach(json_object_get(j, "alternatives"), i, x)
     {
         json_t *s = json_object_get(x, "strategy"), *run = json_object_get(x, "simulation");
         if (n == 12) break;
-        int status = orrery(
+        int status = cli_run(
+            "",
             "simulate scenarios/verify-llama3-8b-t4.yaml --sim.draws=0 --sim.replications=1 "
             "--model=%s "
             "--hardware=%s --hardware.nodes=%d --strategy.tp=%d --strategy.pp=%d --strategy.dp=%d "
@@ -181,11 +146,11 @@ TEST_LIMIT(verify_cli_alternatives_hold_in_simulate, 240)
 
 TEST_LIMIT(verify_cli_does_not_depend_on_threads, 120)
 {
-    char *one = malloc(sizeof out);
-    orrery("verify scenarios/verify-llama3-8b-t4.yaml --json --suggest --verify.threads=1");
-    memcpy(one, out, sizeof out);
-    orrery("verify scenarios/verify-llama3-8b-t4.yaml --json --suggest --verify.threads=3");
-    CHECK(strcmp(one, out) == 0);
+    char *one = malloc(sizeof cli_out);
+    cli_run("", "verify scenarios/verify-llama3-8b-t4.yaml --json --suggest --verify.threads=1");
+    memcpy(one, cli_out, sizeof cli_out);
+    cli_run("", "verify scenarios/verify-llama3-8b-t4.yaml --json --suggest --verify.threads=3");
+    CHECK(strcmp(one, cli_out) == 0);
     free(one);
 }
 
@@ -195,9 +160,9 @@ TEST(verify_cli_context_and_batch_asked_are_demands)
 {
     static const char run[] =
         "verify scenarios/smoke.yaml --simulate=no --verify.context=%s --verify.batch=%d --json";
-    CHECK_INT(orrery(run, "2048tok", 32), 0);
-    CHECK_INT(orrery(run, "8192tok", 4000), 1);
-    json_t *j = parsed();
+    CHECK_INT(cli_run("", run, "2048tok", 32), 0);
+    CHECK_INT(cli_run("", run, "8192tok", 4000), 1);
+    json_t *j = cli_json();
     if (j) {
         json_t *k = check_named(j, "kv");
         CHECK_TEXT(text(k, "status"), "fail");
@@ -205,22 +170,22 @@ TEST(verify_cli_context_and_batch_asked_are_demands)
         CHECK_NEAR(number(k, "deficit"), number(k, "required") - number(k, "available"), 0);
         json_decref(j);
     }
-    CHECK_INT(orrery(run, "8193tok", 1), 1); /* the model ends at 8192 */
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --simulate=no --verify.node_power=500W"), 1);
-    CHECK_HAS(out, "power.node");
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --simulate=no --verify.node_power=800W"), 0);
-    CHECK_INT(orrery("verify " PLAN_70B " --simulate=no --verify.load_time=1s"), 1);
-    CHECK_INT(orrery("verify " PLAN_70B " --simulate=no --verify.rack_power=9kW"), 1);
+    CHECK_INT(cli_run("", run, "8193tok", 1), 1); /* the model ends at 8192 */
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --simulate=no --verify.node_power=500W"), 1);
+    CHECK_HAS(cli_out, "power.node");
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --simulate=no --verify.node_power=800W"), 0);
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --simulate=no --verify.load_time=1s"), 1);
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --simulate=no --verify.rack_power=9kW"), 1);
 }
 
 TEST(verify_cli_without_simulation_has_no_slo)
 {
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --simulate=no --json --slo.ttft=1us"), 0);
-    json_t *j = parsed();
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --simulate=no --json --slo.ttft=1us"), 0);
+    json_t *j = cli_json();
     if (j) CHECK(!check_named(j, "slo.attainment") && !json_object_get(j, "simulation"));
     json_decref(j);
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --alternatives=no --slo.ttft=1us"), 1);
-    CHECK_HAS(out, "slo.attainment");
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --alternatives=no --slo.ttft=1us"), 1);
+    CHECK_HAS(cli_out, "slo.attainment");
 }
 
 static int rank_of(json_t *j, int tp, int pp, int dp)
@@ -240,10 +205,11 @@ TEST(verify_cli_advises_tp2_over_tp8_on_pcie)
 {
     static const char *const urgency[] = { "latency", "throughput", "cost" };
     for (int u = 0; u < 3; u++) {
-        orrery("verify scenarios/verify-pcie-tp8-or-tp2.yaml --suggest --alternatives=no "
-               "--verify.urgency=%s --json",
-               urgency[u]);
-        json_t *j = parsed();
+        cli_run("",
+                "verify scenarios/verify-pcie-tp8-or-tp2.yaml --suggest --alternatives=no "
+                "--verify.urgency=%s --json",
+                urgency[u]);
+        json_t *j = cli_json();
         if (!j) return;
         CHECK(rank_of(j, 2, 1, 4) < rank_of(j, 8, 1, 1));
         CHECK(rank_of(j, 8, 1, 1) < 1000); /* the plan itself is always shown */
@@ -258,8 +224,9 @@ TEST(verify_cli_advises_for_a_context_and_a_batch)
     static const char *const ask[] = { "--verify.context=2048tok", "--verify.batch=16",
                                        "--verify.context=4096tok --verify.batch=8" };
     for (int k = 0; k < 3; k++) {
-        CHECK_INT(orrery("verify " PLAN_70B " --suggest --alternatives=no %s --json", ask[k]), 0);
-        json_t *j = parsed(), *best = json_array_get(json_object_get(j, "advice"), 0);
+        CHECK_INT(cli_run("", "verify " PLAN_70B " --suggest --alternatives=no %s --json", ask[k]),
+                  0);
+        json_t *j = cli_json(), *best = json_array_get(json_object_get(j, "advice"), 0);
         CHECK_INT(number(best, "rank"), 1);
         CHECK(number(json_object_get(best, "simulation"), "output_tokens_per_s") > 100);
         CHECK_INT(number(best, "gpus"), 8);
@@ -272,23 +239,23 @@ TEST(verify_cli_advises_for_a_context_and_a_batch)
 /* Every '<' of a page that is no tag of ours would be a hole. */
 TEST(verify_cli_reports_escape_what_they_quote)
 {
-    const char *path = put(
+    const char *path = cli_put(
         "x.yaml",
         "title: '<script>alert(1)</script> & \"x\" | `y`'\nmodel: llama-3-8b\nhardware: h100-sxm\n"
         "workload: {rate: 4/s, requests: 50}\n");
     char html[300], md[300];
     snprintf(html, sizeof html, "%s", test_path("r.html"));
     snprintf(md, sizeof md, "%s", test_path("r.md"));
-    CHECK_INT(orrery("verify %s --out=%s", path, html), 0);
+    CHECK_INT(cli_run("", "verify %s --out=%s", path, html), 0);
     CHECK(!strstr(content(html), "<script"));
-    CHECK_HAS(out, "&lt;script&gt;");
-    CHECK_HAS(out, "<svg ");
-    CHECK_HAS(out, "</html>");
-    CHECK(!strstr(out, "src=") && !strstr(out, "@import") && !strstr(out, "url(http"));
-    CHECK_INT(orrery("verify %s --out=%s", path, md), 0);
+    CHECK_HAS(cli_out, "&lt;script&gt;");
+    CHECK_HAS(cli_out, "<svg ");
+    CHECK_HAS(cli_out, "</html>");
+    CHECK(!strstr(cli_out, "src=") && !strstr(cli_out, "@import") && !strstr(cli_out, "url(http"));
+    CHECK_INT(cli_run("", "verify %s --out=%s", path, md), 0);
     CHECK(!strstr(content(md), "<script"));
-    CHECK_HAS(out, "<svg ");
-    CHECK_HAS(out, "\\|");
+    CHECK_HAS(cli_out, "<svg ");
+    CHECK_HAS(cli_out, "\\|");
 }
 
 TEST(verify_cli_writes_the_graph)
@@ -296,7 +263,7 @@ TEST(verify_cli_writes_the_graph)
     char dot[300], svg[300];
     snprintf(dot, sizeof dot, "%s", test_path("g.dot"));
     snprintf(svg, sizeof svg, "%s", test_path("g.svg"));
-    CHECK_INT(orrery("verify " PLAN_70B " --simulate=no --dot=%s --svg=%s", dot, svg), 0);
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --simulate=no --dot=%s --svg=%s", dot, svg), 0);
     test_golden("verify-llama3-70b.dot", content(dot));
     test_golden("verify-llama3-70b.svg", content(svg));
 }
@@ -304,9 +271,9 @@ TEST(verify_cli_writes_the_graph)
 TEST(verify_cli_leaves_no_half_files)
 {
     char cmd[700], names[200];
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --out=%s/no/such/r.html", test_dir()), 5);
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --out=%s", test_path("r.pdf")), 2);
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --simulate=no > /dev/full"), 5);
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --out=%s/no/such/r.html", test_dir()), 5);
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --out=%s", test_path("r.pdf")), 2);
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --simulate=no > /dev/full"), 5);
     snprintf(cmd, sizeof cmd, "ls %s | grep -v '^std'", test_dir());
     test_run(cmd, names, sizeof names, NULL, 0);
     CHECK_TEXT(names, "");
@@ -319,27 +286,28 @@ TEST(verify_cli_reads_topology_files)
     char path[600];
     snprintf(path, sizeof path, "%s",
              test_data("hardware_topology_accelmark/nvidia_h200_box_of_8.txt"));
-    CHECK_INT(orrery("verify " PLAN_70B " --on=%s --gpu=h200-sxm --json", path), 0);
-    json_t *j = parsed();
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --on=%s --gpu=h200-sxm --json", path), 0);
+    json_t *j = cli_json();
     if (j) {
         CHECK_INT(json_array_size(json_object_get(json_object_get(j, "environment"), "gpus")), 8);
         CHECK_INT(number(json_object_get(j, "found"), "gpus_per_node"), 8);
         json_decref(j);
     }
-    CHECK_INT(orrery("verify " PLAN_70B " --on=%s", path), 2);
-    CHECK_HAS(err, "--gpu=");
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --on=%s", path), 2);
+    CHECK_HAS(cli_err, "--gpu=");
     snprintf(path, sizeof path, "%s", test_data("hardware_topology_xml/aws-p5.48xl-topo.xml"));
-    CHECK_INT(orrery("verify " PLAN_70B " --on=%s --gpu=h100-sxm --simulate=no", path), 0);
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --on=%s --gpu=h100-sxm --simulate=no", path), 0);
 }
 
 /* A machine without GPUs is an answer, not an error: the plan lacks all of them, and others are found. */
 TEST_LIMIT(verify_cli_without_any_gpu_is_not_compatible, 120)
 {
-    const char *path = put("none.xml", "<?xml version=\"1.0\"?>\n<topology version=\"2.0\"><object "
-                                       "type=\"Machine\" os_index=\"0\">"
-                                       "</object></topology>\n");
-    CHECK_INT(orrery("verify scenarios/smoke.yaml --on=%s --json", path), 1);
-    json_t *j = parsed();
+    const char *path =
+        cli_put("none.xml", "<?xml version=\"1.0\"?>\n<topology version=\"2.0\"><object "
+                            "type=\"Machine\" os_index=\"0\">"
+                            "</object></topology>\n");
+    CHECK_INT(cli_run("", "verify scenarios/smoke.yaml --on=%s --json", path), 1);
+    json_t *j = cli_json();
     if (!j) return;
     CHECK_INT(number(j, "score"), 0);
     CHECK_NEAR(number(check_named(j, "gpus"), "deficit"), 1, 0);
@@ -351,10 +319,10 @@ TEST_LIMIT(verify_cli_without_any_gpu_is_not_compatible, 120)
 TEST(verify_cli_refuses_wrong_input_with_one_sentence)
 {
     char xml[300], junk[300], config[300];
-    snprintf(xml, sizeof xml, "%s", put("bad.xml", "<system version=\"1\"><cpu"));
-    snprintf(junk, sizeof junk, "%s", put("junk.txt", "\x01\x02 nothing\n"));
+    snprintf(xml, sizeof xml, "%s", cli_put("bad.xml", "<system version=\"1\"><cpu"));
+    snprintf(junk, sizeof junk, "%s", cli_put("junk.txt", "\x01\x02 nothing\n"));
     snprintf(config, sizeof config, "%s",
-             put("config.json", "{\"model_type\": \"llama\", \"hidden_size\": -1}"));
+             cli_put("config.json", "{\"model_type\": \"llama\", \"hidden_size\": -1}"));
     struct {
         const char *args, *arg, *says;
         int status;
@@ -376,11 +344,11 @@ TEST(verify_cli_refuses_wrong_input_with_one_sentence)
         snprintf(args, sizeof args, "%s", wrong[i].args);
         if ((hole = strstr(args, "%s")) != NULL)
             snprintf(hole, sizeof args - (size_t)(hole - args), "%s", wrong[i].arg);
-        bool ok = CHECK_INT(orrery("%s", args), wrong[i].status);
-        ok &= CHECK_HAS(err, wrong[i].says);
-        ok &= CHECK_TEXT(out, "");
-        const char *end = strchr(err, '\n');
-        ok &= CHECK(end && !end[1] && strncmp(err, "orrery verify: ", 15) == 0);
+        bool ok = CHECK_INT(cli_run("", "%s", args), wrong[i].status);
+        ok &= CHECK_HAS(cli_err, wrong[i].says);
+        ok &= CHECK_TEXT(cli_out, "");
+        const char *end = strchr(cli_err, '\n');
+        ok &= CHECK(end && !end[1] && strncmp(cli_err, "orrery verify: ", 15) == 0);
         if (!ok) fprintf(stderr, "  %s\n", args);
     }
 }
@@ -390,10 +358,10 @@ TEST(verify_cli_refuses_wrong_input_with_one_sentence)
 static void golden(const char *name, const char *args)
 {
     char path[200];
-    orrery("verify %s", args);
-    CHECK_TEXT(err, "");
+    cli_run("", "verify %s", args);
+    CHECK_TEXT(cli_err, "");
     snprintf(path, sizeof path, "verify-%s.txt", name);
-    test_golden(path, out);
+    test_golden(path, cli_out);
 }
 
 TEST_LIMIT(verify_cli_report_llama3_70b_on_t4, 120)
@@ -428,6 +396,6 @@ TEST(verify_cli_report_in_html)
 {
     char path[300];
     snprintf(path, sizeof path, "%s", test_path("r.html"));
-    CHECK_INT(orrery("verify " PLAN_70B " --out=%s", path), 0);
+    CHECK_INT(cli_run("", "verify " PLAN_70B " --out=%s", path), 0);
     test_golden("verify-llama3-70b-on-8xh100.html", content(path));
 }

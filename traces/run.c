@@ -15,6 +15,7 @@ enum {
     TABLE_STAGES,
     TABLE_MONITOR,
     TABLE_ANOMALIES,
+    TABLE_REPLICAS,
     TABLE_TOKENS,
     TABLE_SWEEP,
     N_TABLE
@@ -143,6 +144,25 @@ const struct h5col run_anomaly_cols[] = {
 };
 /* clang-format on */
 #undef COL
+#define COL(member) offsetof(struct run_replica, member)
+/* clang-format off */
+const struct h5col run_replica_cols[] = {
+    { "due", H5COL_I64, COL(due), "1", "requests routed to it", NULL },
+    { "finished", H5COL_I64, COL(finished), "1", "of these, finished", NULL },
+    { "rejected", H5COL_I64, COL(rejected), "1", "of these, impossible", NULL },
+    { "unfinished", H5COL_I64, COL(unfinished), "1", "of these, cut off by the end of the run", NULL },
+    { "steps", H5COL_I64, COL(steps), "1", "engine steps", NULL },
+    { "in_tok", H5COL_I64, COL(in_tok), "1", "prompt tokens computed", NULL },
+    { "out_tok", H5COL_I64, COL(out_tok), "1", "output tokens made", NULL },
+    { "preempted", H5COL_I64, COL(preempted), "1", "preemptions", NULL },
+    { "recomputed_tok", H5COL_I64, COL(recomputed_tok), "1", "tokens computed again after them", NULL },
+    { "hit_tok", H5COL_I64, COL(hit_tok), "1", "prompt tokens found in the prefix cache", NULL },
+    { "asked_tok", H5COL_I64, COL(asked_tok), "1", "prompt tokens looked up there", NULL },
+    { "kv_peak", H5COL_I64, COL(kv_peak_blocks), "1", "most KV blocks in use at a time", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
 #define COL(member) offsetof(struct run_token, member)
 /* clang-format off */
 const struct h5col run_token_cols[] = {
@@ -210,6 +230,7 @@ static const struct {
     [TABLE_MONITOR] = { "/monitor", "row", "where each rank's time went, step by step",
                         run_monitor_cols },
     [TABLE_ANOMALIES] = { "/anomalies", "anomaly", "thresholds exceeded", run_anomaly_cols },
+    [TABLE_REPLICAS] = { "/replicas", "replica", "sums over the run, by replica", run_replica_cols },
     [TABLE_TOKENS] = { "/tokens", "index", "generated tokens, request after request",
                        run_token_cols },
     [TABLE_SWEEP] = { "/sweep", "point", "one row per point of a sweep", run_sweep_cols },
@@ -263,6 +284,11 @@ int run_put_monitor(run *r, const struct run_monitor *row, struct err *e)
 int run_put_anomaly(run *r, const struct run_anomaly *row, struct err *e)
 {
     return put(r, TABLE_ANOMALIES, row, sizeof *row, e);
+}
+
+int run_put_replica(run *r, const struct run_replica *row, struct err *e)
+{
+    return put(r, TABLE_REPLICAS, row, sizeof *row, e);
 }
 
 int run_put_token(run *r, const struct run_token *row, struct err *e)

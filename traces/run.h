@@ -13,6 +13,7 @@
  *     /summary/...     metric arrays with quantiles and intervals; scalars as attributes
  *     /monitor         step and rank: compute, comm, wait, host, ... (measured runs)
  *     /anomalies       t0, t1, kind, rank, value, limit              (measured runs)
+ *     /replicas        sums over the run of each replica              (measured, several replicas)
  *     /tokens          request, token: what was generated            (measured, if asked for)
  *     /sweep           one row per point of a sweep
  *
@@ -73,6 +74,12 @@ struct run_anomaly {
     uint8_t kind;
 };
 #define RUN_ANOMALY_WORDS "high_communication_latency load_imbalance straggler memory_pressure"
+struct run_replica {                             /* sums over the run */
+    int64_t due, finished, rejected, unfinished; /* due: routed to it; the others add up to it */
+    int64_t steps, in_tok, out_tok;              /* computed prompt tokens; output tokens */
+    int64_t preempted, recomputed_tok, hit_tok, asked_tok;
+    int64_t kv_peak_blocks;
+};
 struct run_token {
     int64_t request; /* row of /requests */
     int32_t token;
@@ -89,7 +96,7 @@ struct run_sweep {
     uint8_t overloaded;
 };
 extern const struct h5col run_request_cols[], run_step_cols[], run_bin_cols[], run_span_cols[],
-    run_monitor_cols[], run_anomaly_cols[], run_token_cols[], run_sweep_cols[];
+    run_monitor_cols[], run_anomaly_cols[], run_replica_cols[], run_token_cols[], run_sweep_cols[];
 
 /* ---- writing: a writer streams rows; nothing is visible at `path` before run_commit. */
 typedef struct run run;
@@ -100,6 +107,7 @@ int run_put_bin(run *r, const struct run_bin *row, struct err *e);
 int run_put_span(run *r, const struct run_span *row, struct err *e);
 int run_put_monitor(run *r, const struct run_monitor *row, struct err *e);
 int run_put_anomaly(run *r, const struct run_anomaly *row, struct err *e);
+int run_put_replica(run *r, const struct run_replica *row, struct err *e);
 int run_put_token(run *r, const struct run_token *row, struct err *e);
 int run_put_sweep(run *r, const struct run_sweep *row, struct err *e);
 h5 *run_h5(run *r); /* for /summary, /scenario and attributes */

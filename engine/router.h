@@ -1,4 +1,4 @@
-/* sim/router.h - which replica gets a request.
+/* engine/router.h - which replica gets a request.
  *
  *   round_robin   in turn
  *   least_loaded  fewest requests waiting and running; ties to the lowest number
@@ -6,8 +6,8 @@
  *                 prefix meets its cache; falls back to least_loaded for requests that share
  *                 nothing, and when the chosen replica has over twice the mean load and 8 more
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef SIM_ROUTER_H
-#define SIM_ROUTER_H
+#ifndef ENGINE_ROUTER_H
+#define ENGINE_ROUTER_H
 
 #include <stdint.h>
 

@@ -1,5 +1,5 @@
-/* sim/router.c - see router.h. SPDX-License-Identifier: Apache-2.0 */
-#include "sim/router.h"
+/* engine/router.c - see router.h. SPDX-License-Identifier: Apache-2.0 */
+#include "engine/router.h"
 
 #include "base/rng.h"
 
