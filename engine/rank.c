@@ -332,6 +332,8 @@ int rank_warm(struct rank *r, struct err *e)
             size_t now = n < hidden ? n : hidden;
             st = exchange_once(r, x, now, e);
         }
+    /* what is still on its way would be in the way of the first step */
+    if (st == ST_OK) st = comm_barrier(r->world, e);
     if (st != ST_OK) return st; /* others may still be reading it */
     free(x);
     r->warm = NULL;
