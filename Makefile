@@ -5,6 +5,7 @@
 # make golden      rewrite tests/golden          make fuzz       every reader, FUZZ_S=10 seconds each
 # make bench       speed, instruction counts     make accuracy   rewrite tests/accuracy.md
 # make validate    predict the bundled engine on this machine, and how far off; QUICK=1
+# make gpu-check   check and measure an NVIDIA GPU, 9 minutes; files in $OUT or gpu-out; KEEP=1: its profile
 # make deps        install missing packages      make install    PREFIX=/usr/local [DESTDIR=]
 # make uninstall   the reverse of install        make clean      make help: this text
 # CC=clang, SAN=1, CFLAGS=... make other builds, B=dir says where, V=1 prints commands.
@@ -160,9 +161,11 @@ bench: orrery $B/tests/run $B/tests/ranks $B/tests/bench_engine
 	sh tests/bench.sh ./orrery $B/tests/run $B/tests/bench_engine > $B/bench.md && mv $B/bench.md tests/bench.md
 # measures, calibrates, predicts, compares: 15 minutes; QUICK=1: 2, and nothing in tests/ is touched
 validate: orrery
-	sh tests/validate.sh ./orrery --dir=build/validate --html=build/validate/report.html $(if $(QUICK),--quick,--out=tests/validation.md)
+	sh tests/validate.sh ./orrery --dir=build/validate --html=build/validate/report.html $(if $(QUICK),--quick,--out=tests/validation.md --join=tests/accuracy.md)
+gpu-check:
+	@sh tests/gpu_check.sh
 accuracy: $B/tests/accuracy $B/orrery
-	./$< > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
+	{ ./$< && echo && sed 's/^#/##/' tests/validation.md; } > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
 check:
 	@$(SUB) CC=clang $(call BESIDE,clang) objects
 	@sh tests/check.sh $(CSTD) $(CUDA_I)
@@ -186,5 +189,5 @@ clean:
 	rm -rf build orrery demo
 
 -include $(OBJ:.o=.d) $(TEST:.o=.d) $(RANKS:.o=.d) $(ACC:.o=.d) $(SPEED:.o=.d) $B/main.d $(FUZZ:%=$B/tests/fuzz/fuzz_%.d)
-.PHONY: orrery absent deps demo test tests golden san tsan tsan-run fuzz fuzz-run bench validate accuracy check objects install \
+.PHONY: orrery absent deps demo test tests golden san tsan tsan-run fuzz fuzz-run bench validate gpu-check accuracy check objects install \
         uninstall help clean FORCE

@@ -96,16 +96,15 @@ int doc_open(const char *path, struct err *e)
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* nobody may ever write into a pipe */
     if (fd < 0) return err_set(e, ST_IO, "cannot open %s: %s", path, strerror(errno)), -1;
+    bool known = fstat(fd, &info) == 0;
     const char *what = NULL;
-    if (fstat(fd, &info) != 0)
-        what = strerror(errno);
-    else if (S_ISDIR(info.st_mode))
+    if (known && S_ISDIR(info.st_mode))
         what = "it is a directory";
-    else if (!S_ISREG(info.st_mode) && !handed_over(path))
+    else if (known && !S_ISREG(info.st_mode) && !handed_over(path))
         what = S_ISFIFO(info.st_mode)   ? "it is a pipe, not a file"
                : S_ISSOCK(info.st_mode) ? "it is a socket, not a file"
                                         : "it is a device, not a file";
-    else if (fcntl(fd, F_SETFL, 0) != 0) /* from here on reading waits */
+    else if (!known || fcntl(fd, F_SETFL, 0) != 0) /* from here on reading waits */
         what = strerror(errno);
     if (!what) return fd;
     err_set(e, ST_IO, "cannot read %s: %s", path, what);

@@ -152,3 +152,11 @@ int outfile_place(const char *path, char **place, struct err *e)
     if (!*place) return err_set(e, ST_IO, "cannot create %s: %s", path, strerror(errno));
     return ST_OK;
 }
+
+int outfile_spares(const char *path, const char *input, struct err *e)
+{
+    struct stat a, b;
+    if (!path || !input || stat(path, &a) != 0 || stat(input, &b) != 0) return ST_OK;
+    if (a.st_dev != b.st_dev || a.st_ino != b.st_ino || !S_ISREG(a.st_mode)) return ST_OK;
+    return err_set(e, ST_USAGE, "%s is read, and would be replaced: choose another output", path);
+}

@@ -23,6 +23,8 @@ struct outfile {
 int outfile_open(struct outfile *o, const char *path, struct err *e);
 int outfile_close(struct outfile *o, struct err *e); /* frees o, also on failure: nothing is left */
 void outfile_abort(struct outfile *o);               /* frees o; nothing is left, but in a pipe */
+/* Whether writing path would replace a file that is read: ST_USAGE then. NULLs are fine. */
+int outfile_spares(const char *path, const char *input, struct err *e);
 int outfile_write(const char *path, const void *bytes, size_t n, struct err *e);
 
 /* For who writes PATH.part.<pid> himself: fd is of that file, and open until it is renamed or removed.

@@ -138,6 +138,35 @@ static const char *text_of(h5 *f, const char *name, struct arena *a)
     return h5_read_attr_text(f, "/provenance", name, a, &text, NULL) == ST_OK && text ? text : "";
 }
 
+static int64_t number_of(h5 *f, const char *name, struct arena *a)
+{
+    long long v = strtoll(text_of(f, name, a), NULL, 10);
+    return v > 0 ? v : 0;
+}
+
+static void read_gpu(h5 *f, struct calibrate_gpu *g, struct arena *a)
+{
+    g->name = text_of(f, "gpu", a);
+    g->sm = number_of(f, "gpu_sm", a);
+    g->n_sm = number_of(f, "gpu_multiprocessors", a);
+    g->memory_bytes = number_of(f, "gpu_memory_bytes", a);
+    g->l2_bytes = number_of(f, "gpu_l2_bytes", a);
+    g->count = number_of(f, "gpu_count", a);
+}
+
+/* "tp2 pp1 ..."; else zeros. */
+static void read_strategy(const char *text, struct calibrate_file *k)
+{
+    char *end;
+    if (strncmp(text, "tp", 2) != 0) return;
+    long tp = strtol(text + 2, &end, 10);
+    if (strncmp(end, " pp", 3) != 0) return;
+    long pp = strtol(end + 3, &end, 10);
+    if (tp < 1 || tp > 1 << 20 || pp < 1 || pp > 1 << 20) return;
+    k->tp = (int)tp;
+    k->pp = (int)pp;
+}
+
 /* Samples sorted to their points by counting. */
 static int add_points(struct calibrate *c, const char *path, struct err *e)
 {
@@ -150,9 +179,9 @@ static int add_points(struct calibrate *c, const char *path, struct err *e)
         *text_of(f.h5, "source_machine", c->a) ? text_of(f.h5, "source_machine", c->a) : f.machine;
     k->date = f.date;
     k->model = text_of(f.h5, "model", c->a);
-    if (sscanf(text_of(f.h5, "strategy", c->a), "tp%d pp%d", &k->tp, &k->pp) != 2)
-        k->tp = k->pp = 0;
+    read_strategy(text_of(f.h5, "strategy", c->a), k);
     k->imported = strcmp(f.kind, "imported") == 0;
+    read_gpu(f.h5, &k->gpu, c->a);
     k->n_sample = f.n_sample;
     size_t rows = (size_t)f.n_row;
     int64_t *first = mem_zalloc(rows + 2, sizeof *first);
@@ -240,27 +269,119 @@ static void latest_date(const struct calibrate *c, const char **date)
     if (!**date) *date = "undated";
 }
 
+/* Points files are of one GPU, or all of processors. */
+static int one_gpu(struct calibrate *c, struct err *e)
+{
+    const struct calibrate_file *first = NULL;
+    for (int i = 0; i < c->n_file; i++) {
+        const struct calibrate_file *f = &c->file[i];
+        if (f->is_run) continue;
+        if (first && strcmp(first->gpu.name, f->gpu.name) != 0)
+            return err_set(e, ST_USAGE, "%s is of %s, %s of %s: one profile is of one device",
+                           first->path, *first->gpu.name ? first->gpu.name : "processors", f->path,
+                           *f->gpu.name ? f->gpu.name : "processors");
+        if (!first) first = f;
+    }
+    c->gpu.name = "";
+    if (first) c->gpu = first->gpu;
+    return ST_OK;
+}
+
 /* Efficiencies multiply these; where nobody measured ceilings, the best that a point reached. */
 static void ceilings(struct calibrate *c)
 {
-    double mem = 0, flop = 0;
+    double mem = 0, flop = 0, best = 0;
+    bool gpu = *c->gpu.name != 0;
     for (int64_t i = 0; i < c->n_point; i++) {
         const struct calibrate_point *p = &c->point[i];
         const struct points_row *r = &p->row;
         double moved = 0, done = 0;
         bool alike = (r->threads > 1 ? r->threads : 1) == c->threads;
-        if (r->op <= POINTS_COPY && alike) moved = r->bytes;
+        if (r->op <= POINTS_COPY && r->part == POINTS_NO_PART && alike) moved = r->bytes;
         if (r->op == POINTS_FMA && r->dtype == POINTS_F32 && alike) done = r->flop;
         if (r->op == POINTS_GEMM && p->used) {
             double elt = fmax(2, dtype_bytes(calibrate_dtype(r->dtype)));
             done = 2.0 * (double)r->m * (double)r->n * (double)r->k;
-            moved = elt * (double)r->n * (double)r->k;
+            if (!gpu) moved = elt * (double)r->n * (double)r->k;
         }
         mem = fmax(mem, moved / p->s);
         flop = fmax(flop, done / p->s);
+        if (gpu && r->op == POINTS_GEMM && calibrate_dtype(r->dtype) != DT_N) {
+            double *of = &c->limit_of[calibrate_dtype(r->dtype)];
+            *of = fmax(*of, r->flop / p->s); /* the large squares too, which no law is fitted to */
+            best = fmax(best, *of);
+        }
     }
     c->limit_mem = mem > 0 ? mem : 1e10;
     c->limit_flop = flop > 0 ? flop : 1e11;
+    /* formats that were not measured: as fast as the best that was */
+    for (int d = 0; d < DT_N; d++)
+        if (!(c->limit_of[d] > 0)) c->limit_of[d] = best > 0 ? best : c->limit_flop;
+}
+
+/* "NVIDIA H100 80GB HBM3" as names are written here: nvidia-h100-80gb-hbm3. */
+static const char *slug(struct calibrate *c, const char *name)
+{
+    char *out = arena_copy_text(c->a, name, strlen(name)), *to = out;
+    for (const char *p = name; *p; p++) {
+        bool word = (*p >= '0' && *p <= '9') || (*p >= 'a' && *p <= 'z');
+        bool upper = *p >= 'A' && *p <= 'Z';
+        if (word || upper)
+            *to++ = (char)(upper ? *p + 'a' - 'A' : *p);
+        else if (to > out && to[-1] != '-')
+            *to++ = '-';
+    }
+    while (to > out && to[-1] == '-') to--;
+    *to = 0;
+    return *out ? out : "gpu";
+}
+
+static const char *architecture(int64_t sm)
+{
+    return sm >= 100  ? "blackwell"
+           : sm >= 90 ? "hopper"
+           : sm == 89 ? "ada"
+           : sm >= 80 ? "ampere"
+                      : "turing";
+}
+
+/* The fastest copy that goes this way; 0: none was measured. */
+static double copy_rate(const struct calibrate *c, int part)
+{
+    double best = 0;
+    for (int64_t i = 0; i < c->n_point; i++) {
+        const struct calibrate_point *p = &c->point[i];
+        if (p->row.op == POINTS_COPY && p->row.part == part) best = fmax(best, p->row.bytes / p->s);
+    }
+    return best;
+}
+
+/* Messages over NCCL: between devices; else they went through the host. */
+static void gpu_hardware(struct calibrate *c, struct hw *h)
+{
+    double up = copy_rate(c, POINTS_TO_DEVICE), peer = 0;
+    for (int64_t i = 0; i < c->n_point; i++) {
+        const struct calibrate_point *p = &c->point[i];
+        if (p->row.op == POINTS_SENDRECV && p->row.comm == POINTS_NCCL)
+            peer = fmax(peer, p->row.bytes / p->s);
+    }
+    h->gpu.name = slug(c, c->gpu.name);
+    h->gpu.title = c->gpu.name;
+    h->gpu.arch = architecture(c->gpu.sm);
+    h->gpu.mem_bytes = (double)c->gpu.memory_bytes;
+    h->gpu.l2_bytes = (double)c->gpu.l2_bytes;
+    h->gpu.n_sm = (int)c->gpu.n_sm;
+    if (up > 0) h->gpu.pcie_bytes_per_s = up;
+    h->sys.name = arena_printf(c->a, "measured-%s", h->gpu.name);
+    h->sys.title = arena_printf(c->a, "%s, %s", c->gpu.name, h->sys.title);
+    h->sys.gpu_name = h->gpu.name;
+    h->sys.n_gpu = c->gpu.count > 1 ? (int)c->gpu.count : 1;
+    if (c->ranks > h->sys.n_gpu) h->sys.n_gpu = c->ranks; /* ranks that share one */
+    h->sys.fabric = peer > 0 ? HW_PCIE : HW_HOST;
+    h->sys.peer_bytes_per_s = h->sys.inter_bytes_per_s = peer > 0 ? peer
+                                                         : up > 0 ? up / 2
+                                                                  : c->limit_mem / 2;
+    h->sys.peer_alpha_s = h->sys.inter_alpha_s = 1e-5;
 }
 
 static void hardware(struct calibrate *c, struct hw *h, const char *machine)
@@ -276,7 +397,7 @@ static void hardware(struct calibrate *c, struct hw *h, const char *machine)
     h->gpu.arch = "cpu";
     h->gpu.mem_bytes = memory;
     h->gpu.mem_bytes_per_s = c->limit_mem;
-    for (int d = 0; d < DT_N; d++) h->gpu.flop_per_s[d] = c->limit_flop;
+    for (int d = 0; d < DT_N; d++) h->gpu.flop_per_s[d] = c->limit_of[d];
     h->gpu.price_date = h->gpu.source = h->gpu.notes = "";
     h->sys.name = "measured-machine";
     h->sys.title = machine;
@@ -288,6 +409,7 @@ static void hardware(struct calibrate *c, struct hw *h, const char *machine)
     h->gpu.pcie_bytes_per_s = c->limit_mem;
     h->sys.host_mem_bytes = memory;
     h->sys.host_cores = cpus;
+    if (*c->gpu.name) gpu_hardware(c, h);
     h->sys.price_date = h->sys.source = h->sys.notes = "";
 }
 
@@ -297,10 +419,13 @@ static int describe(struct calibrate *c, struct err *e)
     const char *machine = "";
     int st = one_machine(c, &machine, e);
     if (st != ST_OK) return st;
+    st = one_gpu(c, e);
+    if (st != ST_OK) return st;
     latest_date(c, &p->date);
     ceilings(c);
-    p->machine = arena_printf(c->a, "%s, %d thread%s a rank", machine, c->threads,
-                              c->threads > 1 ? "s" : "");
+    p->machine =
+        arena_printf(c->a, "%s%s%s, %d thread%s a rank", c->gpu.name, *c->gpu.name ? ", " : "",
+                     machine, c->threads, c->threads > 1 ? "s" : "");
     p->engine = "orrery";
     p->threads = c->threads;
     p->fit = c->fit;
@@ -311,7 +436,7 @@ static int describe(struct calibrate *c, struct err *e)
 
 struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks)
 {
-    return (struct fit_ask){ .peak_flop_per_s = c->limit_flop,
+    return (struct fit_ask){ .peak_flop_per_s = c->limit_of[d],
                              .mem_bytes_per_s = c->limit_mem,
                              .dtype = d,
                              .ranks = ranks,

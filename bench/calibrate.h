@@ -51,8 +51,15 @@ struct calibrate_point {
     bool used;
 };
 
+/* The GPU that a points file names; name "": none. */
+struct calibrate_gpu {
+    const char *name;
+    int64_t sm, n_sm, memory_bytes, l2_bytes, count;
+};
+
 struct calibrate_file {
     const char *path, *title, *machine, *date, *model;
+    struct calibrate_gpu gpu;
     bool is_run, imported;
     int tp, pp; /* of a points file; 0: it does not say */
     int64_t n_point, n_sample, n_noisy, n_kept_noisy;
@@ -68,6 +75,8 @@ struct calibrate {
     struct calibrate_point *point;
     int64_t n_point, cap_point;
     double limit_mem, limit_flop; /* bytes/s, FLOP/s that efficiencies refer to */
+    double limit_of[DT_N];        /* FLOP/s by type of the operands; of a processor all the same */
+    struct calibrate_gpu gpu;     /* of the points; name "": a processor */
     int threads, ranks;
     enum points_comm comm;
     struct fit fit[CALIBRATE_MAX_FITS];

@@ -293,8 +293,9 @@ static void survey(struct replay *k, struct place best[N_BEST])
     for (int i = 0; i < GRID * GRID && !k->e.status; i++) {
         struct place at;
         memcpy(at.log_v, k->start, sizeof at.log_v);
-        at.log_v[0] += log(8) * (2.0 * (i % GRID) / (GRID - 1) - 1);
-        at.log_v[2] += log(2) * (2.0 * (i / GRID) / (GRID - 1) - 1);
+        int row = i / GRID, column = i % GRID;
+        at.log_v[0] += log(8) * (2.0 * column / (GRID - 1) - 1);
+        at.log_v[2] += log(2) * (2.0 * row / (GRID - 1) - 1);
         gsl_vector_view v = gsl_vector_view_array(at.log_v, N_PAR);
         at.cost = cost(&v.vector, k);
         for (int j = 0; j < N_BEST; j++)

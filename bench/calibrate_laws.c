@@ -283,7 +283,8 @@ static bool take_elt(struct laws *l, const struct calibrate_point *p, int unused
     if (p->row.op == POINTS_ELT && p->row.part == POINTS_NORM && l->adds &&
         calibrate_beside(l->c, p, POINTS_ADD) <= 0)
         return false;
-    return (p->row.op == POINTS_ELT || p->row.op == POINTS_SAMPLE) &&
+    bool drawn = p->row.op == POINTS_SAMPLE && p->row.part != POINTS_NO_PART;
+    return (p->row.op == POINTS_ELT || p->row.op == POINTS_SAMPLE) && !drawn &&
            calibrate_elt_bytes(&p->row, l->kv_elt) > 0;
 }
 

@@ -68,7 +68,7 @@ int64_t calibrate_collect(const struct calibrate *c, const char *name, struct ca
     const struct table_op *t = table_ops;
     int64_t n = 0;
     while (strcmp(t->name, name) != 0) t++;
-    bool message = t->op == POINTS_ALLREDUCE || t->op == POINTS_ALLGATHER;
+    bool message = t->op == POINTS_ALLREDUCE || t->op == POINTS_ALLGATHER, fused = *c->gpu.name;
     *mixed = false;
     for (int64_t i = 0; i < c->n_point; i++) {
         const struct calibrate_point *p = &c->point[i];
@@ -77,7 +77,8 @@ int64_t calibrate_collect(const struct calibrate *c, const char *name, struct ca
         if (message && (p->row.seqs < 1 || p->row.ranks != origin_tp(c))) continue;
         if (t->op == POINTS_ELT && t->part == POINTS_NORM) {
             double add = calibrate_beside(c, p, POINTS_ADD);
-            if (add <= 0) continue; /* a norm of heads, or of the rows that get logits */
+            /* a norm of heads, or of the rows that get logits; or the addition is in it */
+            if (add <= 0 && !fused) continue;
             s += add;
         }
         *mixed |= n > 0 && (x[0].n != p->row.n || x[0].k != p->row.k);

@@ -14,6 +14,8 @@
 #include "base/paths.h"
 #include "base/stop.h"
 #include "base/units.h"
+#include "bench/suite_cuda.h"
+#include "bench/suite_figure.h"
 #include "bench/suite_run.h"
 #include "engine/backend_timed.h"
 #include "engine/launch.h"
@@ -24,13 +26,16 @@ static const char usage[] =
     "  orrery bench [--suite=quick|full|model] [--model=NAME] [--strategy.tp=N] [--out=bench.h5]\n"
     "  orrery bench --resume [the same options]\n"
     "  mpirun -n 2 orrery bench --suite=model --model=NAME --strategy.tp=2\n"
+    "  orrery bench --device=cuda [--suite=...] [the same options]\n"
     "\n"
     "quick: a few points of each kind. full: memory, arithmetic, products, attention, "
     "element-wise\n"
     "work, sampling, communication, storage, scheduler, clock, at the sizes of the model and\n"
     "strategy, and what model has. model: every operator inside the running engine, over a grid "
     "of\n"
-    "step shapes. Each point is measured --runs times, in an order that mixes all points; every\n"
+    "step shapes. On a GPU: its memory, copies, launches, products, attention, element-wise work,\n"
+    "sampling, messages between GPUs, whole steps; beside them power and clocks. Each point is "
+    "measured --runs times, in an order that mixes all points; every\n"
     "sample is kept. Ctrl-C ends early and keeps what there is; --resume goes on with it. An "
     "existing\n"
     "file is replaced.\n"
@@ -40,16 +45,18 @@ static const char examples[] =
     "\nExamples\n"
     "  orrery bench --suite quick\n"
     "  orrery bench --suite model --model llama-25m --strategy.tp 2 --threads 1 --out tp2.h5\n"
-    "  orrery bench --suite full --dry-run\n";
+    "  orrery bench --suite full --dry-run\n"
+    "  orrery bench --device cuda --model llama-3-8b --max_ctx 8ktok --max_batch 2ktok --kv_cache "
+    "8GB\n";
 
 #define COMM_WORDS "auto thread mpi"
 struct opts {
-    int suite, comm, weights, kv;
-    const char *model, *out, *kernels, *dir;
+    int suite, comm, weights, kv, exchange;
+    const char *model, *out, *kernels, *dir, *device;
     int64_t tp, pp, threads, max_tok, max_ctx, max_seqs, block_tok, runs, seed, random_seed, run_ns,
         save_ns;
     double kv_bytes;
-    bool json, dry_run, progress, resume, mpi_points;
+    bool json, dry_run, progress, resume, mpi_points, share;
 };
 
 #define AT(m) offsetof(struct opts, m)
@@ -60,8 +67,13 @@ static const struct conf_row rows[] = {
       "whose sizes: a name in scenarios/models, a config.json, a directory" },
     { "strategy.tp", CONF_INT, AT(tp), "1", NULL, 1, COMM_MAX_RANKS, "tensor-parallel ranks" },
     { "strategy.pp", CONF_INT, AT(pp), "1", NULL, 1, ENGINE_MAX_PP, "pipeline stages" },
-    { "strategy.weights", CONF_WORD, AT(weights), "bf16", "f32 bf16 int8", 0, 0, "type of the weights" },
-    { "strategy.kv", CONF_WORD, AT(kv), "bf16", "f32 bf16", 0, 0, "type of the KV cache" },
+    { "strategy.weights", CONF_WORD, AT(weights), "bf16", "f32 bf16 int8 f16 fp8", 0, 0,
+      "type of the weights; f16 and fp8 on a GPU" },
+    { "strategy.kv", CONF_WORD, AT(kv), "bf16", "f32 bf16 f16", 0, 0,
+      "type of the KV cache; f16 on a GPU" },
+    { "device", CONF_TEXT, AT(device), "cpu", NULL, 0, 0, DEVICE_HELP },
+    { "share_device", CONF_BOOL, AT(share), "no", NULL, 0, 0, DEVICE_SHARE_HELP },
+    { "exchange", CONF_WORD, AT(exchange), "auto", DEVICE_LINK_WORDS, 0, 0, DEVICE_LINK_HELP },
     { "threads", CONF_INT, AT(threads), "0", NULL, 0, ENGINE_MAX_THREADS,
       "threads of a rank; 0: the processors shared out" },
     { "comm", CONF_WORD, AT(comm), "auto", COMM_WORDS, 0, 0,
@@ -139,11 +151,35 @@ static int find_model(struct call *k, struct err *e)
     return ST_OK;
 }
 
+static int device(struct call *k, struct err *e)
+{
+    const struct opts *o = &k->o;
+    int st = device_parse(o->device, &k->so.device, e);
+    if (st != ST_OK) {
+        err_prefix(e, "--device");
+        return st;
+    }
+    bool gpu = k->so.device.kind != DEVICE_CPU;
+    k->so.device.share = o->share;
+    k->so.device.link = (enum device_link)o->exchange;
+    if (gpu && o->kernels)
+        return err_set(e, ST_USAGE, "--kernels is for the processors, and the device is a GPU");
+    if (gpu && k->l.mpi)
+        return err_set(e, ST_USAGE, "--device=%.20s: start one process; its ranks are threads",
+                       o->device);
+    if (!gpu && (o->weights > 2 || o->kv > 1))
+        return err_set(e, ST_USAGE, "f16 and fp8 need a GPU: --device=cuda");
+    return ST_OK;
+}
+
 static int settings(struct call *k, struct err *e)
 {
     const struct opts *o = &k->o;
-    static const enum model_weight weight[] = { MODEL_F32, MODEL_BF16, MODEL_INT8 };
+    static const enum model_weight weight[] = { MODEL_F32, MODEL_BF16, MODEL_INT8, MODEL_F16,
+                                                MODEL_FP8 };
+    static const enum backend_type kv[] = { BACKEND_F32, BACKEND_BF16, BACKEND_F16 };
     int st = find_model(k, e);
+    if (st == ST_OK) st = device(k, e);
     if (st != ST_OK) return st;
     if (o->block_tok % 8)
         return err_set(e, ST_USAGE, "--block: %lldtok is no multiple of 8",
@@ -157,7 +193,7 @@ static int settings(struct call *k, struct err *e)
     k->so.tp = (int)o->tp;
     k->so.pp = (int)o->pp;
     k->so.weight = weight[o->weights];
-    k->so.kv = o->kv ? BACKEND_BF16 : BACKEND_F32;
+    k->so.kv = kv[o->kv];
     k->so.max_tok = (int32_t)o->max_tok;
     k->so.max_ctx = (int32_t)o->max_ctx;
     k->so.max_seqs = (int32_t)o->max_seqs;
@@ -196,13 +232,16 @@ static void count_ops(const struct suite *s, char *buf, size_t room)
 static void say_plan(const struct call *k, FILE *f)
 {
     const struct suite *s = &k->s;
-    char time[32], kind[16], ops[400];
+    char time[32], kind[16], ops[400], where[96] = "";
     count_ops(s, ops, sizeof ops);
+    if (s->cuda) snprintf(where, sizeof where, " on %s", s->cuda->g->info.name);
     units_human(UNIT_TIME, suite_round_s(s) * k->runs, time, sizeof time);
     fprintf(f,
-            "bench %s, %s TP%d-PP%d, %d thread%s a rank: %d points in %d jobs, %d runs: about %s\n",
+            "bench %s, %s TP%d-PP%d%s, %d thread%s a rank: %d points in %d jobs, %d runs: about "
+            "%s\n",
             points_word(SUITE_WORDS, s->o.kind, kind, sizeof kind), s->spec.a.name, s->o.tp,
-            s->o.pp, s->o.threads, s->o.threads > 1 ? "s" : "", s->n_row, s->n_job, k->runs, time);
+            s->o.pp, where, s->o.threads, s->o.threads > 1 ? "s" : "", s->n_row, s->n_job, k->runs,
+            time);
     fprintf(f, "  %s\n", ops);
     for (int i = 0; i < s->n_skipped; i++) fprintf(f, "  skipped: %s\n", s->skipped[i]);
 }
@@ -269,6 +308,27 @@ static void say_checked(const struct suite *s, FILE *f)
     fprintf(f, " others not compared\n");
 }
 
+static void say_figures(const struct call *k, FILE *f)
+{
+    struct suite_figure x[SUITE_FIGURE_MAX];
+    int n = suite_figures(&k->s, &k->log, x);
+    double power = NAN, hot = NAN, slowest = NAN;
+    int64_t slowed = 0;
+    for (int i = 0; i < n; i++) suite_figure_print(&x[i], f);
+    for (int64_t i = 0; i < k->log.n_gpu; i++) {
+        const struct points_gpu *g = &k->log.gpu[i];
+        power = fmax(power, g->power_max_w);
+        hot = fmax(hot, g->temperature_c);
+        slowest = fmin(slowest, g->clock_min_hz);
+        slowed += (g->slowed & NVML_DISTURBED) != 0;
+    }
+    if (k->log.n_gpu > 0)
+        fprintf(f,
+                "GPU: at most %.0f W and %.0f degC, multiprocessors at %.0f MHz or more; slowed by "
+                "heat or its supply in %lld of %lld runs\n",
+                power, hot, 1e-6 * slowest, (long long)slowed, (long long)k->log.n_gpu);
+}
+
 static void say_result(const struct call *k, FILE *f)
 {
     const struct suite *s = &k->s;
@@ -285,6 +345,10 @@ static void say_result(const struct call *k, FILE *f)
     if (k->o.out) fprintf(f, ", in %s", k->o.out);
     fputc('\n', f);
     say_checked(s, f);
+    if (s->cuda) {
+        say_figures(k, f);
+        return;
+    }
     fprintf(f, "the clock took at most %.2f %% of a step\n", 100 * s->clock_share);
 }
 
@@ -299,6 +363,28 @@ static void say_noise(const struct call *k)
             share > NOISY_SHARE ? "NOISY MACHINE: " : "", (long long)log->n_noisy,
             (long long)log->n_sample, 100 * share, 100 * log->noise.worst_others,
             100 * log->noise.worst_steal);
+}
+
+static json_t *figures_json(const struct call *k)
+{
+    struct suite_figure x[SUITE_FIGURE_MAX];
+    json_t *list = json_array();
+    char word[32];
+    int n = suite_figures(&k->s, &k->log, x);
+    for (int i = 0; i < n; i++) {
+        json_t *j = json_object();
+        json_put_text(j, "name", x[i].name);
+        json_put_text(j, "unit", x[i].unit);
+        json_put_f64(j, "value", x[i].value);
+        json_put_f64(j, "ceiling", x[i].ceiling);
+        json_put_f64(j, "share", x[i].share);
+        json_put_f64(j, "bar", x[i].bar);
+        json_put_bool(j, "below", x[i].below);
+        json_put_text(j, "verdict",
+                      points_word(SUITE_VERDICT_WORDS, (int)x[i].verdict, word, sizeof word));
+        json_array_append_new(list, j);
+    }
+    return list;
 }
 
 static void print_json(const struct call *k)
@@ -336,6 +422,7 @@ static void print_json(const struct call *k)
         json_array_append_new(limits, x);
     }
     json_put(j, "limits", limits);
+    if (s->cuda) json_put(j, "figures", figures_json(k));
     for (int i = 0; i < s->n_skipped; i++)
         json_array_append_new(skipped, json_string(s->skipped[i]));
     json_put(j, "skipped", skipped);

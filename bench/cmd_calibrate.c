@@ -1,6 +1,7 @@
 /* bench/cmd_calibrate.c - `orrery calibrate`: a profile from what was measured.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "bench/cmd_calibrate.h"
+#include "base/outfile.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +60,10 @@ static int work(struct calibrate *c, const struct conf_args *args, int argc, cha
         return err_set(e, ST_USAGE,
                        "calibrate takes files of points and measured runs; see orrery "
                        "calibrate --help");
-    for (int i = 0; i < args->n_file && st == ST_OK; i++) st = calibrate_add(c, args->file[i], e);
+    for (int i = 0; i < args->n_file && st == ST_OK; i++) {
+        st = outfile_spares(c->o.out, args->file[i], e);
+        if (st == ST_OK) st = calibrate_add(c, args->file[i], e);
+    }
     if (st == ST_OK) st = c->o.dry_run ? calibrate_plan(c, e) : calibrate_fit(c, e);
     if (st == ST_OK && !c->o.dry_run) st = calibrate_write(c, argc, argv, e);
     if (st != ST_OK) return st;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/outfile.h"
 #include "bench/recover.h"
 #include "bench/serving.h"
 #include "engine/cmd_engine.h"
@@ -114,6 +115,7 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
                        k->args.n_file - 1);
     k->path = k->args.file[1];
     st = scenario_read(&s, k->path, &k->args, e);
+    if (st == ST_OK) st = outfile_spares(v->o.out, k->path, e);
     if (st == ST_OK) st = launch_start(&k->l, (enum launch_comm)v->o.comm, e);
     if (st != ST_OK) return st;
     if (k->l.follows) return engine_follow(k->l.mpi, NULL, e);

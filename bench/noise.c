@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -26,16 +27,19 @@ static void add_usage(int who, struct noise_count *c)
 /* cpu  user nice system idle iowait irq softirq steal ... in 1 / _SC_CLK_TCK s */
 void noise_count(struct noise_count *c)
 {
-    double v[8] = { 0 }, tick = (double)sysconf(_SC_CLK_TCK);
+    enum { USER, NICE, SYSTEM, IDLE, IOWAIT, IRQ, SOFTIRQ, STEAL, N_FIELD };
+    double v[N_FIELD] = { 0 }, tick = (double)sysconf(_SC_CLK_TCK);
     *c = (struct noise_count){ .wall_s = 1e-9 * (double)clock_mono_ns() };
     add_usage(RUSAGE_SELF, c);
     add_usage(RUSAGE_CHILDREN, c);
     FILE *f = fopen("/proc/stat", "r");
     if (!f) return;
-    if (fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5,
-               v + 6, v + 7) == 8) {
-        c->busy_s = (v[0] + v[1] + v[2] + v[5] + v[6]) / tick;
-        c->steal_s = v[7] / tick;
+    char line[256];
+    if (fgets(line, sizeof line, f) && strncmp(line, "cpu ", 4) == 0) {
+        char *at = line + 4;
+        for (int i = 0; i < N_FIELD; i++) v[i] = strtod(at, &at);
+        c->busy_s = (v[USER] + v[NICE] + v[SYSTEM] + v[IRQ] + v[SOFTIRQ]) / tick;
+        c->steal_s = v[STEAL] / tick;
     }
     fclose(f);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/doc.h"
+#include "base/outfile.h"
 #include "base/prov.h"
 #include "engine/monitor.h"
 #include "sim/store.h"
@@ -249,7 +250,8 @@ static int recover_file(int argc, char **argv, struct arena *a, struct err *e)
         return err_set(e, ST_USAGE,
                        "recover takes one journal and --out=RUN.h5; see orrery engine "
                        "recover --help");
-    int st = recover_read(path, a, &j, e);
+    int st = outfile_spares(out, path, e);
+    if (st == ST_OK) st = recover_read(path, a, &j, e);
     if (st == ST_OK) st = read_scenario(&j, &s, a, e);
     if (st == ST_OK) st = write_run(&j, &s, out, argc, argv, e);
     if (st == ST_OK)

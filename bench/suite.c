@@ -1,7 +1,7 @@
 /* bench/suite.c - the lists of points and jobs, and the formulas of their bytes and operations.
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* sched_setaffinity */
-#include "bench/suite.h"
+#include "bench/suite_cuda.h"
 
 #include <math.h>
 #include <sched.h>
@@ -17,11 +17,19 @@
 
 enum points_dtype suite_dtype(enum model_weight w)
 {
-    return w == MODEL_INT8 ? POINTS_INT8 : w == MODEL_BF16 ? POINTS_BF16 : POINTS_F32;
+    switch (w) {
+    case MODEL_INT8: return POINTS_INT8;
+    case MODEL_BF16: return POINTS_BF16;
+    case MODEL_F16: return POINTS_F16;
+    case MODEL_FP8:
+    case MODEL_FP8_TENSOR: return POINTS_FP8;
+    default: return POINTS_F32;
+    }
 }
 
 double suite_weight_bytes(enum points_dtype t)
 {
+    if (t == POINTS_FP8) return 1;
     return t == POINTS_INT8 ? 1 + 2.0 / 64 : t == POINTS_BF16 || t == POINTS_F16 ? 2 : 4;
 }
 
@@ -84,7 +92,10 @@ double suite_tolerance(const struct points_row *r)
 {
     if (r->op == POINTS_GEMM && r->dtype == POINTS_INT8) return 0.03; /* 1/127 of the largest */
     if (r->op == POINTS_GEMM && r->dtype == POINTS_BF16) return 0.01; /* x may be rounded: 2^-8 */
-    if (r->op == POINTS_ATTN && r->dtype == POINTS_BF16) return 0.01;
+    if (r->op == POINTS_GEMM && r->dtype == POINTS_FP8) return 0.01;  /* sums of 14 bits on sm_90 */
+    if (r->op == POINTS_GEMM && r->dtype == POINTS_F16) return 0.002;
+    if (r->op == POINTS_ATTN && r->dtype != POINTS_F32) return 0.01;
+    if (r->op == POINTS_ELT && r->dtype != POINTS_F32) return 0.01; /* written as 16 or 8 bits */
     return 1e-4;
 }
 
@@ -120,6 +131,8 @@ struct suite_job *suite_add_job(struct suite *s, const char *what, double run_s)
 
 void suite_skip(struct suite *s, const char *why)
 {
+    for (int i = 0; i < s->n_skipped; i++)
+        if (strcmp(s->skipped[i], why) == 0) return;
     if (s->n_skipped < (int)(sizeof s->skipped / sizeof *s->skipped))
         s->skipped[s->n_skipped++] = why;
 }
@@ -190,6 +203,7 @@ int suite_run_job(struct suite *s, int j, struct suite_value *v, struct err *e)
     const struct suite_job *job = &s->job[j];
     suite_unpin(s);
     for (int i = 0; i < job->n; i++) v[i] = (struct suite_value){ 0 };
+    suite_cuda_watch(s);
     int st = job->run(s, job, v, e);
     if (st != ST_OK) err_prefix(e, "%s", job->what);
     return st;
@@ -234,6 +248,29 @@ static int check(struct suite *s, struct err *e)
     return ST_OK;
 }
 
+static int list_cpu(struct suite *s, struct err *e)
+{
+    int st = suite_machine_add(s, e);
+    if (st == ST_OK && s->o.kind != SUITE_MODEL && !s->o.mpi) {
+        st = suite_micro_add(s, e);
+        if (st == ST_OK) st = suite_comm_add(s, e);
+        if (st == ST_OK) st = suite_system_add(s, e);
+    }
+    return st == ST_OK ? suite_model_add(s, e) : st;
+}
+
+static int list_gpu(struct suite *s, struct err *e)
+{
+    int st = suite_cuda_open(s, e);
+    if (st == ST_OK && s->no_engine && s->o.kind == SUITE_MODEL)
+        return err_set(e, ST_USAGE, "%s", s->no_engine);
+    if (st == ST_OK) st = suite_cuda_add(s, e);
+    if (st != ST_OK) return st;
+    if (!s->no_engine) return suite_model_add(s, e);
+    suite_skip(s, s->no_engine);
+    return ST_OK;
+}
+
 int suite_init(struct suite *s, const struct suite_opts *o, struct err *e)
 {
     *s = (struct suite){ .o = *o };
@@ -243,13 +280,7 @@ int suite_init(struct suite *s, const struct suite_opts *o, struct err *e)
     sched_getaffinity(0, sizeof(cpu_set_t), s->may);
     int st = check(s, e);
     if (st == ST_OK) rough_look(s);
-    if (st == ST_OK) st = suite_machine_add(s, e);
-    if (st == ST_OK && o->kind != SUITE_MODEL && !o->mpi) {
-        st = suite_micro_add(s, e);
-        if (st == ST_OK) st = suite_comm_add(s, e);
-        if (st == ST_OK) st = suite_system_add(s, e);
-    }
-    if (st == ST_OK) st = suite_model_add(s, e);
+    if (st == ST_OK) st = o->device.kind == DEVICE_CPU ? list_cpu(s, e) : list_gpu(s, e);
     if (st != ST_OK) suite_release(s);
     return st;
 }
@@ -259,5 +290,6 @@ void suite_release(struct suite *s)
     suite_unpin(s);
     suite_model_release(s);
     suite_micro_release(s);
+    suite_cuda_release(s);
     arena_release(&s->arena);
 }

@@ -22,6 +22,11 @@
  *              other has it
  *   sample     m rows of n logits; k = 1: drawn, 0: the largest; inside a step the largest
  *   load       m = 1: of the model's checkpoint; part in_place: into the engine, ready to run
+ *   On a GPU the kernels stand alone, issued as a step issues them, and timed by its events; rows of
+ *   them have the suite's ranks all the same, products in the model's format a part, others none.
+ *   Rotation and cache write are one kernel there, whose time the two rows share by their bytes; norm
+ *   has the addition before it. sample: part drawn at temperature 1, top_k of the 50 likeliest with
+ *   0.9 of the probability. load: k = 1, a file into device memory.
  *   sched      m = 0: choosing and completing a step of seqs sequences; k = 1: the null policy,
  *              k = 0: vllm. m > 0: the serving loop's host time of such a step, with a null model
  * SPDX-License-Identifier: Apache-2.0 */
@@ -49,6 +54,8 @@ struct suite_opts {
     double run_s; /* a run repeats its calls for so long at least */
     const char *kernels;
     engine_backend_fn backend; /* of micro points; NULL: the CPU */
+    struct device device;      /* a GPU: its points in place of the processors' */
+    int32_t square;            /* side of the largest product of a GPU; 0: 8192 */
     size_t cache_bytes;   /* of the last cache, beyond which data is laid out; 0: the machine's */
     const char *dir;      /* where files for storage points are made */
     const char *self;     /* this program, to be started by mpirun; NULL: no MPI points */
@@ -72,6 +79,7 @@ struct suite_job {
 
 struct suite_model;
 struct suite_micro;
+struct suite_cuda;
 struct suite {
     struct suite_opts o;
     struct spec spec;
@@ -86,6 +94,8 @@ struct suite {
     void *may;              /* the processors of this process, as they were */
     struct suite_model *model;
     struct suite_micro *micro;
+    struct suite_cuda *cuda; /* NULL: device cpu */
+    const char *no_engine;   /* why there are no points of whole steps; NULL: there are */
     struct arena arena;
 };
 
@@ -137,6 +147,16 @@ double suite_guess_s(const struct suite *s, double bytes, double flop);
 /* Repeats call(arg) for at least run_s after one call that is not counted. */
 int suite_repeat(const struct suite *s, int (*call)(void *arg, struct err *e), void *arg,
                  struct suite_value *v, struct err *e);
+
+/* A file to be read: the model's checkpoint, or one made for it in suite_opts.dir, which close
+ * removes. f stays where it is meanwhile. */
+struct suite_file {
+    char path[4352];
+    bool own;
+};
+double suite_file_bytes(const struct suite *s, bool *checkpoint);
+int suite_file_open(const struct suite *s, bool checkpoint, struct suite_file *f, struct err *e);
+void suite_file_close(struct suite_file *f);
 
 /* The life of a process that mpirun started with --comm-worker, argv[1]. */
 int suite_comm_worker(int argc, char *const *argv, struct err *e);

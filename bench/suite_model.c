@@ -2,6 +2,10 @@
  *
  * One engine for all of them. The KV cache holds zeros, as speed does not depend on values; blocks
  * are scattered. A run of a job is one step that is not counted and then some that are.
+ *
+ * A GPU computes while the host looks elsewhere, so its operators have no times of their own here
+ * (bench/suite_cuda.h has): a step is one point, and of a step that is a recording the replay's part
+ * of it, by events around it.
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* sched_setaffinity */
 #include <math.h>
@@ -11,7 +15,8 @@
 #include <string.h>
 
 #include "base/progress.h"
-#include "bench/suite.h"
+#include "bench/suite_cuda.h"
+#include "engine/backend_gpu.h"
 #include "engine/backend_timed.h"
 
 enum { N_GROUP = 2, WAIT_LOOKS = 20000 };
@@ -31,6 +36,7 @@ enum {
     SLOT_STAGE,
     SLOT_BUSY, /* the same, of a pipeline that is kept full */
     SLOT_RETURN,
+    SLOT_REPLAY, /* the device's part of a step */
     N_SLOT
 };
 
@@ -40,8 +46,20 @@ struct shape {
     int32_t n_tok, n_seq, n_prompt;
 };
 
+/* The device of rank 0, its replays between events. Its table of operations is the device's own but
+ * for graph_launch. */
+struct replay {
+    struct gpu *gpu; /* NULL: none */
+    const struct gpu_ops *own;
+    struct gpu_ops ops;
+    struct gpu_event *event[2];
+    bool on, seen; /* events are set; there was a replay since it was cleared */
+};
+
 struct suite_model {
     struct engine *g;
+    struct replay replay;
+    int64_t load_ns; /* of opening the engine, until it was told */
     struct engine_opts eo;
     cpu_set_t pinned; /* where the engine has put the calling thread */
     int64_t steps;    /* done so far */
@@ -84,7 +102,8 @@ static void model_sizes(const struct suite *s, struct engine_opts *o)
                                .threads = s->o.threads,
                                .kernels = s->o.kernels,
                                .max_table = n_block,
-                               .backend = backend_timed_open,
+                               .backend = s->cuda ? NULL : backend_timed_open,
+                               .device = s->o.device,
                                .mpi = s->o.mpi };
     o->m = (struct model_opts){ .weight = s->o.weight,
                                 .kv = s->o.kv,
@@ -93,6 +112,48 @@ static void model_sizes(const struct suite *s, struct engine_opts *o)
                                 .max_tok = s->o.max_tok + s->o.max_seqs,
                                 .max_out = s->o.max_seqs,
                                 .max_ctx = s->o.max_ctx };
+}
+
+/* ---- replays */
+
+static struct replay *watched; /* the one engine's */
+
+static int launch_watched(struct gpu *g, struct gpu_graph *graph, struct err *e)
+{
+    struct replay *r = watched;
+    int st = r->on ? r->own->event_set(g, r->event[0], e) : ST_OK;
+    if (st == ST_OK) st = r->own->graph_launch(g, graph, e);
+    if (st == ST_OK && r->on) st = r->own->event_set(g, r->event[1], e);
+    r->seen |= r->on && st == ST_OK;
+    return st;
+}
+
+static int watch_replays(struct suite *s, struct err *e)
+{
+    struct replay *r = &s->model->replay;
+    struct gpu *g = backend_gpu_device(engine_backend(s->model->g, 0));
+    int st = ST_OK;
+    for (int i = 0; i < 2 && st == ST_OK; i++) st = g->ops->event_new(g, &r->event[i], e);
+    if (st != ST_OK) return st;
+    r->gpu = g;
+    r->own = g->ops;
+    r->ops = *g->ops;
+    r->ops.graph_launch = launch_watched;
+    g->ops = &r->ops;
+    watched = r;
+    return ST_OK;
+}
+
+static int take_replay(struct replay *r, int64_t *ns, int64_t *replays, struct err *e)
+{
+    double t;
+    if (!r->seen) return ST_OK;
+    r->seen = false;
+    int st = r->own->event_ns(r->gpu, r->event[0], r->event[1], &t, e);
+    if (st != ST_OK) return st;
+    *ns += llround(t);
+    ++*replays;
+    return ST_OK;
 }
 
 /* A walk over all blocks in scattered order: a stride without a common factor. */
@@ -110,9 +171,12 @@ static int model_open(struct suite *s, struct err *e)
         sched_setaffinity(0, sizeof m->pinned, &m->pinned);
         return ST_OK;
     }
+    int64_t t0 = clock_mono_ns();
     model_sizes(s, &m->eo);
     m->g = engine_open(&m->eo, e);
     if (!m->g) return e && e->status != ST_OK ? e->status : ST_DEVICE;
+    m->load_ns = clock_mono_ns() - t0;
+    if (s->cuda && s->o.pp == 1 && watch_replays(s, e) != ST_OK) return ST_DEVICE;
     sched_getaffinity(0, sizeof m->pinned, &m->pinned);
     size_t rows = (size_t)m->eo.m.max_tok, seqs = (size_t)s->o.max_seqs;
     m->block = arena_array(&s->arena, (size_t)m->eo.m.n_block, sizeof *m->block);
@@ -149,7 +213,7 @@ static struct engine_step step_of(const struct suite *s, const struct shape *h)
 struct sums {                                             /* over the steps of a run */
     struct backend_timed_cell cell[BACKEND_TIMED_N_PART]; /* and over ranks */
     int64_t steps, ns, comm_ns, comm_calls, sample_ns, samples, send_ns, sends, reads;
-    int64_t stage_ns, stages, return_ns, returns, gather_ns;
+    int64_t stage_ns, stages, return_ns, returns, gather_ns, replay_ns, replays;
 };
 
 /* Times of a rank of the same process are there a moment after the result is; those of another
@@ -259,6 +323,23 @@ static int full_pipeline(struct suite *s, const struct engine_step *x, struct su
 
 /* ---- a run */
 
+/* Steps with events around their replays: by themselves, as events take time too. */
+static int watched_steps(struct suite *s, const struct engine_step *x, struct sums *u,
+                         struct err *e)
+{
+    struct replay *r = &s->model->replay;
+    struct sums unused = { 0 };
+    int st = ST_OK;
+    if (!r->gpu) return ST_OK;
+    r->on = true;
+    while (st == ST_OK && (unused.steps < 2 || 1e-9 * (double)unused.ns < s->o.run_s)) {
+        st = one_step(s, x, &unused, e);
+        if (st == ST_OK) st = take_replay(r, &u->replay_ns, &u->replays, e);
+    }
+    r->on = false;
+    return st;
+}
+
 static struct suite_value per(int64_t ns, int64_t calls)
 {
     if (calls < 1) return (struct suite_value){ 0 };
@@ -277,7 +358,8 @@ static void tell(const struct shape *h, const struct sums *u, struct suite_value
     v[h->at[SLOT_STEP]] = per(u->ns, u->steps);
     if (h->at[SLOT_ALLREDUCE] >= 0) v[h->at[SLOT_ALLREDUCE]] = per(u->comm_ns, u->comm_calls);
     if (h->at[SLOT_SENDRECV] >= 0) v[h->at[SLOT_SENDRECV]] = per(u->send_ns, u->sends);
-    v[h->at[SLOT_SAMPLE]] = per(u->sample_ns, u->samples);
+    if (h->at[SLOT_SAMPLE] >= 0) v[h->at[SLOT_SAMPLE]] = per(u->sample_ns, u->samples);
+    if (h->at[SLOT_REPLAY] >= 0) v[h->at[SLOT_REPLAY]] = per(u->replay_ns, u->replays);
     if (h->at[SLOT_GATHER] >= 0) v[h->at[SLOT_GATHER]] = per(u->gather_ns, u->samples);
     if (h->at[SLOT_STAGE] >= 0) v[h->at[SLOT_STAGE]] = per(u->stage_ns, u->stages);
     if (h->at[SLOT_RETURN] >= 0) v[h->at[SLOT_RETURN]] = per(u->return_ns, u->returns);
@@ -291,9 +373,11 @@ static int run_shape(struct suite *s, const struct suite_job *j, struct suite_va
     int st = model_open(s, e);
     if (st != ST_OK) return st;
     struct engine_step x = step_of(s, h);
-    st = one_step(s, &x, &warm, e);
+    /* a GPU records the second step of a shape; the third is like all after it */
+    for (int i = 0; i < (s->cuda ? 3 : 1) && st == ST_OK; i++) st = one_step(s, &x, &warm, e);
     while (st == ST_OK && (u.steps < 2 || 1e-9 * (double)u.ns < s->o.run_s))
         st = one_step(s, &x, &u, e);
+    if (st == ST_OK && h->at[SLOT_REPLAY] >= 0) st = watched_steps(s, &x, &u, e);
     if (st != ST_OK) return st;
     tell(h, &u, v);
     if (h->at[SLOT_BUSY] >= 0) {
@@ -408,6 +492,11 @@ static void put_ends(struct suite *s, struct shape *h)
                               .error = -1 };
     if (s->o.tp * s->o.pp > 1) step.comm = (uint8_t)comm;
     h->at[SLOT_STEP] = put(s, h, step);
+    if (s->cuda) {
+        step.op = POINTS_REPLAY;
+        if (s->o.pp == 1 && h->n_prompt == 0) h->at[SLOT_REPLAY] = put(s, h, step);
+        return;
+    }
     h->at[SLOT_SAMPLE] = put(s, h, sample);
     if (s->o.tp > 1) {
         h->at[SLOT_ALLREDUCE] = put(s, h, sum);
@@ -434,8 +523,12 @@ static void put_ends(struct suite *s, struct shape *h)
     }
 }
 
-static double guess_s(const struct suite *s, int first)
+static double guess_s(const struct suite *s, const struct shape *h, int first)
 {
+    if (s->cuda) {
+        double weights = 2.0 * (double)arch_params(&s->spec.a);
+        return 3 * s->o.run_s + 4 * suite_guess_s(s, weights, weights * h->n_tok);
+    }
     double a_step = 0, run;
     for (int i = first; i < s->n_row; i++) {
         const struct points_row *r = &s->row[i];
@@ -476,13 +569,15 @@ static void add(struct suite *s, struct group a, struct group b)
     suite_add_job(s, what, 0);
     for (int i = 0; i < N_SLOT; i++) h->at[i] = -1;
     put_ends(s, h);
-    put_products(s, h);
-    put_attn(s, h);
-    put_rest(s, h);
+    if (!s->cuda) {
+        put_products(s, h);
+        put_attn(s, h);
+        put_rest(s, h);
+    }
     struct suite_job *j = &s->job[s->n_job - 1];
     j->own = h;
     j->run = run_shape;
-    j->run_s = guess_s(s, first);
+    j->run_s = guess_s(s, h, first);
 }
 
 static void add_decodes(struct suite *s, const int32_t *batch, const int32_t *ctx)
@@ -498,10 +593,10 @@ static void add_decodes(struct suite *s, const int32_t *batch, const int32_t *ct
 static void add_prompts(struct suite *s, const int32_t *tok, const int32_t *past)
 {
     static const struct group none = { 0 };
-    for (; *tok; tok++)
+    for (const int32_t *t = tok; *t; t++)
         for (const int32_t *p = past; *p >= 0; p++) {
-            if (*tok > s->o.max_tok || (tok[1] == 0 && tok[-1] == *tok)) continue;
-            add(s, (struct group){ 1, *tok, *p }, none);
+            if (*t > s->o.max_tok || (t > tok && t[1] == 0 && t[-1] == *t)) continue;
+            add(s, (struct group){ 1, *t, *p }, none);
         }
 }
 
@@ -522,6 +617,55 @@ static void add_mixed(struct suite *s, int32_t most)
     add(s, (struct group){ 12, 1, most / 8 }, (struct group){ 4, 1, most / 2 });
 }
 
+/* Opening the engine, weights and all: done once, so one sample. */
+static int run_load(struct suite *s, const struct suite_job *j, struct suite_value *v,
+                    struct err *e)
+{
+    int st = model_open(s, e);
+    (void)j;
+    if (st != ST_OK || s->model->load_ns == 0) return st;
+    *v = (struct suite_value){ 1, 1e-9 * (double)s->model->load_ns };
+    s->model->load_ns = 0;
+    return ST_OK;
+}
+
+static void add_load(struct suite *s)
+{
+    double bytes = (double)arch_params(&s->spec.a) * suite_weight_bytes(suite_dtype(s->o.weight));
+    struct points_row r = { .op = POINTS_LOAD,
+                            .dtype = (uint8_t)suite_dtype(s->o.weight),
+                            .part = POINTS_IN_PLACE,
+                            .threads = s->o.threads,
+                            .ranks = s->o.tp * s->o.pp,
+                            .m = s->o.random ? 0 : 1,
+                            .k = 1,
+                            .bytes = bytes,
+                            .error = -1 };
+    suite_add_job(s, s->o.random ? "model onto the GPU, weights drawn" : "model onto the GPU",
+                  bytes / 1e9)
+        ->run = run_load;
+    suite_add_row(s, &r);
+}
+
+/* Larger steps than a processor's, and longer contexts. */
+static void add_gpu(struct suite *s)
+{
+    int32_t last = s->o.max_ctx - 1 < 16384 ? s->o.max_ctx - 1 : 16384;
+    const int32_t batch[] = { 1, 2, 4, 8, 16, 32, 64, 128, 256, 0 }, few[] = { 1, 16, 0 };
+    const int32_t ctx[] = { 16, 512, 2048, last, 0 }, few_ctx[] = { 16, last, 0 };
+    int32_t tok[10] = { 16, 64, 256, 512, 1024, 2048, 4096, 8192 }, n = 0;
+    while (n < 8 && tok[n] < s->o.max_tok) n++;
+    tok[n] = s->o.max_tok;
+    for (n++; n < 10; n++) tok[n] = 0;
+    const int32_t few_tok[] = { 256, s->o.max_tok, 0 };
+    const int32_t past[] = { 0, 1024, last / 2, -1 }, no_past[] = { 0, -1 };
+    bool quick = s->o.kind == SUITE_QUICK;
+    add_load(s);
+    add_decodes(s, quick ? few : batch, quick ? few_ctx : ctx);
+    add_prompts(s, quick ? few_tok : tok, quick ? no_past : past);
+    if (!quick) add_mixed(s, last);
+}
+
 int suite_model_add(struct suite *s, struct err *e)
 {
     int32_t last = s->o.max_ctx - 1 < 4096 ? s->o.max_ctx - 1 : 4096; /* one more token fits */
@@ -534,6 +678,10 @@ int suite_model_add(struct suite *s, struct err *e)
     if (blocks_most(s) < blocks_of(s, s->o.max_ctx))
         return err_set(e, ST_USAGE, "a KV cache of %.3g MB does not hold one sequence of %d tokens",
                        1e-6 * s->o.kv_bytes, s->o.max_ctx);
+    if (s->cuda) {
+        add_gpu(s);
+        return ST_OK;
+    }
     bool quick = s->o.kind == SUITE_QUICK;
     add_decodes(s, quick ? few : batch, quick ? few_ctx : ctx);
     add_prompts(s, quick ? few_tok : tok, quick ? no_past : past);
@@ -543,6 +691,7 @@ int suite_model_add(struct suite *s, struct err *e)
 
 void suite_model_release(struct suite *s)
 {
+    if (s->model && s->model->replay.gpu) s->model->replay.gpu->ops = s->model->replay.own;
     if (s->model) engine_close(s->model->g);
     s->model = NULL;
 }

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "base/stat.h"
 #include "base/stop.h"
+#include "bench/suite_cuda.h"
 
 #define LOOK_S 0.5
 
@@ -50,6 +51,15 @@ static void put_look(struct suite_log *log, const struct points_noise *x)
     log->look[log->n_look++] = *x;
 }
 
+static void put_gpu(struct suite_log *log, const struct points_gpu *x)
+{
+    if (log->n_gpu == log->cap_gpu) {
+        log->cap_gpu = log->cap_gpu ? 2 * log->cap_gpu : 256;
+        log->gpu = mem_resize(log->gpu, (size_t)log->cap_gpu, sizeof *log->gpu);
+    }
+    log->gpu[log->n_gpu++] = *x;
+}
+
 /* What was measured since the last look was measured on a machine like this. */
 static void look(struct suite_log *log)
 {
@@ -57,8 +67,8 @@ static void look(struct suite_log *log)
     bool busy = noise_look(&log->noise, &x);
     put_look(log, &x);
     for (int64_t i = log->n_sample - log->unjudged; i < log->n_sample; i++) {
-        log->sample[i].noisy = busy;
-        log->n_noisy += busy;
+        log->n_noisy += busy && !log->sample[i].noisy;
+        log->sample[i].noisy |= busy; /* a GPU that was slowed down stays so */
     }
     log->unjudged = 0;
 }
@@ -67,6 +77,8 @@ void suite_log_release(struct suite_log *log)
 {
     free(log->sample);
     free(log->look);
+    free(log->gpu);
+    log->gpu = NULL;
     log->sample = NULL;
     log->look = NULL;
 }
@@ -109,6 +121,29 @@ int suite_wrong(const struct suite *s)
 
 /* ---- the file */
 
+/* What kind of GPU it was: calibration makes a machine of it. */
+static int put_gpu_notes(const struct suite *s, points *p, struct err *e)
+{
+    const struct gpu_info *h = &s->cuda->g->info;
+    const struct {
+        const char *name;
+        int64_t v;
+    } number[] = { { "gpu_sm", h->sm },
+                   { "gpu_multiprocessors", h->n_sm },
+                   { "gpu_memory_bytes", h->memory_bytes },
+                   { "gpu_l2_bytes", h->l2_bytes },
+                   { "gpu_driver", h->driver },
+                   { "gpu_runtime", h->runtime },
+                   { "gpu_count", suite_cuda_count(s) } };
+    char text[32];
+    int st = points_note(p, "gpu", h->name, e);
+    for (size_t i = 0; i < sizeof number / sizeof *number && st == ST_OK; i++) {
+        snprintf(text, sizeof text, "%" PRId64, number[i].v);
+        st = points_note(p, number[i].name, text, e);
+    }
+    return st;
+}
+
 static int put_notes(struct suite *s, const struct suite_run_opts *o, const struct suite_log *log,
                      points *p, struct err *e)
 {
@@ -128,28 +163,63 @@ static int put_notes(struct suite *s, const struct suite_run_opts *o, const stru
         snprintf(text, sizeof text, "skipped_%d", i);
         st = points_note(p, text, s->skipped[i], e);
     }
+    if (st == ST_OK && s->cuda) st = put_gpu_notes(s, p, e);
     return st == ST_OK ? points_note(p, "complete", log->complete ? "yes" : "no", e) : st;
 }
 
-/* The ceilings, medians of the points of that name, by threads. */
+/* Which ceiling a point is one of; NULL: none. */
+static const char *limit_of(const struct suite *s, const struct points_row *r)
+{
+    static const char *const way[] = { [POINTS_NO_PART] = "copy_bytes_per_s",
+                                       [POINTS_TO_DEVICE] = "to_device_bytes_per_s",
+                                       [POINTS_FROM_DEVICE] = "from_device_bytes_per_s",
+                                       [POINTS_ON_DEVICE] = "on_device_bytes_per_s" };
+    static const char *const square[] = { [POINTS_F32] = "gemm_f32_flop_per_s",
+                                          [POINTS_F16] = "gemm_f16_flop_per_s",
+                                          [POINTS_BF16] = "gemm_bf16_flop_per_s",
+                                          [POINTS_FP8] = "gemm_fp8_flop_per_s" };
+    bool equal = r->m == r->n && r->n == r->k && r->part == POINTS_NO_PART;
+    switch (r->op) {
+    case POINTS_READ: return "read_bytes_per_s";
+    case POINTS_TRIAD: return "triad_bytes_per_s";
+    case POINTS_COPY: return way[r->part];
+    case POINTS_GEMM: return s->cuda && equal ? square[r->dtype] : NULL;
+    case POINTS_FMA:
+        return r->dtype == POINTS_F32    ? "fma_flop_per_s"
+               : r->dtype == POINTS_BF16 ? "bf16_flop_per_s"
+                                         : "int8_op_per_s";
+    default: return NULL;
+    }
+}
+
+/* The ceilings, medians of the points of that name: of a processor by threads; where a GPU has
+ * several sizes, the best of them. */
 static int put_limits(struct suite *s, const struct suite_log *log, points *p, struct err *e)
 {
-    int st = points_limit(p, "clock_s", s->clock_s, e);
-    for (int i = 0; i < s->n_row && st == ST_OK; i++) {
+    enum { MAX_LIMITS = 64 };
+    struct {
+        char name[64];
+        double rate;
+    } best[MAX_LIMITS] = { 0 };
+    int n = 0, st = points_limit(p, "clock_s", s->clock_s, e);
+    for (int i = 0; i < s->n_row; i++) {
         const struct points_row *r = &s->row[i];
-        const char *what = r->op == POINTS_READ      ? "read_bytes_per_s"
-                           : r->op == POINTS_TRIAD   ? "triad_bytes_per_s"
-                           : r->op == POINTS_COPY    ? "copy_bytes_per_s"
-                           : r->op != POINTS_FMA     ? NULL
-                           : r->dtype == POINTS_F32  ? "fma_flop_per_s"
-                           : r->dtype == POINTS_BF16 ? "bf16_flop_per_s"
-                                                     : "int8_op_per_s";
+        const char *what = limit_of(s, r);
         double t = what ? suite_median(log, i) : NAN;
         char name[64];
-        if (!what || !(t > 0)) continue;
-        snprintf(name, sizeof name, "%s_%d", what, r->threads);
-        st = points_limit(p, name, (r->op == POINTS_FMA ? r->flop : r->bytes) / t, e);
+        int k = 0;
+        if (!(t > 0)) continue;
+        bool work = r->op == POINTS_FMA || r->op == POINTS_GEMM;
+        if (s->cuda)
+            snprintf(name, sizeof name, "%s", what);
+        else
+            snprintf(name, sizeof name, "%s_%d", what, r->threads);
+        while (k < n && strcmp(best[k].name, name) != 0) k++;
+        if (k == MAX_LIMITS) continue;
+        if (k == n) memcpy(best[n++].name, name, sizeof name);
+        best[k].rate = fmax(best[k].rate, (work ? r->flop : r->bytes) / t);
     }
+    for (int k = 0; k < n && st == ST_OK; k++) st = points_limit(p, best[k].name, best[k].rate, e);
     return st;
 }
 
@@ -171,6 +241,7 @@ static int save(struct suite *s, const struct suite_run_opts *o, const struct su
         st = points_put(p, &log->sample[i], e);
     for (int64_t i = 0; i < log->n_look && st == ST_OK; i++)
         st = points_put_noise(p, &log->look[i], e);
+    for (int64_t i = 0; i < log->n_gpu && st == ST_OK; i++) st = points_put_gpu(p, &log->gpu[i], e);
     if (st == ST_OK) st = put_notes(s, o, log, p, e);
     if (st == ST_OK) st = put_limits(s, log, p, e);
     if (st != ST_OK) {
@@ -213,6 +284,10 @@ static int resume(struct suite *s, const char *path, struct suite_log *log, stru
         put_look(log, &f.noise[i]);
         log->t0_s = fmax(log->t0_s, f.noise[i].t_s);
     }
+    for (int64_t i = 0; i < f.n_gpu && st == ST_OK; i++) {
+        put_gpu(log, &f.gpu[i]);
+        log->t0_s = fmax(log->t0_s, f.gpu[i].t_s);
+    }
     for (int i = 0; i < s->n_row && st == ST_OK; i++)
         if (f.row[i].error > s->row[i].error) s->row[i].error = f.row[i].error;
     points_close(&f);
@@ -244,12 +319,17 @@ static int run_job(struct suite *s, struct suite_log *log, int run, int j, struc
     struct suite_value *v = mem_zalloc((size_t)job->n + 1, sizeof *v);
     double t = now_s(log);
     int st = suite_run_job(s, j, v, e);
+    struct points_gpu gpu;
+    bool seen = suite_cuda_seen(s, &gpu), slowed = seen && gpu.slowed & NVML_DISTURBED;
+    gpu.t_s = t;
+    if (seen && st == ST_OK) put_gpu(log, &gpu);
     for (int i = 0; i < job->n && st == ST_OK; i++) {
         struct points_sample x = { .point = job->first + i,
                                    .run = run,
                                    .calls = v[i].calls,
                                    .s_per_call = v[i].s_per_call,
-                                   .t_s = t };
+                                   .t_s = t,
+                                   .noisy = slowed };
         if (v[i].calls < 1) continue;
         put_sample(log, &x);
         log->unjudged++;

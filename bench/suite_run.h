@@ -27,7 +27,8 @@ struct suite_run_opts {
 struct suite_log {
     struct points_sample *sample;
     struct points_noise *look;
-    int64_t n_sample, n_look, cap_sample, cap_look;
+    struct points_gpu *gpu;
+    int64_t n_sample, n_look, n_gpu, cap_sample, cap_look, cap_gpu;
     int64_t n_resumed;         /* samples that were there */
     int64_t n_noisy, unjudged; /* unjudged: samples since the last look */
     struct noise noise;

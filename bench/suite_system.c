@@ -19,10 +19,11 @@
 enum { FILE_BYTES = 64 << 20, PIECE_BYTES = 1 << 20 };
 
 /* Writes path anew, synced, so that its pages can be dropped from the cache. */
-static int make_file(const char *path, char *piece, struct err *e)
+static int make_file(const char *path, char *piece, bool *made, struct err *e)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
     if (fd < 0) return err_set(e, ST_IO, "cannot create %s: %s", path, strerror(errno));
+    *made = true;
     stop_guard(path);
     for (int i = 0; i < PIECE_BYTES; i++) piece[i] = (char)(i * 31 + i / 4096);
     bool fine = true;
@@ -48,24 +49,49 @@ static int read_file(const char *path, bool cold, char *piece, double *s, struct
     return n == 0 ? ST_OK : err_set(e, ST_IO, "cannot read %s: %s", path, strerror(errno));
 }
 
+double suite_file_bytes(const struct suite *s, bool *checkpoint)
+{
+    struct stat info;
+    char path[4352];
+    snprintf(path, sizeof path, "%s/model.safetensors", s->o.model);
+    *checkpoint = stat(path, &info) == 0;
+    return *checkpoint ? (double)info.st_size : FILE_BYTES;
+}
+
+int suite_file_open(const struct suite *s, bool checkpoint, struct suite_file *f, struct err *e)
+{
+    f->own = !checkpoint;
+    if (checkpoint) {
+        snprintf(f->path, sizeof f->path, "%s/model.safetensors", s->o.model);
+        return ST_OK;
+    }
+    snprintf(f->path, sizeof f->path, "%s/orrery-bench.%ld.tmp", s->o.dir, (long)getpid());
+    char *piece = mem_alloc(PIECE_BYTES);
+    bool made = false;
+    int st = make_file(f->path, piece, &made, e);
+    free(piece);
+    if (st != ST_OK && made) suite_file_close(f);
+    return st;
+}
+
+void suite_file_close(struct suite_file *f)
+{
+    if (!f->own) return;
+    unlink(f->path);
+    stop_unguard(f->path);
+}
+
 /* arg[0]: the checkpoint, else a file made for it. Points: cold, warm. */
 static int run_storage(struct suite *s, const struct suite_job *j, struct suite_value *v,
                        struct err *e)
 {
-    static char path[4352];
-    char *piece = mem_alloc(PIECE_BYTES);
+    struct suite_file f;
     double t[2] = { 0 };
-    int st = ST_OK;
-    if (j->arg[0])
-        snprintf(path, sizeof path, "%s/model.safetensors", s->o.model);
-    else
-        snprintf(path, sizeof path, "%s/orrery-bench.%ld.tmp", s->o.dir, (long)getpid());
-    if (!j->arg[0]) st = make_file(path, piece, e);
-    for (int i = 0; i < 2 && st == ST_OK; i++) st = read_file(path, i == 0, piece, &t[i], e);
-    if (!j->arg[0]) {
-        if (st == ST_OK || !e || !strstr(e->text, "cannot create")) unlink(path);
-        stop_unguard(path);
-    }
+    int st = suite_file_open(s, j->arg[0], &f, e);
+    if (st != ST_OK) return st;
+    char *piece = mem_alloc(PIECE_BYTES);
+    for (int i = 0; i < 2 && st == ST_OK; i++) st = read_file(f.path, i == 0, piece, &t[i], e);
+    suite_file_close(&f);
     for (int i = 0; i < 2 && st == ST_OK; i++) v[i] = (struct suite_value){ 1, t[i] };
     free(piece);
     return st;
@@ -280,14 +306,13 @@ static void add_sched(struct suite *s, int what, int64_t n)
 int suite_system_add(struct suite *s, struct err *e)
 {
     struct stat info;
-    char path[4352];
-    bool full = s->o.kind == SUITE_FULL;
+    bool full = s->o.kind == SUITE_FULL, checkpoint;
     if (stat(s->o.dir, &info) != 0 || !S_ISDIR(info.st_mode))
         return err_set(e, ST_USAGE, "--storage: %s is no directory", s->o.dir);
-    snprintf(path, sizeof path, "%s/model.safetensors", s->o.model);
+    double bytes = suite_file_bytes(s, &checkpoint);
     add_storage(s, false, FILE_BYTES);
-    if (stat(path, &info) == 0)
-        add_storage(s, true, (double)info.st_size);
+    if (checkpoint)
+        add_storage(s, true, bytes);
     else
         suite_skip(s, "reading the checkpoint: the model has none, its weights are drawn");
     add_load(s);

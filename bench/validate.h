@@ -73,6 +73,7 @@ extern const char *const validate_part_name[VALIDATE_N_PART];
 
 struct validate_run {
     const char *path, *created; /* created: UTC, of the provenance; "" */
+    bool measured, simulated;   /* as its kind says */
     int64_t n_request, n_ok, n_kept, preempted;
     double *x[METRIC_N]; /* [n_kept] ns, in the order of pairing; NULL for ITL, NAN: none */
     double *n_in, *n_out;

@@ -177,6 +177,10 @@ static int add_measured(struct validate_case *c, const char *path, struct arena 
     if (c->n_measured) memcpy(more, c->measured, (size_t)c->n_measured * sizeof *more);
     c->measured = more;
     int st = validate_read(path, a, &more[c->n_measured], e);
+    if (st == ST_OK && c->predicted.measured && more[c->n_measured].simulated)
+        return err_set(e, ST_USAGE,
+                       "%s was measured and %s simulated: they are the wrong way round",
+                       c->predicted.path, path);
     if (st == ST_OK) c->n_measured++;
     return st;
 }

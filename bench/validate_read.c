@@ -145,6 +145,8 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
     if (h5_has(f.h5, "/provenance"))
         h5_read_attr_text(f.h5, "/provenance", "created_utc", a, &created, NULL);
     out->created = created ? created : "";
+    out->measured = f.kind && strcmp(f.kind, "measured") == 0;
+    out->simulated = f.kind && strcmp(f.kind, "simulated") == 0;
     out->path = f.path;
     for (int k = 0; k < VALIDATE_N_PART; k++) out->part_s[k] = NAN;
     st = read_rows(&f, a, out, e);

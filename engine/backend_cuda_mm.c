@@ -237,7 +237,6 @@ static int check(const struct backend_cuda_mm *m, const struct plan *p, struct e
 static int describe(struct backend_cuda_mm *m, struct plan *p, struct err *e)
 {
     const cublasOperation_t yes = CUBLAS_OP_T, no = CUBLAS_OP_N;
-    const uint32_t align = (uint32_t)p->align;
     const uint64_t rows = (uint64_t)p->n, columns = (uint64_t)p->m, inner = (uint64_t)p->k;
     cudaDataType_t type = data_type(p->type);
     LT_TRY(m, MatmulDescCreate, &p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
@@ -246,10 +245,6 @@ static int describe(struct backend_cuda_mm *m, struct plan *p, struct err *e)
     LT_TRY(m, MatrixLayoutCreate, &p->w, type, inner, rows, p->k);
     LT_TRY(m, MatrixLayoutCreate, &p->x, type, inner, columns, p->k);
     LT_TRY(m, MatrixLayoutCreate, &p->y, CUDA_R_32F, rows, columns, p->n);
-    for (int i = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
-         i <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; i++)
-        LT_TRY(m, MatmulPreferenceSetAttribute, m->pref, (cublasLtMatmulPreferenceAttributes_t)i,
-               &align, sizeof align);
     return ST_OK;
 }
 
@@ -270,8 +265,13 @@ static int propose(struct backend_cuda_mm *m, struct plan *p, cublasLtMatmulAlgo
                    struct err *e)
 {
     cublasLtMatmulHeuristicResult_t got[N_TRY];
+    const uint32_t align = (uint32_t)p->align;
     int n_got = 0;
     *n = 0;
+    for (int i = CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES;
+         i <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES; i++)
+        LT_TRY(m, MatmulPreferenceSetAttribute, m->pref, (cublasLtMatmulPreferenceAttributes_t)i,
+               &align, sizeof align);
     cublasStatus_t rc = m->lt.MatmulAlgoGetHeuristic(m->handle, p->desc, p->w, p->x, p->y, p->y,
                                                      m->pref, N_TRY, got, &n_got);
     if (rc != CUBLAS_STATUS_SUCCESS && rc != CUBLAS_STATUS_NOT_SUPPORTED)

@@ -304,14 +304,25 @@ static int instantiate(struct cuda *d, cudaGraph_t graph, struct gpu_graph *out,
     return ST_OK;
 }
 
+static void end_recording(struct cuda *d)
+{
+    cudaGraph_t graph = NULL;
+    d->recording = false;
+    if (cudaStreamEndCapture(d->stream, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
+    cudaGetLastError();
+}
+
 static int op_recorded(struct gpu *g, struct gpu_graph **out, struct err *e)
 {
     struct cuda *d = self(g);
     cudaGraph_t graph = NULL;
     int st = enter(d, e);
     *out = NULL;
-    if (st != ST_OK) return st;
     assert(d->recording);
+    if (st != ST_OK) { /* else most calls of this thread would be refused */
+        end_recording(d);
+        return st;
+    }
     d->recording = false;
     TRY(d, cudaStreamEndCapture(d->stream, &graph));
     struct gpu_graph *made = mem_zalloc(1, sizeof *made);
@@ -399,13 +410,6 @@ static void free_host_side(struct cuda *d)
     for (struct block *p = d->device, *next; p; p = next) next = p->next, free(p);
     for (struct block *p = d->pinned, *next; p; p = next) next = p->next, free(p);
     free(d);
-}
-
-static void end_recording(struct cuda *d)
-{
-    cudaGraph_t graph = NULL;
-    d->recording = false;
-    if (cudaStreamEndCapture(d->stream, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
 }
 
 /* Errors have been told when they arose: what can be freed is. */

@@ -119,9 +119,10 @@ static bool kv_fits(const struct backend_gpu *c, enum backend_type type, const i
     else if (s[3] < HEAD_MIN || s[3] > GPU_MAX_HEAD_DIM || s[3] % HEAD_UNIT)
         err_set(e, ST_USAGE, "heads of %d: the GPU kernels take multiples of %d from %d to %d",
                 s[3], HEAD_UNIT, HEAD_MIN, GPU_MAX_HEAD_DIM);
-    else if ((int64_t)s[0] * s[2] > INT32_MAX)
-        err_set(e, ST_USAGE, "%d KV blocks of %d tokens: a GPU's cache has less than 2^31 tokens",
-                s[0], s[2]);
+    else if ((int64_t)s[0] * s[2] > INT32_MAX / (s[1] > 0 ? s[1] : 1))
+        err_set(e, ST_USAGE,
+                "%d KV blocks of %d tokens and %d heads: a GPU's cache has less than 2^31 keys",
+                s[0], s[2], s[1]);
     else
         return true;
     return false;

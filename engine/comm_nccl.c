@@ -7,10 +7,13 @@
 #include "engine/comm_nccl.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/arena.h"
 #include "engine/bell.h"
@@ -20,7 +23,9 @@ enum {
     SPINS = 20000, /* looks at the device before napping: some 20 ms */
     NAP_NS = 50000,
     CHECK_NS = 1000000,
-    GRACE_MS = 2000 /* for the watch to name the process behind NCCL's "remote error" */
+    GRACE_MS = 2000,   /* for the watch to name the process behind NCCL's "remote error" */
+    LEAVE_MS = 500,    /* for aborts that nothing holds up */
+    RELEASE_MS = 10000 /* for all of them, when recordings have been freed */
 };
 
 /* What a rank takes part in. */
@@ -35,6 +40,22 @@ struct lane { /* one direction of the pipe */
     uint64_t begun, ended; /* messages posted, taken; sent */
 };
 
+/* Aborts under way, each in a thread of its own: ncclCommAbort returns when neither a kernel nor a
+ * recording holds the communicator any more. Recordings are freed later, by this rank's thread; and
+ * the kernels of one communicator may wait on the queue behind those of the next to be aborted. */
+struct leaver {
+    struct leaving *of;
+    int (*abort)(struct nccl_comm *c);
+    struct nccl_comm *c;
+};
+struct leaving {
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    int busy;
+    bool alone; /* who asked for them has gone: the last one frees this */
+    struct leaver each[N_LINK];
+};
+
 struct comm_nccl {
     struct comm_nccl_opts o;
     void *queue, *mark; /* mark: event of comm_nccl_wait */
@@ -42,6 +63,7 @@ struct comm_nccl {
     struct nccl_comm *c[N_LINK]; /* NULL: none, or aborted */
     struct lane lane[N_LINK];    /* IN, OUT */
     struct comm tp, pipe;
+    struct leaving *leaving; /* NULL: nothing has been aborted */
     bool failed;
     struct err why;
 };
@@ -73,13 +95,83 @@ static int broken(const struct comm_nccl *n, struct err *e)
     return err_set(e, ST_DEVICE, "%s", n->why.text);
 }
 
+static void free_leaving(struct leaving *l)
+{
+    pthread_cond_destroy(&l->moved);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+static void *leave(void *p)
+{
+    const struct leaver *one = p;
+    struct leaving *l = one->of;
+    (void)one->abort(one->c);
+    pthread_mutex_lock(&l->lock);
+    bool last = --l->busy == 0 && l->alone;
+    pthread_cond_signal(&l->moved);
+    pthread_mutex_unlock(&l->lock);
+    if (last) free_leaving(l);
+    return NULL;
+}
+
+/* Whether all aborts have returned. */
+static bool have_left(struct leaving *l, int ms)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    long ns = end.tv_nsec + ms % 1000 * 1000000L;
+    end.tv_sec += ms / 1000 + ns / 1000000000;
+    end.tv_nsec = ns % 1000000000;
+    pthread_mutex_lock(&l->lock);
+    for (int rc = 0; l->busy > 0 && rc != ETIMEDOUT;)
+        rc = pthread_cond_timedwait(&l->moved, &l->lock, &end);
+    bool all = l->busy == 0;
+    pthread_mutex_unlock(&l->lock);
+    return all;
+}
+
+static void begin_leave(struct leaving *l, int k, struct comm_nccl *n)
+{
+    pthread_t id;
+    l->each[k] = (struct leaver){ .of = l, .abort = n->o.api->abort, .c = n->c[k] };
+    pthread_mutex_lock(&l->lock);
+    l->busy++;
+    pthread_mutex_unlock(&l->lock);
+    if (pthread_create(&id, NULL, leave, &l->each[k]) == 0)
+        pthread_detach(id);
+    else
+        leave(&l->each[k]);
+}
+
 /* Kernels that wait for other ranks leave the device. */
 static void abort_all(struct comm_nccl *n)
 {
+    bool any = false;
     n->failed = true;
+    for (int k = 0; k < N_LINK; k++) any = any || n->c[k];
+    if (!any) return;
+    struct leaving *l = n->leaving = mem_zalloc(1, sizeof *l);
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->moved, NULL);
     for (int k = 0; k < N_LINK; k++)
-        if (n->c[k]) (void)n->o.api->abort(n->c[k]);
+        if (n->c[k]) begin_leave(l, k, n);
     memset(n->c, 0, sizeof n->c);
+    (void)have_left(l, LEAVE_MS);
+}
+
+/* What does not return is left behind. */
+static void end_leave(struct comm_nccl *n)
+{
+    struct leaving *l = n->leaving;
+    if (!l) return;
+    (void)have_left(l, RELEASE_MS);
+    pthread_mutex_lock(&l->lock);
+    bool last = l->busy == 0;
+    l->alone = !last;
+    pthread_mutex_unlock(&l->lock);
+    if (last) free_leaving(l);
+    n->leaving = NULL;
 }
 
 static int give_up(struct comm_nccl *n, struct err *e, const char *fmt, ...)
@@ -628,6 +720,7 @@ void comm_nccl_close(struct comm_nccl *n)
         abort_all(n);
     else
         disconnect(n);
+    end_leave(n);
     for (int k = 0; k < N_LINK; k++) free_lane(n, &n->lane[k]);
     if (n->mark) (void)n->o.api->event_free(n->mark);
     free(n);

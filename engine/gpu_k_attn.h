@@ -614,12 +614,20 @@ GPU_KERNEL(attn_combine, struct gpu_attn)
     for (int32_t b = 0; b < dim; b += 128) { /* all lanes, for the shuffles */
         int32_t d = b + gpu_lane() * 4;
         float v[4] = { 0, 0, 0, 0 };
-        for (int32_t n = 0; n < a.n_split; n++) {
-            float weight = gpu_shfl(share, n);
-            if (weight == 0 || d >= dim) continue; /* an empty share wrote nothing */
-            struct gpu_16 x = gpu_load16(a.part + ((int64_t)i * a.n_split + n) * dim + d);
+        for (int32_t n = 0; n < a.n_split; n += 4) { /* four loads under way */
+            const float *part = a.part + ((int64_t)i * a.n_split + n) * dim + d;
+            float weight[4];
+            struct gpu_16 x[4];
             GPU_UNROLL
-            for (int e = 0; e < 4; e++) v[e] = gpu_fma(weight, gpu_of_bits(x.w[e]), v[e]);
+            for (int k = 0; k < 4; k++) {
+                weight[k] = gpu_shfl(share, n + k);
+                /* an empty share wrote nothing */
+                bool is = weight[k] != 0 && n + k < a.n_split && d < dim;
+                x[k] = is ? gpu_load16(part + k * dim) : attn_zero16();
+            }
+            GPU_UNROLL
+            for (int e = 0; e < 16; e++)
+                v[e % 4] = gpu_fma(weight[e / 4], gpu_of_bits(x[e / 4].w[e % 4]), v[e % 4]);
         }
         if (d >= dim) continue;
         GPU_UNROLL

@@ -405,15 +405,20 @@ GPU_KERNEL(cast, struct gpu_cast)
 
 GPU_KERNEL(absmax, struct gpu_absmax)
 {
-    float top = 0.0f, *part = (float *)(void *)shared, v[4];
-    int64_t whole = gpu_even16(a.x) ? a.n / 4 * 4 : 0;
-    for (int64_t i = 4 * gpu_index(); i < whole; i += 4 * gpu_stride()) {
-        gpu_take4(v, a.x, i, true, 1, a.n);
+    float top = 0.0f, *part = (float *)(void *)shared, v[4][4];
+    int64_t whole = gpu_even16(a.x) ? a.n / 4 * 4 : 0, i = 4 * gpu_index(), step = 4 * gpu_stride();
+    for (; i + 3 * step < whole; i += 4 * step) { /* four loads under way: one block reads it all */
         GPU_UNROLL
-        for (int32_t j = 0; j < 4; j++) top = fmaxf(top, fabsf(v[j]));
+        for (int32_t k = 0; k < 4; k++) gpu_take4(v[k], a.x, i + k * step, true, 1, a.n);
+        GPU_UNROLL
+        for (int32_t j = 0; j < 16; j++) top = fmaxf(top, fabsf(v[j / 4][j % 4]));
     }
-    for (int64_t i = whole + gpu_index(); i < a.n; i += gpu_stride())
-        top = fmaxf(top, fabsf(a.x[i]));
+    for (; i < whole; i += step) {
+        gpu_take4(v[0], a.x, i, true, 1, a.n);
+        GPU_UNROLL
+        for (int32_t j = 0; j < 4; j++) top = fmaxf(top, fabsf(v[0][j]));
+    }
+    for (i = whole + gpu_index(); i < a.n; i += gpu_stride()) top = fmaxf(top, fabsf(a.x[i]));
     GPU_UNROLL
     for (int32_t m = 16; m > 0; m /= 2) top = fmaxf(top, gpu_shfl_xor(top, m));
     if (gpu_lane() == 0) part[gpu_warp()] = top;

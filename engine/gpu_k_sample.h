@@ -14,7 +14,7 @@
 #include "engine/gpu_block.h"
 #include "engine/gpu_kern.h"
 
-enum { GPU_N_CUT = 8 }; /* thresholds of a pass */
+enum { GPU_N_CUT = 8, GPU_N_AHEAD = 4 }; /* thresholds of a pass, logits of a thread under way */
 enum gpu_rank_by { GPU_BY_LOGIT, GPU_BY_TIE, GPU_BY_INDEX };
 
 #define GPU_RANK_ALL  1u          /* every rank of a token is at least this; 0: out */
@@ -75,11 +75,21 @@ GPU_FN uint32_t gpu_key(float x)
     return u >> 31 ? ~u : u | 0x80000000u;
 }
 
-/* Rank and weight of a token; rank 0: it is out. */
-GPU_FN uint32_t gpu_rank(const struct gpu_urn *u, const struct gpu_quest *q, int32_t i,
+/* A thread's next logits, i and every gpu_threads() on; NaN, which is out, past the last. */
+GPU_FN void gpu_logits(const struct gpu_urn *u, int32_t i, float x[GPU_N_AHEAD])
+{
+    GPU_UNROLL
+    for (int32_t k = 0; k < GPU_N_AHEAD; k++) {
+        int32_t at = i + k * gpu_threads();
+        x[k] = at < u->n ? u->x[at] : gpu_of_bits(0x7fc00000u);
+    }
+}
+
+/* Rank and weight of token i with logit x; rank 0: it is out. */
+GPU_FN uint32_t gpu_rank(const struct gpu_urn *u, const struct gpu_quest *q, int32_t i, float x,
                          float *weight)
 {
-    float x = u->x[i], v = (x - u->top) * u->per;
+    float v = (x - u->top) * u->per;
     uint32_t key = gpu_key(x);
     *weight = 0.0f;
     if (!(v >= -87.0f)) return 0; /* as kern_sample: exp is 0 */
@@ -122,14 +132,18 @@ GPU_FN void gpu_measure(const struct gpu_bowl *b, const struct gpu_urn *u,
     float sum[2 * GPU_N_CUT];
     GPU_UNROLL
     for (int32_t j = 0; j < 2 * GPU_N_CUT; j++) sum[j] = 0.0f;
-    for (int32_t i = gpu_tid(); i < u->n; i += gpu_threads()) {
-        float weight;
-        uint32_t rank = gpu_rank(u, q, i, &weight);
-        if (rank < q->lo || rank >= q->hi) continue;
+    for (int32_t i = gpu_tid(); i < u->n; i += GPU_N_AHEAD * gpu_threads()) {
+        float x[GPU_N_AHEAD], weight;
+        gpu_logits(u, i, x);
         GPU_UNROLL
-        for (int32_t j = 0; j < GPU_N_CUT; j++) {
-            sum[j] += rank >= at[j] ? weight : 0.0f;
-            sum[GPU_N_CUT + j] += rank >= at[j] ? 1.0f : 0.0f;
+        for (int32_t k = 0; k < GPU_N_AHEAD; k++) {
+            uint32_t rank = gpu_rank(u, q, i + k * gpu_threads(), x[k], &weight);
+            if (rank < q->lo || rank >= q->hi) continue;
+            GPU_UNROLL
+            for (int32_t j = 0; j < GPU_N_CUT; j++) {
+                sum[j] += rank >= at[j] ? weight : 0.0f;
+                sum[GPU_N_CUT + j] += rank >= at[j] ? 1.0f : 0.0f;
+            }
         }
     }
     float mine = gpu_scatter_sum(sum);
@@ -206,14 +220,18 @@ GPU_FN int32_t gpu_settle(const struct gpu_bowl *b, const struct gpu_urn *u,
     float weight = 0.0f;
     if (t == 0) b->word[0] = 0;
     gpu_sync();
-    for (int32_t i = t; i < u->n; i += gpu_threads()) {
-        float w;
-        uint32_t rank = gpu_rank(u, q, i, &w);
-        if (rank < q->lo || rank >= q->hi) continue;
-        int32_t at = gpu_atomic_add_i(&b->word[0], 1);
-        b->rank[at] = rank;
-        b->index[at] = i;
-        b->weight[at] = w;
+    for (int32_t i = t; i < u->n; i += GPU_N_AHEAD * gpu_threads()) {
+        float x[GPU_N_AHEAD], w;
+        gpu_logits(u, i, x);
+        GPU_UNROLL
+        for (int32_t k = 0; k < GPU_N_AHEAD; k++) {
+            uint32_t rank = gpu_rank(u, q, i + k * gpu_threads(), x[k], &w);
+            if (rank < q->lo || rank >= q->hi) continue;
+            int32_t at = gpu_atomic_add_i(&b->word[0], 1);
+            b->rank[at] = rank;
+            b->index[at] = i + k * gpu_threads();
+            b->weight[at] = w;
+        }
     }
     gpu_sync();
     if (t < q->n_in) {

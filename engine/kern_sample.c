@@ -156,7 +156,8 @@ static void cut(struct pool *s, const float *w, double goal)
     for (int pass = 1; pass < MAX_PASS; pass++) {
         /* each of the bracket adds at least `least`, so there are no more than in / least */
         float least = w == s->p ? expf((b.lo - s->top) / s->temperature) : 1;
-        if (b.lo == -INFINITY || b.in <= (double)(FEW + s->n / FEW) * (double)least) break;
+        int32_t few = FEW + s->n / FEW;
+        if (b.lo == -INFINITY || b.in <= (double)few * (double)least) break;
         float hi = b.hi < s->top ? b.hi : s->top, step = (hi - b.lo) / (KERN_N_FROM + 1);
         for (int j = 0; j < KERN_N_FROM; j++) at[j] = hi - step * (float)(j + 1);
         narrow(s, w, goal, at, &b);

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/gpu.h"
@@ -34,8 +35,9 @@ static double available_bytes(void)
     char line[128];
     double kib = NAN;
     FILE *f = fopen("/proc/meminfo", "r");
+    static const char key[] = "MemAvailable:";
     while (f && isnan(kib) && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lf kB", &kib) != 1) kib = NAN;
+        if (strncmp(line, key, sizeof key - 1) == 0) kib = strtod(line + sizeof key - 1, NULL);
     if (f) fclose(f);
     return 1024 * kib;
 }

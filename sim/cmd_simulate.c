@@ -10,6 +10,7 @@
 
 #include "base/doc.h"
 #include "base/json.h"
+#include "base/outfile.h"
 #include "base/paths.h"
 #include "base/progress.h"
 #include "base/units.h"
@@ -309,6 +310,7 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
                        k->args.n_file);
     k->path = k->args.file[0];
     st = scenario_read(&s, k->path, &k->args, e);
+    if (st == ST_OK) st = outfile_spares(k->c.out, k->path, e);
     if (st != ST_OK) return st;
     if (k->c.dry_run) {
         struct deploy d;

@@ -217,7 +217,7 @@ static void fly_shared(struct replica *r, struct flight *f, int64_t now_ns)
     f->run = false;
     f->t0_ns = now_ns;
     f->k = 1;
-    for (int i = 0; i <= r->n; i++) at(r, i)->t1_ns = (int64_t)ceil(end_ns[i]);
+    for (int i = 0; i <= r->n; i++) at(r, i)->t1_ns = (int64_t)fmin(ceil(end_ns[i]), 0x1p61);
 }
 
 /* The batch's way through the stages, from now_ns on. */

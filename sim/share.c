@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "sim/share.h"
 
+#include <assert.h>
 #include <math.h>
 
 #include "model/strategy.h"
@@ -63,11 +64,12 @@ static void note_stage0(void *ctx, struct share_flight *f, int stage, const doub
 void share_foresee(const struct share *v, struct share_flight *const *f, int n, double from_ns,
                    double *end_ns)
 {
-    struct share_flight *in[STRATEGY_MAX_PP];
+    struct share_flight *in[STRATEGY_MAX_PP] = { NULL };
     double busy[2] = { INFINITY, -INFINITY }, t = from_ns;
     struct share w = *v;
     w.left = note_stage0;
     w.ctx = busy;
+    assert(n >= 1 && n <= STRATEGY_MAX_PP);
     for (int i = 0; i < n; i++) {
         v->copy[i] = *f[i];
         in[i] = v->copy + i;

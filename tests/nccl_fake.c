@@ -1,6 +1,7 @@
 /* tests/nccl_fake.c - see nccl_fake.h. SPDX-License-Identifier: Apache-2.0 */
 #include "tests/nccl_fake.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -335,11 +336,26 @@ static void leave(struct nccl_comm *c)
     nccl_fake.alive--;
 }
 
+/* Aborts come from threads of their own. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
+
 static int abort_comm(struct nccl_comm *c)
 {
+    pthread_mutex_lock(&lock);
+    while (nccl_fake.recorded) pthread_cond_wait(&moved, &lock);
     leave(c);
     nccl_fake.aborts++;
+    pthread_mutex_unlock(&lock);
     return NCCL_API_OK;
+}
+
+void nccl_fake_forget(void)
+{
+    pthread_mutex_lock(&lock);
+    nccl_fake.recorded = false;
+    pthread_cond_broadcast(&moved);
+    pthread_mutex_unlock(&lock);
 }
 
 static int finalize(struct nccl_comm *c)

@@ -33,6 +33,7 @@ struct nccl_fake {
     int busy_polls;                    /* looks until the first call on a communicator is issued */
     bool no_waits;                     /* stream_wait does nothing */
     bool no_memory;
+    bool recorded; /* aborts last until nccl_fake_forget, as with recordings that hold calls */
     const char *last_error;
     /* to be read */
     int64_t now_ns;                 /* passes with each look at the clock, and by naps */
@@ -46,6 +47,7 @@ extern const struct nccl_clock nccl_fake_clock;
 
 void nccl_fake_open(uint64_t seed);
 void nccl_fake_close(void);
+void nccl_fake_forget(void);  /* recordings are freed */
 void nccl_fake_use(int rank); /* whose device the calls that follow are for */
 struct gpu *nccl_fake_gpu(int rank);
 /* Issues fn(arg) to the rank's queue; *gate, where there is one, must be true before it can run. */

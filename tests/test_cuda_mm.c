@@ -278,6 +278,9 @@ TEST(cuda_mm_says_how_addresses_are_aligned)
         CHECK_INT(fake_lt.align, off);
     }
     CHECK_INT(fake_lt.asked, 3);
+    a.x = (const void *)(at + 4); /* the last one asked for was another */
+    CHECK_OK(backend_cuda_mm_plan(m, &a, &e), &e);
+    CHECK_INT(fake_lt.align, 4);
     done(m);
 }
 

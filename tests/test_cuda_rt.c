@@ -241,6 +241,25 @@ TEST(cuda_rt_repeats_what_broke_it)
     done(g);
 }
 
+/* A thread that is left in a capture has most of its other calls refused. */
+TEST(cuda_rt_ends_a_recording_that_broke)
+{
+    struct err e = { 0 };
+    struct gpu *g = fresh(&e);
+    struct gpu_graph *graph;
+    void *p;
+    CHECK_OK(g->ops->alloc(g, 64, &p, &e), &e);
+    CHECK_OK(g->ops->record(g, &e), &e);
+    fake_rt.fail_at = fake_rt.calls + 2; /* cudaSetDevice, cudaLaunchKernel */
+    fake_rt.fail_rc = cudaErrorLaunchFailure;
+    CHECK_INT(add(g, p, p, 1, &e), ST_DEVICE);
+    CHECK_HAS(e.text, "cudaLaunchKernel");
+    CHECK_INT(g->ops->recorded(g, &graph, NULL), ST_DEVICE);
+    CHECK(!graph && !fake_lt.recording);
+    CHECK_INT(g->ops->wait(g, NULL), ST_DEVICE);
+    done(g);
+}
+
 TEST(cuda_rt_does_not_wait_for_ever)
 {
     struct err e = { 0 };

@@ -426,6 +426,27 @@ static void step_of(struct world *w, int rank)
     CHECK_INT(comm_allreduce(comm_nccl_tp(w->rank[rank]), x[rank], 8, NULL), ST_OK);
 }
 
+/* NCCL's abort waits until recordings are freed, which the rank does when its step has failed: the
+ * step must end all the same. */
+TEST(nccl_a_failure_ends_a_step_whose_calls_were_recorded)
+{
+    struct err e = { 0 };
+    struct world w;
+    start_all(&w, 2, 2, 3);
+    nccl_fake.recorded = true;
+    nccl_fake.async_result[0] = 5;
+    CHECK_INT(comm_nccl_check(w.rank[0], &e), ST_DEVICE);
+    CHECK_HAS(e.text, "invalid usage");
+    CHECK_INT(nccl_fake.aborts, 0);
+    nccl_fake_forget();
+    nccl_fake_use(0);
+    comm_nccl_close(w.rank[0]);
+    w.rank[0] = NULL;
+    CHECK_INT(nccl_fake.aborts, 2); /* of its stage, of the next one */
+    for (int r = 1; r < w.n; r++) comm_fail(comm_nccl_tp(w.rank[r]), "rank 0 is gone");
+    stop_all(&w);
+}
+
 /* Rank 0 waits in a sum for rank 2, which never enters the step, or entered it and fell silent. */
 TEST(nccl_a_rank_that_hangs_is_named_within_30_s)
 {

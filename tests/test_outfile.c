@@ -142,3 +142,18 @@ TEST(outfile_run_files_replace_only_regular_files)
     CHECK(memcmp(slurp(real), "\x89HDF", 4) == 0);
     CHECK_INT(n_parts(), 0);
 }
+
+TEST(outfile_spares_what_is_read)
+{
+    struct err e = { 0 };
+    const char *path = test_path("in.txt"), *other = test_path("out.txt"),
+               *link_ = test_path("link");
+    CHECK_OK(outfile_write(path, "x", 1, &e), &e);
+    CHECK_INT(outfile_spares(other, path, &e), ST_OK);
+    CHECK_INT(outfile_spares(NULL, path, &e), ST_OK);
+    CHECK_INT(outfile_spares(path, NULL, &e), ST_OK);
+    CHECK_INT(outfile_spares(path, path, &e), ST_USAGE);
+    CHECK_HAS(e.text, "would be replaced");
+    CHECK_INT(symlink(path, link_), 0);
+    CHECK_INT(outfile_spares(link_, path, &e), ST_USAGE);
+}

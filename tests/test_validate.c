@@ -208,13 +208,18 @@ TEST(validate_is_symmetric_in_logs)
     struct err e = { 0 };
     const char *s = scenario("tp: 1");
     CHECK(make(&(struct made){ file("x"), s, 90, 1.3, 0, 1, false, false, false, 0, 0 }));
-    CHECK(make(&(struct made){ file("y"), s, 90, .9, 0, 1, true, true, false, 0, 0 }));
+    CHECK(make(&(struct made){ file("y"), s, 90, .9, 0, 1, true, false, false, 0, 0 }));
     CHECK_OK(validate(&v, &a, list("x"), list("y"), &e), &e);
     CHECK_OK(validate(&w, &b, list("y"), list("x"), &e), &e);
     for (int q = 0; q < VALIDATE_N; q++)
         if (isfinite(v.c[0].err[q].e)) CHECK_NEAR(v.c[0].err[q].e, -w.c[0].err[q].e, 1e-9);
     arena_release(&a);
     arena_release(&b);
+    /* A measured run that is to be predicted by it is no prediction. */
+    CHECK(make(&(struct made){ file("z"), s, 90, .9, 0, 1, true, true, false, 0, 0 }));
+    CHECK_INT(validate(&v, &a, list("z"), list("x"), &e), ST_USAGE);
+    CHECK_HAS(e.text, "the wrong way round");
+    arena_release(&a);
 }
 
 TEST(validate_noise_is_shown_and_named)

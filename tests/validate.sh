@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--html=FILE.html]: measures this machine, calibrates,
+# tests/validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]: measures this machine, calibrates,
 # predicts the bundled engine on configurations that calibration has not seen (tests/validate.list), and compares.
 #
 #   1. A/A: one configuration again and again, in two arms by turns; its throughput is the capacity that loads refer to
@@ -11,15 +11,16 @@
 # `orrery validate` (0 accurate, 1 not, 3 inconclusive), 2 usage, 5 when a step failed. At most about 15 minutes (quick: 2) on two
 # quiet processors: rounds that do not fit any more are left out, and counted. SPDX-License-Identifier: Apache-2.0
 set -u
-orrery=${1:?usage: validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--html=FILE.html]}
+orrery=${1:?usage: validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]}
 shift
 case $orrery in /*) ;; *) orrery=$PWD/$orrery ;; esac # ranks may start elsewhere
-quick=0 dir=build/validate out='' html='' no_link=''
+quick=0 dir=build/validate out='' join='' html='' no_link=''
 for a; do
     case $a in
     --quick) quick=1 ;;
     --dir=*) dir=${a#*=} ;;
     --out=*) out=${a#*=} ;;
+    --join=*) join=${a#*=} ;;
     --html=*) html=${a#*=} ;;
     *) echo "validate.sh: no option '$a'" >&2; exit 2 ;;
     esac
@@ -260,6 +261,11 @@ fi
 if [ -n "$out" ]; then
     { echo "# Predicted and measured: the bundled engine on this machine"; echo; cat "$dir/head.md" "$dir/table.md"; } \
         > "$out.part" && mv "$out.part" "$out" || exit 5
+fi
+if [ -n "$out" ] && [ -n "$join" ]; then # as the last section of a larger document
+    { sed '/^## Predicted and measured: the bundled engine/,$d' "$join" | awk 'NF { while (n-- > 0) print ""; n = 0; print; next } { n++ }'
+        echo; sed 's/^#/##/' "$out"; } > "$join.part" &&
+        mv "$join.part" "$join" || exit 5
 fi
 say "done; everything is in $dir"
 exit $rc

@@ -60,7 +60,23 @@ const struct h5col points_noise_cols[] = {
 /* clang-format on */
 #undef COL
 
-enum { TABLE_POINTS, TABLE_SAMPLES, TABLE_NOISE, N_TABLE };
+#define COL(member) offsetof(struct points_gpu, member)
+/* clang-format off */
+const struct h5col points_gpu_cols[] = {
+    { "t", H5COL_F64, COL(t_s), "s", "when the job began, from the start of the benchmark", NULL },
+    { "power", H5COL_F64, COL(power_w), "W", "mean of the looks", NULL },
+    { "power_max", H5COL_F64, COL(power_max_w), "W", "largest of the looks", NULL },
+    { "clock", H5COL_F64, COL(clock_hz), "Hz", "of the multiprocessors, mean of the looks", NULL },
+    { "clock_min", H5COL_F64, COL(clock_min_hz), "Hz", "of the multiprocessors, lowest", NULL },
+    { "temperature", H5COL_F64, COL(temperature_c), "degC", "highest", NULL },
+    { "slowed", H5COL_I64, COL(slowed), "1", "NVML's reasons for a lower clock, bits of any look", NULL },
+    { "looks", H5COL_I32, COL(looks), "1", "how often it was looked at", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
+
+enum { TABLE_POINTS, TABLE_SAMPLES, TABLE_NOISE, TABLE_GPU, N_TABLE };
 /* clang-format off */
 static const struct layout {
     const char *group, *index, *description;
@@ -73,6 +89,8 @@ static const struct layout {
                         sizeof(struct points_sample) },
     [TABLE_NOISE] = { "/noise", "look", "how busy the machine was", points_noise_cols,
                       sizeof(struct points_noise) },
+    [TABLE_GPU] = { "/gpu", "job", "the GPU while a job ran", points_gpu_cols,
+                    sizeof(struct points_gpu) },
 };
 /* clang-format on */
 
@@ -137,6 +155,25 @@ static const char *noise_problem(const struct points_noise *s, double last_s)
     return NULL;
 }
 
+/* Not a number: not read. */
+static bool is_unread_or_positive(double x)
+{
+    return isnan(x) || (isfinite(x) && x >= 0);
+}
+
+static const char *gpu_problem(const struct points_gpu *s, double last_s)
+{
+    const double v[] = { s->power_w, s->power_max_w, s->clock_hz, s->clock_min_hz };
+    if (!isfinite(s->t_s) || s->t_s < 0) return "t is negative or not finite";
+    if (s->t_s < last_s) return "t is before that of the job in front of it";
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++)
+        if (!is_unread_or_positive(v[i])) return "a power or clock is negative or infinite";
+    if (isinf(s->temperature_c)) return "temperature is infinite";
+    if (s->slowed < 0) return "slowed is negative";
+    if (s->looks < 0) return "looks is negative";
+    return NULL;
+}
+
 /* ---- writing */
 
 struct note {
@@ -150,7 +187,7 @@ struct points {
     const char *title;
     struct note *note;
     int64_t n_row;
-    double sample_s, noise_s; /* of the last ones */
+    double sample_s, noise_s, gpu_s; /* of the last ones */
 };
 
 points *points_create(const char *path, const char *title, struct err *e)
@@ -165,7 +202,7 @@ points *points_create(const char *path, const char *title, struct err *e)
     p->h5 = file;
     arena_init(&p->arena);
     p->title = arena_copy_text(&p->arena, title, strlen(title));
-    for (int i = 0; i < N_TABLE; i++) {
+    for (int i = 0; i < TABLE_GPU; i++) {
         p->table[i] = h5_table(file, layout[i].group, layout[i].index, layout[i].cols,
                                layout[i].description, &own);
         if (!p->table[i]) break;
@@ -204,6 +241,19 @@ int points_put_noise(points *p, const struct points_noise *s, struct err *e)
     if (problem) return err_set(e, ST_RANGE, "look at the machine: %s", problem);
     p->noise_s = s->t_s;
     return h5_table_put(p->table[TABLE_NOISE], s, 1, sizeof *s, e);
+}
+
+/* The table is made with its first row: most files have none. */
+int points_put_gpu(points *p, const struct points_gpu *s, struct err *e)
+{
+    const struct layout *l = &layout[TABLE_GPU];
+    const char *problem = gpu_problem(s, p->gpu_s);
+    if (problem) return err_set(e, ST_RANGE, "look at the GPU: %s", problem);
+    if (!p->table[TABLE_GPU])
+        p->table[TABLE_GPU] = h5_table(p->h5, l->group, l->index, l->cols, l->description, e);
+    if (!p->table[TABLE_GPU]) return ST_IO;
+    p->gpu_s = s->t_s;
+    return h5_table_put(p->table[TABLE_GPU], s, 1, sizeof *s, e);
 }
 
 int points_limit(points *p, const char *name, double v, struct err *e)
@@ -349,6 +399,12 @@ static int check_rows(const struct points_file *f, struct err *e)
         if (problem) return err_set(e, ST_USAGE, "/noise, row %lld: %s", (long long)i, problem);
         last_s = f->noise[i].t_s;
     }
+    last_s = 0;
+    for (int64_t i = 0; i < f->n_gpu; i++) {
+        const char *problem = gpu_problem(&f->gpu[i], last_s);
+        if (problem) return err_set(e, ST_USAGE, "/gpu, row %lld: %s", (long long)i, problem);
+        last_s = f->gpu[i].t_s;
+    }
     return ST_OK;
 }
 
@@ -363,7 +419,7 @@ static char *text_if_any(h5 *f, const char *object, const char *name, struct are
 int points_read(const char *path, struct arena *a, struct points_file *out, struct err *e)
 {
     struct err own = { 0 };
-    void *row = NULL, *sample = NULL, *noise = NULL;
+    void *row = NULL, *sample = NULL, *noise = NULL, *gpu = NULL;
     *out = (struct points_file){ .h5 = h5_open(path, &own) };
     if (!out->h5) return err_set(e, own.status, "%s", own.text);
     const char *schema = text_if_any(out->h5, "/", "schema_name", a);
@@ -375,6 +431,10 @@ int points_read(const char *path, struct arena *a, struct points_file *out, stru
     if (st == ST_OK)
         st = read_table(out->h5, &layout[TABLE_SAMPLES], a, &sample, &out->n_sample, &own);
     if (st == ST_OK) st = read_table(out->h5, &layout[TABLE_NOISE], a, &noise, &out->n_noise, &own);
+    if (st == ST_OK && h5_has(out->h5, layout[TABLE_GPU].group))
+        st = read_table(out->h5, &layout[TABLE_GPU], a, &gpu, &out->n_gpu, &own);
+    out->gpu = gpu;
+    if (!gpu) out->n_gpu = 0;
     out->row = row;
     out->sample = sample;
     out->noise = noise;

@@ -7,6 +7,7 @@
  *     /samples         one row per timed run: point, run (repetition), calls, time per call
  *     /limits          attributes: ceilings measured beside them (bandwidths, FMA peak)
  *     /noise           one row per look at the machine: load, steal, the spin's time
+ *     /gpu             of a GPU: one row per run of a job: power, clock, heat while it ran
  *
  * A sample is a mean over `calls` calls timed together; runs are interleaved over points, so that a
  * drift of the machine falls on all of them. Nothing is dropped or averaged in the file. A file of
@@ -31,11 +32,15 @@
  *   step, sched   a whole engine step (host work included); the scheduler's choice alone
  *   stage         the first stage's part of a step, while k stages of the pipeline are busy
  *   return        from the end of the last stage until the scheduler has the tokens
+ *   launch        a kernel that does nothing, of m in a row; k 0: each issued and the last waited
+ *                 for, 1: of a recording, on the device alone, 2: each issued and waited for
+ *   alloc         `bytes` of device memory
+ *   replay        the part of a step (its m, n, seqs, ctx) that the device spends in its recording
  *   prefill, decode     whole-model rates of another tool: m tokens in, n tokens out after ctx */
 #define POINTS_OP_WORDS                                                                            \
     "read triad copy fma gemm attn elt sample allreduce allgather sendrecv broadcast "             \
     "reducescatter alltoall load step sched timer prefill decode reduce gather scatter stage "     \
-    "return"
+    "return launch alloc replay"
 enum points_op {
     POINTS_READ,
     POINTS_TRIAD,
@@ -62,6 +67,9 @@ enum points_op {
     POINTS_SCATTER,
     POINTS_STAGE,
     POINTS_RETURN,
+    POINTS_LAUNCH,
+    POINTS_ALLOC,
+    POINTS_REPLAY,
     POINTS_N_OP
 };
 #define POINTS_DTYPE_WORDS "none f32 f16 bf16 int8 fp8 other"
@@ -76,9 +84,11 @@ enum points_dtype {
 };
 #define POINTS_COMM_WORDS "none thread mpi mpi_tcp nccl"
 enum points_comm { POINTS_NO_COMM, POINTS_THREAD, POINTS_MPI, POINTS_MPI_TCP, POINTS_NCCL };
-/* Norms, rotary, activation ... of one layer; embedding; or the cache state of a load. */
+/* Norms, rotary, activation ... of one layer; embedding; the cache state of a load; which way a copy
+ * of a GPU goes, from and to pinned memory of the host; how tokens are drawn. */
 #define POINTS_PART_WORDS                                                                          \
-    "none norm rope act add embed kv_put qkv out gate_up down head cold warm in_place"
+    "none norm rope act add embed kv_put qkv out gate_up down head cold warm in_place to_device "  \
+    "from_device on_device drawn top_k"
 enum points_part {
     POINTS_NO_PART,
     POINTS_NORM,
@@ -94,7 +104,12 @@ enum points_part {
     POINTS_HEAD,
     POINTS_COLD,
     POINTS_WARM,
-    POINTS_IN_PLACE
+    POINTS_IN_PLACE,
+    POINTS_TO_DEVICE,
+    POINTS_FROM_DEVICE,
+    POINTS_ON_DEVICE,
+    POINTS_DRAWN,
+    POINTS_TOP_K
 };
 
 struct points_row {
@@ -118,7 +133,17 @@ struct points_noise {
     double t_s, load, steal_ratio, spin_s;
 };
 
-extern const struct h5col points_cols[], points_sample_cols[], points_noise_cols[];
+/* A GPU while a job ran: samples of that t_s. What could not be read is NAN, and slowed 0. */
+struct points_gpu {
+    double t_s, power_w, power_max_w; /* mean and largest of the looks */
+    double clock_hz, clock_min_hz;    /* of the multiprocessors */
+    double temperature_c;             /* highest */
+    int64_t slowed;                   /* any look's reasons of NVML for a lower clock, as bits */
+    int32_t looks;
+};
+
+extern const struct h5col points_cols[], points_sample_cols[], points_noise_cols[],
+    points_gpu_cols[];
 
 /* ---- writing: rows are streamed; nothing is visible at `path` before points_commit.
  *
@@ -130,6 +155,7 @@ points *points_create(const char *path, const char *title, struct err *e); /* NU
 int points_add(points *p, const struct points_row *row, struct err *e);    /* its number, or -1 */
 int points_put(points *p, const struct points_sample *s, struct err *e);
 int points_put_noise(points *p, const struct points_noise *s, struct err *e);
+int points_put_gpu(points *p, const struct points_gpu *s, struct err *e);
 int points_limit(points *p, const char *name, double v, struct err *e);
 /* A text attribute of /provenance; "kind" is "measured" unless noted otherwise. */
 int points_note(points *p, const char *name, const char *text, struct err *e);
@@ -143,7 +169,8 @@ struct points_file {
     struct points_row *row;
     struct points_sample *sample; /* in order of time */
     struct points_noise *noise;
-    int64_t n_row, n_sample, n_noise;
+    struct points_gpu *gpu; /* n_gpu 0: the file has none */
+    int64_t n_row, n_sample, n_noise, n_gpu;
     char *title, *kind, *machine, *date; /* "" where the file has none; machine: the processor */
     h5 *h5;                              /* for limits and notes; points_close closes it */
 };
