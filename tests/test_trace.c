@@ -370,6 +370,11 @@ TEST(trace_times_are_exact)
     const char *utc = "2024-02-29T23:59:59.1234567Z"; /* date -u -d ... +%s */
     CHECK(text_utc_ns((struct text){ utc, strlen(utc) }, &v));
     CHECK_INT(v, INT64_C(1709251199123456700));
+    /* as ns more digits fit than as seconds, but not these */
+    const char *long_ = "1555555555555555555555";
+    CHECK(!text_ns((struct text){ long_, strlen(long_) }, 1, &v));
+    CHECK(text_ns((struct text){ "3153600000000000000", 19 }, 1, &v));
+    CHECK(!text_ns((struct text){ "3153600000000000001", 19 }, 1, &v));
 }
 
 TEST(trace_refuses_with_file_and_line)

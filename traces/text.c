@@ -93,10 +93,11 @@ bool text_ns(struct text t, int64_t unit_ns, int64_t *out)
 {
     bool minus = t.n > 0 && t.s[0] == '-';
     size_t i = minus || (t.n > 0 && t.s[0] == '+'), digits = 0;
-    int64_t v = 0, frac = 0, place = unit_ns;
+    int64_t v = 0, frac = 0, place = unit_ns, most = TRACE_MAX_NS / unit_ns;
     for (; i < t.n && is_digit(t.s[i]); i++, digits++) {
-        v = 10 * v + (t.s[i] - '0');
-        if (v > TRACE_MAX_NS / unit_ns) return false;
+        int digit = t.s[i] - '0';
+        if (v > (most - digit) / 10) return false;
+        v = 10 * v + digit;
     }
     if (i < t.n && t.s[i] == '.')
         for (i++; i < t.n && is_digit(t.s[i]); i++, digits++) {
