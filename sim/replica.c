@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stddef.h>
 
 #include "base/rng.h"
 
@@ -59,8 +58,9 @@ static void share_init(struct replica *r, struct arena *a)
                                .left = on_left,
                                .ctx = r };
     for (size_t i = 0; i < n; i++) {
-        r->ring[i].share.work_ns = arena_array(a, n, sizeof(double));
-        r->ring[i].share.hop_ns = arena_array(a, n, sizeof(double));
+        struct share_flight *x = r->ring[i].share = arena_alloc(a, sizeof *x);
+        x->work_ns = arena_array(a, n, sizeof(double));
+        x->hop_ns = arena_array(a, n, sizeof(double));
     }
 }
 
@@ -178,7 +178,8 @@ static void tell_span(struct replica *r, const struct flight *f, int stage, int6
 static void on_left(void *ctx, struct share_flight *x, int stage, const double span_ns[2])
 {
     struct replica *r = ctx;
-    struct flight *f = (struct flight *)((char *)x - offsetof(struct flight, share));
+    const struct flight *f = r->ring;
+    while (f->share != x) f++;
     if (f->counted) r->env->m->w.stage_busy_ns[stage] += span_ns[1] - span_ns[0];
     tell_span(r, f, stage, llround(span_ns[0]), llround(span_ns[1]));
 }
@@ -186,9 +187,15 @@ static void on_left(void *ctx, struct share_flight *x, int stage, const double s
 /* The first n flights of the ring as of now_ns. */
 static void settle(struct replica *r, struct share_flight **list, int n, int64_t now_ns)
 {
-    for (int i = 0; i < n; i++) list[i] = &at(r, i)->share;
+    for (int i = 0; i < n; i++) list[i] = at(r, i)->share;
     share_move(&r->share, list, n, (double)r->share_ns, (double)now_ns);
     r->share_ns = now_ns;
+}
+
+static void settle_all(struct replica *r, int64_t now_ns)
+{
+    struct share_flight *list[STRATEGY_MAX_PP];
+    settle(r, list, r->n, now_ns);
 }
 
 /* As fly, of stages that have to do with each other: moves the ends of older flights too. */
@@ -196,7 +203,7 @@ static void fly_shared(struct replica *r, struct flight *f, int64_t now_ns)
 {
     const double fp_ns = 1.0 / (1 << STEP_FP_BITS);
     struct replica_env *v = r->env;
-    struct share_flight *list[STRATEGY_MAX_PP], *x = &f->share;
+    struct share_flight *list[STRATEGY_MAX_PP], *x = f->share;
     double end_ns[STRATEGY_MAX_PP], hops = 0;
     int64_t tok = batch_tokens(&f->b);
     settle(r, list, r->n, now_ns);
@@ -387,8 +394,7 @@ static void count_flight(struct replica *r, const struct flight *f)
 static struct flight *pop(struct replica *r)
 {
     struct flight *f = &r->ring[r->head];
-    struct share_flight *list[STRATEGY_MAX_PP];
-    if (r->env->shared) settle(r, list, r->n, f->t1_ns);
+    if (r->env->shared) settle_all(r, f->t1_ns);
     r->head = r->head + 1 < r->env->n_stage ? r->head + 1 : 0;
     r->n--;
     return f;

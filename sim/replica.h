@@ -13,15 +13,15 @@
 
 struct flight {
     struct batch b;
-    int64_t t0_ns, t1_ns;   /* launched; out of the last stage */
-    bool run;               /* k steps on one stage, fast-forwarded; may be cut down to one */
-    int64_t k;              /* steps it stands for */
-    int64_t rem_fp;         /* of a run: the stage's fraction at t0 */
-    int64_t kv_end;         /* blocks in use when it ends */
-    bool counted;           /* launched inside the window */
-    bool lined;             /* line[] holds for this cohort */
-    struct step_line *line; /* [n_stage] cost of its decode steps */
-    struct share_flight share;
+    int64_t t0_ns, t1_ns;       /* launched; out of the last stage */
+    bool run;                   /* k steps on one stage, fast-forwarded; may be cut down to one */
+    int64_t k;                  /* steps it stands for */
+    int64_t rem_fp;             /* of a run: the stage's fraction at t0 */
+    int64_t kv_end;             /* blocks in use when it ends */
+    bool counted;               /* launched inside the window */
+    bool lined;                 /* line[] holds for this cohort */
+    struct step_line *line;     /* [n_stage] cost of its decode steps */
+    struct share_flight *share; /* NULL where stages share nothing */
 };
 
 /* What all replicas of a run share. */
