@@ -90,3 +90,9 @@ const char *paths_data(void)
     const char *data = getenv("ORRERY_DATA");
     return data && *data ? data : "../shared/data";
 }
+
+bool paths_ends_in(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), k = strlen(suffix);
+    return n > k && strcmp(path + n - k, suffix) == 0;
+}

@@ -5,6 +5,7 @@
 #ifndef BASE_PATHS_H
 #define BASE_PATHS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -19,5 +20,7 @@ int paths_resolve(const char *name, const char *beside, const char *under, const
 int paths_exe_dir(char *buf, size_t n);
 /* $ORRERY_DATA or ../shared/data: real data that tests and examples use where present. */
 const char *paths_data(void);
+/* Whether there is a name before that suffix. */
+bool paths_ends_in(const char *path, const char *suffix);
 
 #endif

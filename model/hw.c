@@ -331,12 +331,6 @@ static int read_file(const char *name, const char *beside, const struct catalog 
     return ST_OK;
 }
 
-static bool ends_in(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), k = strlen(suffix);
-    return n > k && strcmp(name + n - k, suffix) == 0;
-}
-
 int hw_measured(const char *path, const char *beside, struct arena *a, struct hw *h, struct err *e)
 {
     char at[PATH_BYTES];
@@ -363,7 +357,7 @@ static int read_measured(const char *path, const char *beside, int n_node, struc
 
 static bool looks_like_a_path(const char *name)
 {
-    return strchr(name, '/') || ends_in(name, ".yaml") || ends_in(name, ".yml");
+    return strchr(name, '/') || paths_ends_in(name, ".yaml") || paths_ends_in(name, ".yml");
 }
 
 static int unknown_name(const char *name, const struct catalog *c, struct arena *a, struct err *e)
@@ -392,7 +386,7 @@ int hw_load(const char *name, const char *beside, int n_node, struct arena *a, s
     struct hw h = { .n_node = n_node };
     assert(name && a && out);
     if (n_node < 1) return hw_check_nodes(&h, e);
-    if (ends_in(name, ".h5")) return read_measured(name, beside, n_node, a, out, e);
+    if (paths_ends_in(name, ".h5")) return read_measured(name, beside, n_node, a, out, e);
     int st = read_catalog(a, &c, e);
     if (st != ST_OK) return st;
     const struct hw_system *s = find_system(&c, name);

@@ -161,19 +161,13 @@ static int list_models(struct arena *a, const char **name)
 
 /* ---- files */
 
-static bool ends_in(const char *path, const char *suffix)
-{
-    size_t n = strlen(path), m = strlen(suffix);
-    return n > m && strcmp(path + n - m, suffix) == 0;
-}
-
 static int write_report(const struct call *k, const struct verify_doc *d, struct err *e)
 {
     const char *path = k->c.out;
     struct outfile o;
     const char *title = arena_printf(k->a, "Verify: %s", verify_plan_text(k->r.plan, k->a));
     if (outfile_open(&o, path, e) != ST_OK) return ST_IO;
-    if (ends_in(path, ".md"))
+    if (paths_ends_in(path, ".md"))
         verify_doc_markdown(d, title, o.f);
     else
         verify_doc_html(d, title, o.f);
@@ -285,7 +279,7 @@ static int run_verb(struct call *k, int argc, char **argv, struct err *e)
                        k->args.n_file);
     st = scenario_read(&k->s, k->args.file[0], &k->args, e);
     if (st != ST_OK) return st;
-    if (k->c.out && !ends_in(k->c.out, ".html") && !ends_in(k->c.out, ".md"))
+    if (k->c.out && !paths_ends_in(k->c.out, ".html") && !paths_ends_in(k->c.out, ".md"))
         return err_set(e, ST_USAGE, "--out: '%.200s' ends neither in .html nor in .md", k->c.out);
     const char *to[] = { k->c.out, k->c.dot, k->c.svg };
     for (int i = 0; i < 3; i++)

@@ -9,6 +9,7 @@
 #include "engine/gpu_block.h"
 #include "engine/kern.h"
 #include "tests/gpu_host.h"
+#include "tests/logits.h"
 #include "tests/test.h"
 
 static uint64_t drawn;
@@ -535,24 +536,6 @@ TEST(gpu_fill_is_even_in_all_types)
 }
 
 /* ---- sampling ------------------------------------------------------------------------------- */
-enum { SHAPES = 10 };
-/* Distributions that a search for the cut could stumble over. */
-static float shaped(int shape, int i)
-{
-    double x = normal();
-    switch (shape) {
-    case 0: return (float)(1e-3 * x);                   /* all in one narrow interval */
-    case 1: return (float)(2 * x);                      /* flat enough for a cut among many */
-    case 2: return (float)(-4 * log(-log(1 - unit()))); /* a few hold nearly all */
-    case 3: return 1;                                   /* all equal */
-    case 4: return floorf((float)(2 * x));              /* a handful of values */
-    case 5: return (float)(i % 5 ? x : 60 + 0.01 * x);  /* two heaps far apart */
-    case 6: return i % 3 ? -INFINITY : i % 2 ? NAN : (float)x;
-    case 7: return (float)(1e38 * unit() * (i % 2 ? 3 : -3)); /* differences overflow */
-    case 8: return i % 2 ? -0.0f : 0.0f;
-    default: return (float)(1e-42 * x); /* subnormal */
-    }
-}
 
 static const float *sort_by;
 static int by_logit(const void *a, const void *b)
@@ -597,7 +580,7 @@ static void check_sampling(int shape, int m, int n, uint64_t order)
     struct gpu_sample_row *row = calloc((size_t)m, sizeof *row);
     int32_t *tok = calloc((size_t)m, sizeof *tok);
     void *tmp = malloc(kern_sample_bytes(n));
-    for (int i = 0; i < m * n; i++) x[i] = shaped(shape, i % n);
+    for (int i = 0; i < m * n; i++) x[i] = logits_shaped(shape, i % n, unit, normal);
     for (int i = 0; i < m; i++) {
         int t = below(20);
         row[i].temperature = temperature[t < 17 ? t % 3 : t - 15 < 5 ? t - 15 : 0];
@@ -629,7 +612,7 @@ static void check_sampling(int shape, int m, int n, uint64_t order)
 TEST(gpu_sample_draws_the_tokens_of_kern_sample)
 {
     static const int size[] = { 1, 2, 17, 64, 257, 600 };
-    for (int shape = 0; shape < SHAPES; shape++)
+    for (int shape = 0; shape < LOGITS_SHAPES; shape++)
         for (int z = 0; z < 6; z++) check_sampling(shape, 40, size[z], (uint64_t)(shape + z) % 5);
     printf("  %d rows, %d other tokens by rounding\n", n_row_checked, n_row_apart);
     CHECK(n_row_checked == 2400 && n_row_apart < 10);
@@ -637,7 +620,7 @@ TEST(gpu_sample_draws_the_tokens_of_kern_sample)
 
 TEST(gpu_sample_draws_from_large_vocabularies)
 {
-    for (int shape = 0; shape < SHAPES; shape++)
+    for (int shape = 0; shape < LOGITS_SHAPES; shape++)
         check_sampling(shape, 3, 20011, (uint64_t)shape % 4);
     check_sampling(1, 1, 262144, 0);
     check_sampling(3, 1, 262144, 0);

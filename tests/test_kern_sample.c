@@ -7,6 +7,7 @@
 
 #include "base/rng.h"
 #include "engine/kern.h"
+#include "tests/logits.h"
 #include "tests/test.h"
 
 static uint64_t drawn;
@@ -161,24 +162,6 @@ TEST(kern_sample_keeps_the_set_a_sort_would)
     free(tmp);
 }
 
-/* Distributions that a search for the cut could stumble over. */
-enum { SHAPES = 9 };
-static float shaped(int shape, int i)
-{
-    double x = normal();
-    switch (shape) {
-    case 0: return (float)(1e-3 * x);                   /* all in one narrow interval */
-    case 1: return (float)(2 * x);                      /* flat enough for a cut among many */
-    case 2: return (float)(-4 * log(-log(1 - unit()))); /* a few hold nearly all */
-    case 3: return 1;                                   /* all equal */
-    case 4: return floorf((float)(2 * x));              /* a handful of values */
-    case 5: return (float)(i % 5 ? x : 60 + 0.01 * x);  /* two heaps far apart */
-    case 6: return i % 3 ? -INFINITY : i % 2 ? NAN : (float)x;
-    case 7: return (float)(1e38 * unit() * (i % 2 ? 3 : -3)); /* differences overflow */
-    default: return (float)(1e-42 * x);                       /* subnormal */
-    }
-}
-
 /* Probability of each by a sort in f64; the share of the mass that the cut may be off by rounding. */
 static void softmax_cut(const float *x, int n, const struct kern_pick *p, double *prob)
 {
@@ -223,12 +206,12 @@ TEST(kern_sample_draws_from_the_cut_softmax_whatever_its_shape)
 {
     static const int size[] = { 1, 2, 17, 255, 257, 3001, 20011 };
     static const float temperature[] = { 0.05f, 0.8f, 30 };
-    for (int shape = 0; shape < SHAPES; shape++)
+    for (int shape = 0; shape < LOGITS_SHAPES; shape++)
         for (int z = 0; z < 7; z++) {
             int n = size[z];
             float *x = malloc((size_t)n * sizeof *x);
             void *tmp = malloc(kern_sample_bytes(n));
-            for (int i = 0; i < n; i++) x[i] = shaped(shape, i);
+            for (int i = 0; i < n; i++) x[i] = logits_shaped(shape, i, unit, normal);
             for (int i = 0; i < 12; i++) {
                 struct kern_pick p = { temperature[i % 3], i % 4 < 2 ? 0 : 1 + below(n),
                                        i % 2 ? 1 : (float)(0.02 + 0.97 * unit()) };
