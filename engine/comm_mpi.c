@@ -69,6 +69,7 @@ static struct {
 } mpi;
 
 #define EAGER_BYTES "140000"
+#define SEND_ROOM_BYTES "4194304" /* the kernel cuts it to net.core.wmem_max */
 
 struct outbox { /* messages to one rank that are still on their way */
     MPI_Request req[COMM_SLOTS];
@@ -495,6 +496,10 @@ struct comm_mpi *comm_mpi_open(struct err *e)
      * the user has set stays. */
     setenv("OMPI_MCA_btl_vader_eager_limit", EAGER_BYTES, 0);
     setenv("OMPI_MCA_btl_sm_eager_limit", EAGER_BYTES, 0);
+    /* Over TCP likewise, and with room in the kernel for all of it: a rank that has sent its hidden
+     * states computes, and does not look at messages until it is done. */
+    setenv("OMPI_MCA_btl_tcp_eager_limit", EAGER_BYTES, 0);
+    setenv("OMPI_MCA_btl_tcp_sndbuf", SEND_ROOM_BYTES, 0);
     if (mpi.Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &had) != MPI_SUCCESS) {
         err_set(e, ST_DEVICE, "MPI does not start");
         return NULL;

@@ -30,11 +30,12 @@ while [ ! -e "$dir/orrery1" ] || [ ! -e "$dir/orrery2" ]; do
     sleep 0.1
 done
 ip link add eth0 netns $p1 type veth peer name eth0 netns $p2 2> /dev/null || skip "no veth pairs here"
+# a burst of four packets: a larger one would pass after every pause at the speed of memory, which no wire does
 for i in 1 2; do
     [ $i -eq 1 ] && p=$p1 || p=$p2
     in="nsenter -t $p -n"
     $in ip link set lo up && $in ip addr add 10.9.0.$i/24 dev eth0 && $in ip link set eth0 up || skip "cannot set up the link"
-    $in tc qdisc add dev eth0 root tbf rate "$rate" burst 32kb latency 50ms 2> /dev/null || skip "no traffic control here"
+    $in tc qdisc add dev eth0 root tbf rate "$rate" burst 6400 latency 50ms 2> /dev/null || skip "no traffic control here"
 done
 # each rank takes itself for the only one of its host: they get halves of the processors
 n=$(nproc)
