@@ -599,9 +599,12 @@ static int start_files(struct serving *v, struct err *e)
 {
     int st = store_begin(&v->store, v->o.out, v->s->o.steps, e);
     if (st != ST_OK) return st;
-    char *text = about(v);
-    st = journal_open(&v->journal, v->o.out, text ? text : "", e);
-    free(text);
+    st = run_prepare(v->store.run, v->s->o.steps, v->o.tokens, e);
+    if (st == ST_OK) {
+        char *text = about(v);
+        st = journal_open(&v->journal, v->o.out, text ? text : "", e);
+        free(text);
+    }
     if (st != ST_OK) store_abort(&v->store);
     return st;
 }

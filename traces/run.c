@@ -246,14 +246,27 @@ run *run_create(const char *path, struct err *e)
     return r;
 }
 
+static int make(run *r, int which, struct err *e)
+{
+    if (r->table[which]) return ST_OK;
+    r->table[which] = h5_table(r->h5, layout[which].group, layout[which].index, layout[which].cols,
+                               layout[which].description, e);
+    return r->table[which] ? ST_OK : e && e->status ? e->status : ST_IO;
+}
+
+int run_prepare(run *r, bool steps, bool tokens, struct err *e)
+{
+    int st = make(r, TABLE_REQUESTS, e);
+    if (st == ST_OK && steps) st = make(r, TABLE_STEPS, e);
+    if (st == ST_OK && steps) st = make(r, TABLE_MONITOR, e);
+    if (st == ST_OK && tokens) st = make(r, TABLE_TOKENS, e);
+    return st;
+}
+
 static int put(run *r, int which, const void *row, size_t row_bytes, struct err *e)
 {
-    if (!r->table[which]) {
-        r->table[which] = h5_table(r->h5, layout[which].group, layout[which].index,
-                                   layout[which].cols, layout[which].description, e);
-        if (!r->table[which]) return e && e->status ? e->status : ST_IO;
-    }
-    return h5_table_put(r->table[which], row, 1, row_bytes, e);
+    int st = make(r, which, e);
+    return st == ST_OK ? h5_table_put(r->table[which], row, 1, row_bytes, e) : st;
 }
 
 int run_put_request(run *r, const struct run_request *row, struct err *e)

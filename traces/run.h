@@ -101,6 +101,9 @@ extern const struct h5col run_request_cols[], run_step_cols[], run_bin_cols[], r
 /* ---- writing: a writer streams rows; nothing is visible at `path` before run_commit. */
 typedef struct run run;
 run *run_create(const char *path, struct err *e);
+/* Makes the tables of a measured run now: else each comes with its first row, 2 ms that a running
+ * engine would wait between two steps. */
+int run_prepare(run *r, bool steps, bool tokens, struct err *e);
 int run_put_request(run *r, const struct run_request *row, struct err *e);
 int run_put_step(run *r, const struct run_step *row, struct err *e);
 int run_put_bin(run *r, const struct run_bin *row, struct err *e);
@@ -123,6 +126,8 @@ void run_abort(run *r);
 struct run_file {
     h5 *h5;
     char *path, *title, *scenario_yaml, *kind;
+    char *ended_early; /* how (attribute of /summary); its figures are of the requests that had
+                        * finished by then. NULL: it ran to its end */
     int64_t n_request;
 };
 int run_open(const char *path, struct arena *a, struct run_file *out, struct err *e);
