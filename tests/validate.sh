@@ -83,11 +83,13 @@ engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
 disturbed() { # NAME: the latest run of that name was; a hypervisor or other work took more than is usual
     awk -v n="$1" '$1 == n { bad = $2 > .02 || $3 > .05 } END { exit !bad }' "$dir/noise"
 }
-quiet_engine() { # as engine, again up to twice when the machine was disturbed; disturbed runs are kept apart, and counted
-    tries=1
-    while engine "$@"; do
-        disturbed "$1" && [ $tries -lt 3 ] && [ "$8" != link ] && [ "$(spent)" -lt $((limit_s * 3 / 4)) ] || return 0
-        mv "$2" "$dir/disturbed/$1.$tries.h5"
+quiet() { # NAME FILE COMMAND...: again up to twice while the machine was disturbed; disturbed files are kept apart, and counted
+    q_name=$1 q_file=$2 tries=1
+    shift 2
+    while "$@"; do
+        case $q_name in *link*) return 0 ;; esac # daemons start these: what is theirs cannot be told from other work
+        disturbed "$q_name" && [ $tries -lt 3 ] && [ "$(spent)" -lt $((limit_s * 3 / 4)) ] || return 0
+        mv "$q_file" "$dir/disturbed/$q_name.$tries.h5"
         tries=$((tries + 1))
     done
     return 1
@@ -110,6 +112,8 @@ capacity_110m=
 if rows | awk '$4 == "llama-110m" && $10 != "burst" { n++ } END { exit !n }'; then
     engine pilot.110m "$dir/aa/110m.h5" llama-110m chat 1 1 1 thread --workload.requests=16 && capacity_110m=$(field requests_per_s)
 fi
+awk '$3 > .2 { n++ } END { exit n < NR / 2 }' "$dir/noise" &&
+    say "other work takes a fifth of the processors or more: stop it, or expect noise, not a judgement"
 say "capacity of one thread: llama-25m $capacity_25m requests/s${capacity_110m:+, llama-110m $capacity_110m requests/s}"
 rate_of() { # MODEL LOAD: options of the load
     [ "$2" = burst ] && return
@@ -138,16 +142,20 @@ key_of() { # MODEL THREADS TP PP RANKS OPTIONS: the profile that a configuration
     [ "$5" = link ] && w=$w-link
     echo "$1$w-${2}t-tp$3pp$4"
 }
+bench() { # NAME OUT.h5 KEY model threads tp pp ranks
+    weights=f32 batch=256tok
+    case $3 in *int8*) weights=int8 ;; *link*) batch=64tok ;; esac
+    # shellcheck disable=SC2046
+    watched "$1" $(ranks_are "$8" $(($6 * $7))) "$orrery" bench --suite=model --model="$4" --threads="$5" --strategy.tp="$6" \
+        --strategy.pp="$7" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch --max_ctx=512tok --max_seqs=16 \
+        --runs=1 --run_time=$bench_time --out="$2"
+}
 measure_keys() { # ROUND: one repetition of every benchmark
     while read -r _ _ _ model _ threads tp pp how _ _ more <&3; do
         key=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
         if [ $can_bench -eq 0 ] || [ -n "$(absent "$how" "$tp" "$pp" "$threads")" ] || [ -f "$dir/bench/$key.$1.h5" ]; then continue; fi
-        weights=f32 batch=256tok
-        case $key in *int8*) weights=int8 ;; *link*) batch=64tok ;; esac
-        # shellcheck disable=SC2046
-        watched "bench.$key.$1" $(ranks_are "$how" $((tp * pp))) "$orrery" bench --suite=model --model="$model" --threads="$threads" \
-            --strategy.tp="$tp" --strategy.pp="$pp" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch \
-            --max_ctx=512tok --max_seqs=16 --runs=1 --run_time=$bench_time --out="$dir/bench/$key.$1.h5" ||
+        file=$dir/bench/$key.$1.h5
+        quiet "bench.$key.$1" "$file" bench "bench.$key.$1" "$file" "$key" "$model" "$threads" "$tp" "$pp" "$how" ||
             { say "bench $key: $(last_error)"; echo "bench.$key $(last_error)" >> "$dir/failed"; }
     done 3< "$dir/rows"
 }
@@ -160,8 +168,9 @@ while [ "$round" -le "$rounds" ]; do
     while read -r name _ _ model scenario threads tp pp how load _ more <&3; do
         [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || continue
         if [ $round -gt 1 ] && [ "$(spent)" -gt $((limit_s - 30)) ]; then left_out=$((left_out + 1)); continue; fi
+        file=$dir/m/$name.$round.h5
         # shellcheck disable=SC2046,SC2086
-        quiet_engine "$name.$round" "$dir/m/$name.$round.h5" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
+        quiet "$name.$round" "$file" engine "$name.$round" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
             { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; }
     done 3< "$dir/rows"
     say "round $round of $rounds: $(($(spent) - begin)) s"
@@ -236,7 +245,7 @@ ranks='threads (no mpirun)'
          "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), ranks over $ranks; $(spent) s." \
          "Calibrated on: $(awk '$2 == "cal" { printf "%s%s", n++ ? ", " : "", $1 }' "$dir/rows")."
     n_again=$(ls "$dir/disturbed" | wc -l)
-    [ "$n_again" -gt 0 ] && echo "$n_again runs were disturbed and measured again, at most twice each; they are in DIR/disturbed," \
+    [ "$n_again" -gt 0 ] && echo "$n_again runs and benchmarks were disturbed and measured again, at most twice each; they are in DIR/disturbed," \
         "not in the figures."
     [ "$left_out" -gt 0 ] && echo "$left_out runs of later rounds did not fit into $limit_s s."
     if [ "$n_busy" -gt $((n_run / 4)) ]; then
