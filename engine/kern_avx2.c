@@ -220,7 +220,7 @@ KEEP v16 v_lanes(v16 v, int lo, int hi, float other)
  * take whole panels at a time, to stream. */
 enum { MR_F32 = 6, MR_I8 = 3, MR_ATTN = 3, X_BYTES = 2 };
 #define NV_F32(mr)      ((mr) <= 3 ? 2 : 1)
-#define NV_I8(mr)       1
+#define NV_I8           1
 #define EACH_MR_F32(X)  X(1) X(2) X(3) X(4) X(5) X(6)
 #define EACH_MR_I8(X)   X(1) X(2) X(3)
 #define EACH_MR_ATTN(X) X(3) X(2) X(1)
@@ -284,8 +284,8 @@ KEEP void v_round8(int8_t *to, v16 v)
 
 static const struct kern_tiles tiles = {
     .of = { [KERN_F32] = { MR_F32, kern_avx2_tiles_f32 },
-            [KERN_BF16] = { MR_F32, kern_avx2_tiles_bf16 },
-            [KERN_I8] = { MR_I8, tiles_i8 } },
+            [KERN_BF16] = { MR_F32, kern_avx2_tiles_bf16 } },
+    .i8 = tile_i8,
     .x_bytes = X_BYTES,
     .add = kern_avx2_add,
 };

@@ -10,7 +10,7 @@
 /* 24 accumulators of 32 registers, whatever the tile. */
 enum { MR_F32 = 12, MR_I8 = 6, MR_ATTN = 12, X_BYTES = 2 };
 #define NV_F32(mr)      2
-#define NV_I8(mr)       2
+#define NV_I8           2
 #define EACH_MR_F32(X)  X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
 #define EACH_MR_I8(X)   X(1) X(2) X(3) X(4) X(5) X(6)
 #define EACH_MR_ATTN(X) X(12) X(8) X(6) X(4) X(3) X(2) X(1)
@@ -37,8 +37,8 @@ KEEP vi vi_dot(vi acc, vw w, const char *x)
 
 static const struct kern_tiles tiles = {
     .of = { [KERN_F32] = { MR_F32, kern_avx512_tiles_f32 },
-            [KERN_BF16] = { MR_F32, kern_avx512_tiles_bf16 },
-            [KERN_I8] = { MR_I8, tiles_i8 } },
+            [KERN_BF16] = { MR_F32, kern_avx512_tiles_bf16 } },
+    .i8 = tile_i8,
     .x_bytes = X_BYTES,
     .add = kern_avx512_add,
 };

@@ -7,7 +7,8 @@
 
 /* Rows, panels and k worked on at once: x of a block is 480 KB (half of an L2), a panel's run 32 KB
  * of f32 or int8, 16 KB of bf16 (an L1, with x of a row panel). A small m goes panel by panel, so
- * that its weights stream. AHEAD_BYTES: how far in front of use they are asked for, some 100 ns. */
+ * that its weights stream. AHEAD_BYTES: how far in front of use they are asked for, some 100 ns of
+ * one row's; AHEAD_MANY: of int8 for many rows, where reading has to go on beside the arithmetic. */
 enum {
     PANEL = KERN_PANEL,
     BLOCK_ROW = 480,
@@ -16,7 +17,8 @@ enum {
     RUN_I8 = 1024,
     SMALL_M = 32,
     MAX_DEPTH = 5,
-    AHEAD_BYTES = 4096
+    AHEAD_BYTES = 4096,
+    AHEAD_MANY = 12288
 };
 
 static int32_t min32(int32_t a, int32_t b)
@@ -104,14 +106,16 @@ struct walk {
     int32_t rp0, rp1;    /* row panels of the block, beginning at row `row`, n_row of them */
     int32_t row, n_row;
     int32_t p0, p1; /* its panels of w */
+    bool apart;     /* sums of a panel lie in tmp, not in y */
 };
 
-/* Level 0 is y itself, but for a padded panel; deeper ones hold slices that wait for their pair. */
+/* Level 0 is y itself, but for a padded panel and, so that sums lie close together, where panels with
+ * slices go one by one; deeper ones hold slices that wait for their pair. */
 static float *level(const struct walk *s, int32_t depth, int32_t panel, int64_t *ld)
 {
     float *tmp = s->a->tmp;
     bool padded = (panel + 1) * PANEL > s->a->w->n;
-    if (depth == 0 && !padded) {
+    if (depth == 0 && !padded && !s->apart) {
         *ld = s->a->ldy;
         return s->a->y + s->row * s->a->ldy + (int64_t)panel * PANEL;
     }
@@ -126,6 +130,10 @@ static void add_level(const struct walk *s, int32_t depth)
     for (int32_t p = s->p0; p < s->p1; p++) {
         int64_t ld_to, ld_from;
         float *to = level(s, depth - 1, p, &ld_to), *from = level(s, depth, p, &ld_from);
+        if (ld_to == PANEL) {
+            s->ts->add(to, from, (int64_t)s->n_row * PANEL);
+            continue;
+        }
         for (int32_t r = 0; r < s->n_row; r++)
             s->ts->add(to + r * ld_to, from + r * ld_from, PANEL);
     }
@@ -147,7 +155,7 @@ static void look_ahead(const struct walk *s, struct kern_tile *t, int32_t p, int
     t->next = t->x;
     t->next_step = 0;
     if (s->rp1 - s->rp0 == 1) {
-        t->next = here + AHEAD_BYTES;
+        t->next = here + (s->a->w->type == KERN_I8 && s->a->m > 1 ? AHEAD_MANY : AHEAD_BYTES);
         t->next_step = 128;
     } else if (i < s->rp0 + 2) {
         t->next = p + 1 < s->p1 ? here + s->panel_bytes : here - back + run;
@@ -174,8 +182,9 @@ static void slice(const struct walk *s, int32_t depth, int32_t k0, int32_t k1)
                 int32_t r0, mr = kern_row_panel(a->m, s->mr_max, i, &r0);
                 t.x = (const char *)a->xp + (size_t)r0 * s->x_row_bytes;
                 t.c = c + (r0 - s->row) * ld;
+                t.mr = mr;
                 look_ahead(s, &t, p, i);
-                s->ts->of[type].fn[mr - 1](&t);
+                (type == KERN_I8 ? s->ts->i8 : s->ts->of[type].fn[mr - 1])(&t);
             }
         }
     }
@@ -191,25 +200,27 @@ static void block(const struct walk *s)
         depth++;
         for (int32_t done = i; done & 1; done >>= 1) add_level(s, --depth);
     }
-    if (s->p1 * PANEL > a->w->n) {
+    if (s->apart || s->p1 * PANEL > a->w->n) {
         int64_t ld;
         const float *from = level(s, 0, s->p1 - 1, &ld);
-        int32_t j0 = (s->p1 - 1) * PANEL;
+        int32_t j0 = (s->p1 - 1) * PANEL, n = min32(PANEL, a->w->n - j0);
         for (int32_t r = 0; r < s->n_row; r++)
-            memcpy(a->y + (s->row + r) * a->ldy + j0, from + r * ld, (size_t)(a->w->n - j0) * 4);
+            memcpy(a->y + (s->row + r) * a->ldy + j0, from + r * ld, (size_t)n * 4);
     }
 }
 
 void kern_mm_drive(const struct kern_mm *a, int part, int n_part, const struct kern_tiles *ts)
 {
     const struct kern_mat *w = a->w;
-    struct walk s = { .a = a, .ts = ts, .mr_max = ts->of[w->type].mr_max };
+    struct walk s = { .a = a, .ts = ts };
     int64_t lo, hi;
     assert(a->m > 0 && a->tmp && kern_slice_ok(w->type, w->group, w->k, a->n_slice));
     kern_split((w->n + PANEL - 1) / PANEL, part, n_part, &lo, &hi);
+    s.mr_max = w->type == KERN_I8 ? kern_rows_i8(a->m) : ts->of[w->type].mr_max;
     s.panel_bytes = w->bytes / (size_t)((w->n + PANEL - 1) / PANEL);
     s.x_row_bytes = kern_x_row_bytes(ts, w->type, w->group, w->k);
     int32_t n_rp = (a->m + s.mr_max - 1) / s.mr_max, wide = a->m <= SMALL_M ? 1 : BLOCK_PANEL;
+    s.apart = wide == 1 && a->n_slice > 1;
     s.run = n_rp == 1 ? w->k : w->type == KERN_I8 ? RUN_I8 / w->group * w->group : RUN;
     int32_t n_block = (n_rp * s.mr_max + BLOCK_ROW - 1) / BLOCK_ROW;
     int32_t rp_block = (n_rp + n_block - 1) / n_block;

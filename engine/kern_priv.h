@@ -45,7 +45,7 @@ struct kern_tile {
     const void *w, *x;
     float *c;
     int64_t ldc;
-    int32_t k0, k1;
+    int32_t mr, k0, k1;
     int32_t group;
     bool cont;
     /* Weights wanted soon: two lines from `next` on with every 128 bytes that the tile takes. */
@@ -54,16 +54,25 @@ struct kern_tile {
 };
 typedef void kern_tile_fn(const struct kern_tile *t);
 
-/* Tiles of a table by weight type: fn[mr - 1] for 1 <= mr <= mr_max rows. A row panel of x holds
- * mr rows interleaved in runs: f32 [k/16][mr][16]; bf16 pairs [k/32][mr][32]; i8 per group
+/* Rows of an int8 row panel at most: where one can hold all of x, so that weights stream, and in
+ * larger products, whose weights stay in a cache from one row panel to the next. */
+enum { KERN_ROWS_I8 = 32, KERN_ROWS_I8_MANY = 12 };
+static inline int32_t kern_rows_i8(int32_t m)
+{
+    return m <= KERN_ROWS_I8 ? KERN_ROWS_I8 : KERN_ROWS_I8_MANY;
+}
+
+/* Tiles of a table: fn[mr - 1] for 1 <= mr <= mr_max rows. A row panel of x holds mr rows
+ * interleaved in runs: f32 [k/16][mr][16]; bf16 pairs [k/32][mr][32]; i8 per group
  * { f32 scale[mr]; i32 -128 sum q[mr]; [mr][group] int8, or int16 in the order 0 2 1 3 }. */
 struct kern_tiles {
     struct {
         int32_t mr_max;
         kern_tile_fn *const *fn;
-    } of[4];         /* by enum kern_type */
-    bool x_bf16;     /* with bf16 weights x is rounded to bf16 pairs */
-    int32_t x_bytes; /* of one quantised x: 1 or 2 */
+    } of[2];          /* by enum kern_type: F32, BF16 */
+    kern_tile_fn *i8; /* any number of rows up to KERN_ROWS_I8 */
+    bool x_bf16;      /* with bf16 weights x is rounded to bf16 pairs */
+    int32_t x_bytes;  /* of one quantised x: 1 or 2 */
     void (*add)(float *y, const float *x, int64_t n);
 };
 void kern_mm_drive(const struct kern_mm *a, int part, int n_part, const struct kern_tiles *ts);

@@ -305,13 +305,19 @@ TGT void NAME(rope)(const struct kern_rope *a, int part, int n_part)
 }
 
 /* ---- attention --------------------------------------------------------------------------------- */
+/* Where the KV of 64 positions lies, 8 positions a pointer. */
+struct places {
+    const char *k[KEYS / 8], *v[KEYS / 8];
+};
+
 /* A row tile: queries scaled, their running numerators, maxima and denominators, and the scores of
- * 64 keys, which become weights. k and v point at 8 positions each. */
+ * 64 keys, which become weights. */
 struct tile {
     float q[KERN_ATTN_ROWS * KERN_MAX_HEAD_DIM], acc[KERN_ATTN_ROWS * KERN_MAX_HEAD_DIM];
     float s[KERN_ATTN_ROWS][KEYS];
     float top[KERN_ATTN_ROWS], den[KERN_ATTN_ROWS], fade[KERN_ATTN_ROWS];
-    const char *k[KEYS / 8], *v[KEYS / 8];
+    struct places now, next; /* next: asked for line by line while now is read */
+    int64_t head_bytes;      /* of one KV head of a block */
     int32_t dim, rows;
     int32_t key0, key1; /* of the 64: the first and one past the last that any row sees */
 };
@@ -325,11 +331,14 @@ KEEP v16 v_kv(const char *p, bool wide)
 KEEP void score_tile(struct tile *t, int r0, int j, int mr, bool wide)
 {
     const float *q = t->q + (int64_t)r0 * t->dim;
-    const char *k0 = t->k[2 * j], *k1 = t->k[2 * j + 1];
+    const char *k0 = t->now.k[2 * j], *k1 = t->now.k[2 * j + 1];
+    const char *next0 = t->next.k[2 * j], *next1 = t->next.k[2 * j + 1];
     int64_t step = wide ? 64 : 32;
     v16 acc[MR_ATTN][2];
     UNROLL for (int r = 0; r < mr; r++) acc[r][0] = acc[r][1] = v_zero();
     for (int32_t d = 0; d < t->dim; d += 2, k0 += step, k1 += step) {
+        __builtin_prefetch(next0 + d / 2 * step, 0, 3);
+        __builtin_prefetch(next1 + d / 2 * step, 0, 3);
         v16 b0 = v_kv(k0, wide), b1 = v_kv(k1, wide);
         UNROLL for (int r = 0; r < mr; r++)
         {
@@ -356,7 +365,10 @@ KEEP void value_tile(struct tile *t, int r0, int d, int mr, int shape)
         acc[r][v] = v_mul(last ? v_load_n(p, last) : v_load(p), v_set1(t->fade[r0 + r]));
     }
     for (int32_t i = t->key0; i < t->key1; i++) {
-        const char *p = t->v[i / 8] + i % 8 * step + d * size;
+        const int64_t off = i % 8 * step + d * size;
+        const char *p = t->now.v[i / 8] + off, *next = t->next.v[i / 8] + off;
+        __builtin_prefetch(next, 0, 3);
+        if (wide) __builtin_prefetch(next + 64, 0, 3);
         v16 b[2];
         if (last)
             b[0] = wide ? v_load_n((const float *)(const void *)p, last) : v_bf16_n(p, last);
@@ -443,52 +455,48 @@ KEEP void soften(struct tile *t, int r, int32_t lo, int32_t hi)
     t->top[r] = new_top;
 }
 
-/* Where the KV of positions [key, key + 64) lies, as far as rows see it. */
-KEEP void locate(struct tile *t, const struct kern_attn_tile *a, int32_t key)
+/* Of positions [key, key + 64) of a tile's sequence, of which [key + lo, key + hi) are seen; the others
+ * stand at one that is. */
+KEEP void locate(struct places *p, const struct tile *t, const struct kern_attn_tile *a,
+                 int32_t key, int32_t lo, int32_t hi)
 {
     const struct kern_kv *kv = a->a->kv;
-    int64_t size = kv->type == KERN_F32 ? 4 : 2;
+    int64_t tok_bytes = t->dim * (kv->type == KERN_F32 ? 4 : 2);
     for (int32_t j = 0; j < KEYS / 8; j++) {
-        bool seen = j * 8 < t->key1 && (j + 1) * 8 > t->key0;
-        int32_t at = key + (seen ? j : t->key0 / 8) * 8, slot = at % kv->block_tok;
-        int32_t block = a->s->block[at / kv->block_tok];
-        t->k[j] = kern_kv_at(kv, kv->k, block, a->head) + slot * t->dim * size;
-        t->v[j] = kern_kv_at(kv, kv->v, block, a->head) + slot * t->dim * size;
+        bool seen = j * 8 < hi && (j + 1) * 8 > lo;
+        int32_t at = key + (seen ? j : lo / 8) * 8, slot = at % kv->block_tok;
+        int64_t block = a->s->block[at / kv->block_tok];
+        int64_t off = (block * kv->n_head + a->head) * t->head_bytes + slot * tok_bytes;
+        p->k[j] = (const char *)kv->k + off;
+        p->v[j] = (const char *)kv->v + off;
     }
 }
 
-/* Asks for the K and V of positions [at, stop) of a tile's sequence: blocks lie scattered, and each
- * is too short for the hardware to see it coming. */
-KEEP void fetch_kv(const struct kern_attn_tile *a, int32_t at, int32_t stop)
+/* All at once: what is in work is too short to do it on the way. */
+KEEP void fetch(const struct places *p, int64_t bytes)
 {
-    const struct kern_kv *kv = a->a->kv;
-    int64_t tok_bytes = kv->head_dim * (kv->type == KERN_F32 ? 4 : 2);
-    for (; at < stop; at += 8) {
-        int32_t block = a->s->block[at / kv->block_tok], slot = at % kv->block_tok;
-        const char *k = kern_kv_at(kv, kv->k, block, a->head) + slot * tok_bytes;
-        const char *v = kern_kv_at(kv, kv->v, block, a->head) + slot * tok_bytes;
-        for (int64_t i = 0; i < 8 * tok_bytes; i += 64) {
-            __builtin_prefetch(k + i, 0, 3);
-            __builtin_prefetch(v + i, 0, 3);
+    for (int32_t j = 0; j < KEYS / 8; j++)
+        for (int64_t i = 0; i < bytes; i += 64) {
+            __builtin_prefetch(p->k[j] + i, 0, 3);
+            __builtin_prefetch(p->v[j] + i, 0, 3);
         }
-    }
 }
 
-/* What comes after the keys in work: positions [at, end) of tile `of`, 64 at most; of NULL: nothing. */
+/* What comes after the keys in work, of tile `of`; of NULL: nothing. */
 struct coming {
     const struct kern_attn_tile *of;
-    int32_t at, end;
+    int32_t at, lo, end; /* of [at, at + 64) those in [lo, end) are seen */
 };
 
 KEEP struct coming after(const struct kern_attn_tile *a, int32_t key, int32_t end)
 {
-    struct coming c = { a, key + KEYS, end };
+    struct coming c = { a, key + KEYS, key + KEYS, end };
     int32_t any;
     if (c.at >= end) {
         if (!(c.of = a->next)) return c;
-        kern_attn_seen(c.of, c.of->r0, &c.at, &any);
+        kern_attn_seen(c.of, c.of->r0, &c.lo, &any);
         kern_attn_seen(c.of, c.of->r1 - 1, &any, &c.end);
-        c.at = c.at / KEYS * KEYS;
+        c.at = c.lo / KEYS * KEYS;
     }
     if (c.end > c.at + KEYS) c.end = c.at + KEYS;
     return c;
@@ -498,11 +506,13 @@ KEEP void visit_keys(struct tile *t, const struct kern_attn_tile *a, int32_t key
 {
     bool wide = a->a->kv->type == KERN_F32;
     struct coming c = after(a, key, end);
-    locate(t, a, key);
+    locate(&t->now, t, a, key, t->key0, t->key1);
+    t->next = t->now;
+    if (c.of) {
+        locate(&t->next, t, c.of, c.at, c.lo - c.at, c.end - c.at);
+        if (t->key1 - t->key0 < KEYS) fetch(&t->next, 8 * t->dim * (wide ? 4 : 2));
+    }
     for (int j = t->key0 / 16; j * 16 < t->key1; j++) {
-        int32_t stop = (j + 1) * 16 < t->key1 && c.at + 16 < c.end ? c.at + 16 : c.end;
-        if (c.of) fetch_kv(c.of, c.at, stop);
-        c.at = stop;
         const struct attn_fn *f = attn_fns;
         for (int r = 0; r < t->rows; r += f->mr) {
             while (f->mr > t->rows - r) f++;
@@ -521,16 +531,27 @@ KEEP void visit_keys(struct tile *t, const struct kern_attn_tile *a, int32_t key
     }
 }
 
+KEEP void scaled(float *y, const float *x, int64_t n, float by)
+{
+    OVER(n, v_mul(FULL(x), v_set1(by)), v_mul(LAST(x), v_set1(by)));
+}
+
+KEEP void divided(float *y, const float *x, int64_t n, float by)
+{
+    OVER(n, v_div(FULL(x), v_set1(by)), v_div(LAST(x), v_set1(by)));
+}
+
 TGT static void attn_tile(const struct kern_attn_tile *a)
 {
     struct tile t;
     int32_t group = a->a->n_q_head / a->a->kv->n_head, lo, hi, any;
     t.dim = a->a->kv->head_dim;
     t.rows = a->r1 - a->r0;
+    t.head_bytes = (int64_t)kern_kv_block_bytes(a->a->kv) / a->a->kv->n_head;
     for (int32_t r = 0; r < t.rows; r++) {
         int64_t row = a->s->row + (a->r0 + r) / group, h = a->head * group + (a->r0 + r) % group;
         const float *q = a->a->q + row * a->a->ldq + h * t.dim;
-        for (int32_t d = 0; d < t.dim; d++) t.q[r * t.dim + d] = q[d] * a->a->scale;
+        scaled(t.q + r * t.dim, q, t.dim, a->a->scale);
         t.top[r] = -INFINITY;
         t.den[r] = 0;
     }
@@ -545,7 +566,7 @@ TGT static void attn_tile(const struct kern_attn_tile *a)
     for (int32_t r = 0; r < t.rows; r++) {
         int64_t row = a->s->row + (a->r0 + r) / group, h = a->head * group + (a->r0 + r) % group;
         float *out = a->a->out + row * a->a->ldo + h * t.dim;
-        for (int32_t d = 0; d < t.dim; d++) out[d] = t.acc[r * t.dim + d] / t.den[r];
+        divided(out, t.acc + r * t.dim, t.dim, t.den[r]);
     }
 }
 

@@ -8,10 +8,10 @@
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")))
 #include "engine/kern_avx512.h"
 
-enum { MR_F32 = 12, MR_I8 = 12, X_BYTES = 1 };
-#define NV_I8(mr)      2
+enum { MR_F32 = 12, MR_I8 = 6, X_BYTES = 1 };
+#define NV_I8          2
 #define EACH_MR_F32(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#define EACH_MR_I8(X)  X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#define EACH_MR_I8(X)  X(1) X(2) X(3) X(4) X(5) X(6)
 #include "engine/kern_avx512_i8.h"
 #include "engine/kern_simd_tile.h"
 
@@ -90,15 +90,14 @@ static void prep_dot(const struct kern_prep *a, int part, int n_part)
 
 static const struct kern_tiles tiles = {
     .of = { [KERN_F32] = { MR_F32, kern_avx512_tiles_f32 },
-            [KERN_BF16] = { MR_F32, kern_avx512_tiles_bf16 },
-            [KERN_I8] = { MR_I8, tiles_i8 } },
+            [KERN_BF16] = { MR_F32, kern_avx512_tiles_bf16 } },
+    .i8 = tile_i8,
     .x_bytes = X_BYTES,
     .add = kern_avx512_add,
 };
 static const struct kern_tiles tiles_bf16dp = {
-    .of = { [KERN_F32] = { MR_F32, kern_avx512_tiles_f32 },
-            [KERN_BF16] = { MR_F32, tiles_dot },
-            [KERN_I8] = { MR_I8, tiles_i8 } },
+    .of = { [KERN_F32] = { MR_F32, kern_avx512_tiles_f32 }, [KERN_BF16] = { MR_F32, tiles_dot } },
+    .i8 = tile_i8,
     .x_bf16 = true,
     .x_bytes = X_BYTES,
     .add = kern_avx512_add,

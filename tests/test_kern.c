@@ -238,6 +238,10 @@ TEST(kern_mm_blocks_many_rows)
     mm_check(&(struct mm_case){ .type = KERN_BF16, .m = 45, .n = 300, .k = 96, .n_slice = 8 });
     mm_check(&(struct mm_case){
         .type = KERN_I8, .m = 50, .n = 65, .k = 2304, .group = 32, .n_slice = 8 });
+    /* 32 rows are the most that one row panel holds */
+    for (int32_t m = 31; m <= 33; m++)
+        mm_check(&(struct mm_case){
+            .type = KERN_I8, .m = m, .n = 95, .k = 1024, .group = 64, .n_slice = 8 });
 }
 
 TEST(kern_mm_bits_do_not_depend_on_batch_or_partition)
