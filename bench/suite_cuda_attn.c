@@ -107,8 +107,9 @@ static int arrays(struct attention *x, struct err *e)
         at += (past_of(b, i) + b->q + bt - 1) / bt;
         for (int32_t k = 0; k < b->q; k++) pos[i * b->q + k] = past_of(b, i) + k;
         for (int32_t k = 0; k < per && n_tile; k++) {
-            tile[2 * (i * per + k)] = i;
-            tile[2 * (i * per + k) + 1] = k * GPU_TILE_Q;
+            int32_t nth = (per - 1 - k) * b->n + i; /* the longest first, as the engine has them */
+            tile[2 * nth] = i;
+            tile[2 * nth + 1] = k * GPU_TILE_Q;
         }
     }
     x->a.s = (struct gpu_step){ .pos = ints(x->s, pos, n_tok, e),

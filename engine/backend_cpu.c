@@ -123,13 +123,35 @@ static struct backend_mat *cpu_mat_new(struct backend *b, enum backend_type type
     return m;
 }
 
+struct pack {
+    struct kern_mat *w;
+    struct kern_src src;
+    int32_t n_at, n_row;
+};
+
+/* Whole panels, but for those that the rows begin and end in. */
+static void pack_part(void *arg, int part, int n_part)
+{
+    const struct pack *p = arg;
+    int32_t first = p->n_at / KERN_PANEL, end = p->n_at + p->n_row;
+    int64_t n = (end + KERN_PANEL - 1) / KERN_PANEL - first;
+    int32_t from = (first + (int32_t)(n * part / n_part)) * KERN_PANEL;
+    int32_t to = (first + (int32_t)(n * (part + 1) / n_part)) * KERN_PANEL;
+    if (from < p->n_at) from = p->n_at;
+    if (to > end) to = end;
+    if (from >= to) return;
+    struct kern_src src = p->src;
+    src.data = (const char *)src.data +
+               (size_t)(from - p->n_at) * (size_t)src.ld * kern_type_bytes(src.type);
+    kern_pack(p->w, from, to - from, &src);
+}
+
 static void cpu_mat_rows(struct backend *b, struct backend_mat *m, int n_at, int n_row,
                          enum elt from, const void *rows)
 {
     static const enum kern_type kern_type[] = { KERN_F32, KERN_F16, KERN_BF16 };
-    (void)b;
-    struct kern_src src = { rows, kern_type[from], m->w.k };
-    kern_pack(&m->w, n_at, n_row, &src);
+    struct pack p = { &m->w, { rows, kern_type[from], m->w.k }, n_at, n_row };
+    team_run(cpu_of(b)->t, pack_part, &p);
 }
 
 static size_t cpu_mat_bytes(const struct backend_mat *m)

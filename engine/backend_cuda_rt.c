@@ -138,15 +138,16 @@ static int op_wait(struct gpu *g, struct err *e)
 
 /* ---- memory */
 
+/* bytes: what was asked for, 0: the driver knows. */
 static int out_of_memory(struct cuda *d, const char *what, size_t bytes, struct err *e)
 {
     size_t free_bytes = 0, total = 0;
     char asked[32], left[32], all[32];
     cudaGetLastError();
     if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) free_bytes = 0;
-    return err_set(e, ST_DEVICE, "out of %s on GPU %d (%s): asked for %s, free %s of %s", what,
-                   d->index, d->g.info.name,
-                   units_human(UNIT_BYTES, (double)bytes, asked, sizeof asked),
+    units_human(UNIT_BYTES, (double)bytes, asked, sizeof asked);
+    return err_set(e, ST_DEVICE, "out of %s on GPU %d (%s): %s%s%sfree %s of %s", what, d->index,
+                   d->g.info.name, bytes ? "asked for " : "", bytes ? asked : "", bytes ? ", " : "",
                    units_human(UNIT_BYTES, (double)free_bytes, left, sizeof left),
                    units_human(UNIT_BYTES, (double)total, all, sizeof all));
 }
@@ -298,9 +299,9 @@ static int op_record(struct gpu *g, struct err *e)
 static int instantiate(struct cuda *d, cudaGraph_t graph, struct gpu_graph *out, struct err *e)
 {
     cudaError_t rc = cudaGraphInstantiateWithFlags(&out->exec, graph, 0);
+    if (rc == cudaSuccess) rc = cudaGraphUpload(out->exec, d->stream);
     if (rc == cudaErrorMemoryAllocation) return out_of_memory(d, "memory for a recording", 0, e);
     TRY(d, rc);
-    TRY(d, cudaGraphUpload(out->exec, d->stream));
     return ST_OK;
 }
 

@@ -263,7 +263,7 @@ int backend_gpu_reserve(struct backend *b, int32_t m, struct err *e)
         struct image *p = &c->image[i];
         *p = (struct image){ .scale = p->scale };
         p->data = backend_gpu_alloc(b, bytes, e);
-        if (!p->scale) p->scale = backend_gpu_alloc(b, sizeof *p->scale, e);
+        if (!p->scale) p->scale = backend_gpu_alloc(b, (1 + GPU_MAX_PART) * sizeof *p->scale, e);
         if (!p->data || !p->scale) return ST_DEVICE;
     }
     c->image_bytes = bytes;
@@ -322,12 +322,16 @@ static const struct image *operand(struct backend_gpu *c, const float *x, int64_
         err_set(&c->err, ST_DEVICE, "a product of %lld values of input; room is for %zu bytes",
                 (long long)n, c->image_bytes);
     struct image *p = take(c, x, type);
-    const struct gpu_cast cast = {
-        .from = x, .to = p->data, .scale = type == GPU_E4M3 ? p->scale : NULL, .n = n, .type = type
-    };
-    if (type == GPU_E4M3)
-        backend_gpu_launch(c, GPU_K_absmax,
-                           &(struct gpu_absmax){ .x = x, .scale = p->scale, .n = n });
+    struct gpu_cast cast = { .from = x, .to = p->data, .n = n, .type = type };
+    if (type == GPU_E4M3) {
+        const struct gpu_absmax most = { .x = x, .part = p->scale + 1, .n = n };
+        struct gpu_dim d;
+        gpu_kern_dim(GPU_K_absmax, &most, &c->g->info, &d);
+        cast.scale = p->scale;
+        cast.part = most.part;
+        cast.n_part = d.x;
+        backend_gpu_launch(c, GPU_K_absmax, &most);
+    }
     backend_gpu_launch(c, GPU_K_cast, &cast);
     return backend_gpu_failed(c) ? NULL : p;
 }

@@ -39,7 +39,7 @@ struct image {
     enum gpu_elt type;
     uint64_t used;
     void *data;   /* [image_bytes] */
-    float *scale; /* e4m3's */
+    float *scale; /* e4m3's, and the parts that it is found from: [1 + GPU_MAX_PART] */
     bool only;    /* the f32 values themselves were not written */
 };
 
@@ -71,7 +71,6 @@ struct backend_gpu {
     int n_mat;
     int32_t block_tok; /* of the KV caches */
     int32_t n_kv_head, head_dim;
-    int64_t n_block;
     /* weights on their way */
     unsigned char *bounce;
     size_t bounce_used;
@@ -96,6 +95,7 @@ struct backend_gpu {
     bool sampled, recording;
     struct recording *rec;
     int n_rec;
+    int64_t *tiles;    /* [max_tok] scratch: tiles of the step, sorted */
     float *part, *lse; /* of split attention */
     float *scratch;    /* [most][widest]: what plans write */
     struct backend_gpu_count count;

@@ -104,6 +104,7 @@ int backend_gpu_room(struct backend *b, const struct backend_room *r, struct err
     struct backend_gpu *c = backend_gpu_of(b);
     assert(!c->has_room && r->max_tok > 0 && r->n_part > 0 && c->block_tok > 0);
     c->room = *r;
+    c->tiles = backend_gpu_hold(c, (size_t)r->max_tok * sizeof *c->tiles);
     c->n_ring = r->depth + 1 < BACKEND_GPU_MAX_DEPTH ? r->depth + 1 : BACKEND_GPU_MAX_DEPTH;
     if (r->window > 0 && r->window < r->max_ctx) c->room.max_ctx = r->window;
     if (r->record) {
@@ -194,13 +195,36 @@ static void put_seq(const struct backend_gpu *c, unsigned char *p, const struct 
     }
 }
 
-static int32_t put_tiles(const struct backend_gpu *c, unsigned char *p, const struct backend_seq *q,
-                         int32_t i, int32_t n)
+/* From the largest to the smallest. */
+static void sort_down(int64_t *v, int32_t n)
 {
-    int32_t *tile = ints(p, c->lay.tile);
-    for (int32_t k = 0; q->n_q > 1 && k < q->n_q; k += GPU_TILE_Q, n++) {
-        tile[2 * n] = i;
-        tile[2 * n + 1] = k;
+    for (int32_t gap = n / 2; gap > 0; gap /= 2)
+        for (int32_t i = gap; i < n; i++) {
+            int64_t x = v[i];
+            int32_t at = i;
+            for (; at >= gap && v[at - gap] < x; at -= gap) v[at] = v[at - gap];
+            v[at] = x;
+        }
+}
+
+/* Tiles that see the most keys come first. Sorted are (keys, sequence); the keys tell which rows. */
+static int32_t put_tiles(const struct backend_gpu *c, unsigned char *p,
+                         const struct backend_step *s)
+{
+    int32_t *tile = ints(p, c->lay.tile), n = 0;
+    for (int32_t i = 0; i < s->n_seq; i++) {
+        const struct backend_seq *q = &s->seq[i];
+        for (int32_t k = 0; q->n_q > 1 && k < q->n_q; k += GPU_TILE_Q) {
+            int32_t end = q->n_q - k < GPU_TILE_Q ? q->n_q : k + GPU_TILE_Q;
+            c->tiles[n++] = (int64_t)(q->pos + end) << 32 | i;
+        }
+    }
+    sort_down(c->tiles, n);
+    for (int32_t t = 0; t < n; t++) {
+        int32_t i = (int32_t)(c->tiles[t] & INT32_MAX);
+        int32_t last = (int32_t)(c->tiles[t] >> 32) - s->seq[i].pos - 1;
+        tile[2 * t] = i;
+        tile[2 * t + 1] = last / GPU_TILE_Q * GPU_TILE_Q;
     }
     return n;
 }
@@ -240,15 +264,16 @@ static void put_none(const struct backend_gpu *c, unsigned char *p, const struct
 
 static void fill(const struct backend_gpu *c, unsigned char *p, const struct backend_step *s)
 {
-    int32_t table = 0, tiles = 0;
+    int32_t table = 0;
     memcpy(p + c->lay.tok, s->tok, (size_t)s->n_tok * sizeof *s->tok);
     memcpy(p + c->lay.pos, s->pos, (size_t)s->n_tok * sizeof *s->pos);
     for (int32_t i = 0; i < s->n_seq; i++) {
         put_seq(c, p, &s->seq[i], i, table);
-        tiles = put_tiles(c, p, &s->seq[i], i, tiles);
         table += blocks_of(c, &s->seq[i]);
     }
+    int32_t tiles = put_tiles(c, p, s);
     assert(tiles == c->shape.n_tile);
+    (void)tiles;
     put_outs(c, p, s);
     put_none(c, p, s);
 }

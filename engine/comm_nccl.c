@@ -36,8 +36,7 @@ struct lane { /* one direction of the pipe */
     void *room[ROOMS]; /* device memory */
     /* of a room: filled, emptied. in: by the side stream, by the queue; out: the other way round */
     void *full[ROOMS], *empty[ROOMS];
-    size_t bytes[ROOMS];
-    uint64_t begun, ended; /* messages posted, taken; sent */
+    uint64_t ended; /* messages issued */
 };
 
 /* Aborts under way, each in a thread of its own: ncclCommAbort returns when neither a kernel nor a
@@ -472,45 +471,25 @@ static int send(struct comm *c, int to, const void *data, size_t bytes, struct e
     return st;
 }
 
-static int post(struct comm_nccl *n, size_t bytes, struct err *e)
-{
-    struct lane *l = &n->lane[LINK_IN];
-    size_t k = l->begun % ROOMS;
-    int st = ST_OK;
-    if (!n->c[LINK_IN] || bytes > n->o.message_bytes || l->begun - l->ended == ROOMS)
-        return err_set(
-            e, ST_DEVICE, "rank %d expects a message of %zu bytes, room is %zu, with %d under way",
-            n->o.rank, bytes, n->c[LINK_IN] ? n->o.message_bytes : 0, (int)(l->begun - l->ended));
-    if (l->begun >= ROOMS) st = CU("cuStreamWaitEvent", stream_wait(l->stream, l->empty[k], 0));
-    if (st == ST_OK)
-        st = NCCL(LINK_IN, "ncclRecv",
-                  recv(l->room[k], bytes, NCCL_API_UINT8, 0, n->c[LINK_IN], l->stream));
-    if (st == ST_OK) st = CU("cuEventRecord", event_record(l->full[k], l->stream));
-    l->bytes[k] = bytes;
-    if (st == ST_OK) l->begun++;
-    return st;
-}
-
-int comm_nccl_expect(struct comm_nccl *n, size_t bytes, struct err *e)
-{
-    return n->failed ? broken(n, e) : post(n, bytes, e);
-}
-
 static int recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e)
 {
     int st;
     struct comm_nccl *n = enter(c, &st, e);
     struct lane *l = &n->lane[LINK_IN];
     struct gpu *g = n->o.gpu;
-    if (st == ST_OK && from != c->rank - n->o.tp)
-        return err_set(e, ST_DEVICE, "rank %d cannot hear rank %d", c->rank, from);
-    if (st == ST_OK && l->begun == l->ended) st = post(n, *bytes, e);
     if (st != ST_OK) return st;
+    if (!n->c[LINK_IN] || from != c->rank - n->o.tp)
+        return err_set(e, ST_DEVICE, "rank %d cannot hear rank %d", c->rank, from);
+    if (*bytes > n->o.message_bytes)
+        return err_set(e, ST_DEVICE, "rank %d expects a message of %zu bytes, room is %zu", c->rank,
+                       *bytes, n->o.message_bytes);
     size_t k = l->ended % ROOMS;
-    if (*bytes != l->bytes[k])
-        return err_set(e, ST_DEVICE, "rank %d takes %zu bytes of a message that was to be %zu",
-                       c->rank, *bytes, l->bytes[k]);
-    st = CU("cuStreamWaitEvent", stream_wait(n->queue, l->full[k], 0));
+    if (l->ended >= ROOMS) st = CU("cuStreamWaitEvent", stream_wait(l->stream, l->empty[k], 0));
+    if (st == ST_OK)
+        st = NCCL(LINK_IN, "ncclRecv",
+                  recv(l->room[k], *bytes, NCCL_API_UINT8, 0, n->c[LINK_IN], l->stream));
+    if (st == ST_OK) st = CU("cuEventRecord", event_record(l->full[k], l->stream));
+    if (st == ST_OK) st = CU("cuStreamWaitEvent", stream_wait(n->queue, l->full[k], 0));
     if (st == ST_OK) st = g->ops->put(g, data, l->room[k], *bytes, e);
     if (st == ST_OK) st = CU("cuEventRecord", event_record(l->empty[k], n->queue));
     if (st == ST_OK) l->ended++;
@@ -695,16 +674,11 @@ static void free_lane(struct comm_nccl *n, struct lane *l)
     if (l->stream) (void)a->stream_free(l->stream);
 }
 
-/* All together, since a rank's end waits for that of its peers; a receive that was posted and never
- * taken has no end. */
+/* All together, since a rank's end waits for that of its peers. */
 static void disconnect(struct comm_nccl *n)
 {
     const struct nccl_api *a = n->o.api;
     struct err unused = { 0 };
-    if (n->lane[LINK_IN].begun != n->lane[LINK_IN].ended) {
-        abort_all(n);
-        return;
-    }
     int r[N_LINK], st = ST_OK;
     for (int k = 0; k < N_LINK; k++) r[k] = n->c[k] ? a->finalize(n->c[k]) : NCCL_API_OK;
     for (int k = 0; k < N_LINK && st == ST_OK; k++)

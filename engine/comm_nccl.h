@@ -9,7 +9,7 @@
  * host: `world`.
  *
  * Messages have streams of their own, one for each direction and each a communicator of two ranks,
- * so that neither a receive posted early nor a late neighbour holds up compute or the other
+ * so that neither a receive that waits nor a late neighbour holds up compute or the other
  * direction. They are buffered: a send copies on the queue to one of two buffers, from which the
  * side stream sends when the copy is done; a receive arrives in one of two buffers and is copied on
  * the queue once it is there. So a message travels while the queue computes, and `data` is the
@@ -77,9 +77,6 @@ void comm_nccl_close(struct comm_nccl *n);
 struct comm *comm_nccl_tp(struct comm_nccl *n);
 /* rank and n are the world's; sends go to rank + tp, receives are from rank - tp, nothing else. */
 struct comm *comm_nccl_pipe(struct comm_nccl *n);
-/* Posts the receive of the next message, of `bytes`, before its comm_recv: it arrives while the
- * queue still works on the step before. At most two are under way. */
-int comm_nccl_expect(struct comm_nccl *n, size_t bytes, struct err *e);
 
 /* What has gone wrong with NCCL, another rank or its process, found without waiting; to be called
  * by who waits for something else. After a failure, which aborts all of NCCL's work on the device,

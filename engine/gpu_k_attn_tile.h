@@ -50,10 +50,11 @@ GPU_FN struct attn_stage attn_stage(char *shared, struct attn_spec p)
     return st;
 }
 
-/* The tile of this block; false: none. */
+/* The tile and head of this block; false: none. Blocks begin with x, then y: those of a tile's heads
+ * together, as they read the same keys, and tiles as listed. */
 GPU_FN bool attn_tile(const struct gpu_attn *a, int32_t halves, struct attn_tile *t)
 {
-    int32_t seq = a->s.tile[2 * gpu_block_x()], skip = a->s.tile[2 * gpu_block_x() + 1];
+    int32_t seq = a->s.tile[2 * gpu_block_y()], skip = a->s.tile[2 * gpu_block_y() + 1];
     if (seq < 0) return false;
     t->row = a->s.row[seq] + skip;
     t->n = a->s.n_q[seq] - skip;
@@ -64,8 +65,8 @@ GPU_FN bool attn_tile(const struct gpu_attn *a, int32_t halves, struct attn_tile
     t->first = a->s.first[seq];
     t->hi = t->pos + t->n;
     t->lo = a->window > 0 && t->pos >= a->window ? t->pos - a->window + 1 : 0;
-    t->head = gpu_block_y() / halves;
-    t->half = gpu_block_y() % halves;
+    t->head = gpu_block_x() / halves;
+    t->half = gpu_block_x() % halves;
     t->kv_head = t->head / (a->n_head / a->kv.n_head);
     return true;
 }

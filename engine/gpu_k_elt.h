@@ -76,38 +76,77 @@ GPU_FN float gpu_block_sum(float v, float *part)
     return v;
 }
 
-/* Launches "by row": a block takes 4 * threads elements of one row, a thread four of these. */
+/* Launches "by row": a block takes `each` * threads elements of one row, a thread `each` of these. */
 struct gpu_part {
-    int32_t row, i, step; /* its first element in the row, how far apart the four are */
+    int32_t row, i, step; /* its first element in the row, how far apart they are */
 };
 
-GPU_FN struct gpu_part gpu_part_of(int32_t n, bool wide)
+GPU_FN struct gpu_part gpu_part_each(int32_t each, int32_t n, bool wide)
 {
-    int32_t size = 4 * gpu_threads(), per_row = (n + size - 1) / size;
+    int32_t size = each * gpu_threads(), per_row = (n + size - 1) / size;
     struct gpu_part p;
     p.row = gpu_block_x() / per_row;
-    p.i = gpu_block_x() % per_row * size + (wide ? 4 * gpu_tid() : gpu_tid());
+    p.i = gpu_block_x() % per_row * size + (wide ? each * gpu_tid() : gpu_tid());
     p.step = wide ? 1 : gpu_threads();
     return p;
 }
 
+GPU_FN struct gpu_part gpu_part_of(int32_t n, bool wide)
+{
+    return gpu_part_each(4, n, wide);
+}
+
 /* ---- rows ----------------------------------------------------------------------------------- */
+/* 16 neighbours from element `at` on, which is a multiple of 16 bytes, by loads of 16; type constant. */
+GPU_FN void gpu_take16(float v[16], enum gpu_elt type, const void *p, int64_t at)
+{
+    int32_t bytes = type == GPU_F32 ? 4 : type == GPU_E4M3 ? 1 : 2, each = 16 / bytes;
+    GPU_UNROLL
+    for (int32_t k = 0; k < bytes; k++) {
+        struct gpu_16 w = gpu_load16((const char *)p + at * bytes + 16 * k);
+        GPU_UNROLL
+        for (int32_t j = 0; j < each; j++) {
+            uint32_t word = w.w[j * bytes / 4] >> (j * bytes % 4 * 8);
+            uint16_t half = (uint16_t)word;
+            uint8_t byte = (uint8_t)word;
+            v[k * each + j] = type == GPU_F32    ? gpu_of_bits(word)
+                              : type == GPU_E4M3 ? gpu_get(GPU_E4M3, &byte, 0)
+                                                 : gpu_get(type, &half, 0);
+        }
+    }
+}
+
 GPU_KERNEL(embed, struct gpu_embed)
 {
-    bool wide = a.n % 4 == 0 && gpu_even16(a.x);
-    struct gpu_part p = gpu_part_of(a.n, wide);
+    bool wide = a.n % 16 == 0 && gpu_even16(a.x) && gpu_even16(a.w);
+    struct gpu_part p = gpu_part_each(16, a.n, wide);
+    float *x = a.x + (int64_t)p.row * a.n, v[16];
     if (p.row >= a.m || p.i >= a.n) return;
     int32_t row = a.s.pos[p.row] < 0 ? -1 : a.s.tok[p.row] - a.row0;
-    float v[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
-    if (row >= 0 && row < a.n_row_w) {
-        float by = a.w_scale ? a.w_scale[row] : 1.0f;
-        GPU_UNROLL
-        for (int32_t j = 0; j < 4; j++)
-            if (p.i + j * p.step < a.n)
-                v[j] =
-                    by * gpu_get((enum gpu_elt)a.type, a.w, (int64_t)row * a.n + p.i + j * p.step);
+    bool is = row >= 0 && row < a.n_row_w;
+    float by = is && a.w_scale ? a.w_scale[row] : 1.0f;
+    int64_t at = (int64_t)row * a.n + p.i;
+    if (!wide) {
+        for (int32_t j = 0; j < 16 && p.i + j * p.step < a.n; j++)
+            x[p.i + j * p.step] =
+                is ? by * gpu_get((enum gpu_elt)a.type, a.w, at + j * p.step) : 0.0f;
+        return;
     }
-    gpu_give4(a.x + (int64_t)p.row * a.n, p.i, v, wide, p.step, a.n);
+    GPU_UNROLL
+    for (int32_t j = 0; j < 16; j++) v[j] = 0.0f;
+    if (!is) {
+    } else if (a.type == GPU_BF16)
+        gpu_take16(v, GPU_BF16, a.w, at);
+    else if (a.type == GPU_F16)
+        gpu_take16(v, GPU_F16, a.w, at);
+    else if (a.type == GPU_E4M3)
+        gpu_take16(v, GPU_E4M3, a.w, at);
+    else
+        gpu_take16(v, GPU_F32, a.w, at);
+    GPU_UNROLL
+    for (int32_t j = 0; j < 16; j++) v[j] *= by;
+    GPU_UNROLL
+    for (int32_t j = 0; j < 16; j += 4) gpu_give4(x, p.i + j, v + j, true, 1, a.n);
 }
 
 GPU_KERNEL(pick, struct gpu_pick)
@@ -386,13 +425,37 @@ GPU_KERNEL(add, struct gpu_add)
     for (int64_t i = whole + gpu_index(); i < a.n; i += gpu_stride()) a.y[i] += a.x[i];
 }
 
+/* Largest v of the block, the same in all its threads; part: 32 floats that no one else uses. */
+GPU_FN float gpu_block_max(float v, float *part)
+{
+    GPU_UNROLL
+    for (int32_t m = 16; m > 0; m /= 2) v = fmaxf(v, gpu_shfl_xor(v, m));
+    if (gpu_lane() == 0) part[gpu_warp()] = v;
+    gpu_sync();
+    v = gpu_lane() < gpu_threads() / 32 ? part[gpu_lane()] : 0.0f;
+    GPU_UNROLL
+    for (int32_t m = 16; m > 0; m /= 2) v = fmaxf(v, gpu_shfl_xor(v, m));
+    return v;
+}
+
+/* The scale of all of an E4M3 image: each block finds it, the first one tells. */
+GPU_FN float gpu_cast_scale(const struct gpu_cast *a, char *shared)
+{
+    float top = 0.0f, by;
+    if (!a->part) return a->scale ? a->scale[0] : 1.0f;
+    for (int32_t i = gpu_tid(); i < a->n_part; i += gpu_threads()) top = fmaxf(top, a->part[i]);
+    by = fmaxf(gpu_block_max(top, (float *)(void *)shared) / 448.0f, 7.52316385e-37f); /* 2^-120 */
+    if (gpu_index() == 0) a->scale[0] = by;
+    return by;
+}
+
 GPU_KERNEL(cast, struct gpu_cast)
 {
     bool wide = gpu_even16(a.from) && gpu_even16(a.to);
     int64_t whole = wide ? a.n / 4 * 4 : 0;
     enum gpu_elt type = (enum gpu_elt)a.type;
-    bool scaled = type == GPU_E4M3 && a.scale;
-    float v[4], by = scaled ? a.scale[0] : 1.0f;
+    bool scaled = type == GPU_E4M3;
+    float v[4], by = scaled ? gpu_cast_scale(&a, shared) : 1.0f;
     for (int64_t i = 4 * gpu_index(); i < whole; i += 4 * gpu_stride()) {
         gpu_take4(v, a.from, i, true, 1, a.n);
         GPU_UNROLL
@@ -405,9 +468,9 @@ GPU_KERNEL(cast, struct gpu_cast)
 
 GPU_KERNEL(absmax, struct gpu_absmax)
 {
-    float top = 0.0f, *part = (float *)(void *)shared, v[4][4];
+    float top = 0.0f, v[4][4];
     int64_t whole = gpu_even16(a.x) ? a.n / 4 * 4 : 0, i = 4 * gpu_index(), step = 4 * gpu_stride();
-    for (; i + 3 * step < whole; i += 4 * step) { /* four loads under way: one block reads it all */
+    for (; i + 3 * step < whole; i += 4 * step) { /* four loads under way */
         GPU_UNROLL
         for (int32_t k = 0; k < 4; k++) gpu_take4(v[k], a.x, i + k * step, true, 1, a.n);
         GPU_UNROLL
@@ -419,13 +482,8 @@ GPU_KERNEL(absmax, struct gpu_absmax)
         for (int32_t j = 0; j < 4; j++) top = fmaxf(top, fabsf(v[0][j]));
     }
     for (i = whole + gpu_index(); i < a.n; i += gpu_stride()) top = fmaxf(top, fabsf(a.x[i]));
-    GPU_UNROLL
-    for (int32_t m = 16; m > 0; m /= 2) top = fmaxf(top, gpu_shfl_xor(top, m));
-    if (gpu_lane() == 0) part[gpu_warp()] = top;
-    gpu_sync();
-    if (gpu_tid() != 0) return;
-    for (int32_t w = 1; w < gpu_threads() / 32; w++) top = fmaxf(top, part[w]);
-    a.scale[0] = fmaxf(top / 448.0f, 7.52316385e-37f); /* 2^-120 */
+    top = gpu_block_max(top, (float *)(void *)shared);
+    if (gpu_tid() == 0) a.part[gpu_block_x()] = top;
 }
 
 #endif

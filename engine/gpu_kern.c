@@ -15,7 +15,7 @@ static const int max_threads[GPU_N_KERN] = { GPU_KERNELS(THREADS) };
 enum { ROW_THREADS = 256, ROW_PART = 4 * ROW_THREADS };
 /* Kernels that stride over all their data: blocks per multiprocessor, 8 of 256 fill one. */
 enum { STRIDE_THREADS = 256, STRIDE_BLOCKS = 8 };
-enum { MAX_WARPS = 32, ROPE_THREADS = 128 };
+enum { MAX_WARPS = 32, ROPE_THREADS = 128, EMBED_EACH = 16 /* elements of a thread */ };
 
 const char *gpu_kern_name(enum gpu_kern k)
 {
@@ -89,7 +89,9 @@ void gpu_kern_dim(enum gpu_kern k, const void *args, const struct gpu_info *h, s
     switch (k) {
     case GPU_K_embed: {
         const struct gpu_embed *a = args;
-        *out = by_row(a->m, a->n);
+        int32_t threads = threads_for(a->n, EMBED_EACH, 32, max_threads[k]);
+        int32_t size = EMBED_EACH * threads;
+        *out = dim_of(a->m * ((a->n + size - 1) / size), threads);
         break;
     }
     case GPU_K_norm: {
@@ -115,9 +117,13 @@ void gpu_kern_dim(enum gpu_kern k, const void *args, const struct gpu_info *h, s
         *out = by_row(a->m, a->n);
         break;
     }
-    case GPU_K_cast: *out = by_stride(((const struct gpu_cast *)args)->n, 4, h); break;
+    case GPU_K_cast:
+        *out = by_stride(((const struct gpu_cast *)args)->n, 4, h);
+        out->shared_bytes = MAX_WARPS * 4;
+        break;
     case GPU_K_absmax:
-        *out = dim_of(1, threads_for(((const struct gpu_absmax *)args)->n, 4, 32, max_threads[k]));
+        *out = by_stride(((const struct gpu_absmax *)args)->n, 16, h);
+        if (out->x > GPU_MAX_PART) out->x = GPU_MAX_PART;
         out->shared_bytes = MAX_WARPS * 4;
         break;
     case GPU_K_col_scale: {

@@ -14,7 +14,7 @@
 enum gpu_elt { GPU_F32, GPU_BF16, GPU_F16, GPU_E4M3, GPU_N_ELT };
 #define GPU_ELT_WORDS "f32 bf16 f16 e4m3"
 
-enum { GPU_MAX_HEAD_DIM = 256, GPU_MAX_SPLIT = 32, GPU_TILE_Q = 64 };
+enum { GPU_MAX_HEAD_DIM = 256, GPU_MAX_SPLIT = 32, GPU_TILE_Q = 64, GPU_MAX_PART = 256 };
 
 /* A step's work in device memory, written by one copy before anything else of the step. Rows and
  * sequences past the real ones (a recording made for more) have pos -1 and n_q 0: kernels skip
@@ -27,8 +27,10 @@ struct gpu_step {
     const int32_t *n_q;   /* [n_seq] rows; 0: no sequence */
     const int32_t *first; /* [n_seq] where its block numbers begin in table */
     const int32_t *table; /* block numbers of all sequences */
-    const int32_t *tile; /* [n_tile][2] sequence, first of up to GPU_TILE_Q of its rows; -1: none */
-    const int32_t *out;  /* [n_out] rows whose logits are wanted */
+    /* [n_tile][2] sequence, first of up to GPU_TILE_Q of its rows; -1: none. The longest are to come
+     * first, so that no long one is left for the end. */
+    const int32_t *tile;
+    const int32_t *out; /* [n_out] rows whose logits are wanted */
 };
 
 /* KV cache of one layer: k and v each [block][kv head][token][head_dim], F32, BF16 or F16. */
@@ -78,7 +80,7 @@ struct gpu_rope_put {
  * 1 out and image are written, else part[seq][q head][split][head_dim] and lse[seq][q head][split]
  * (log2 of the sum, -inf for an empty share, which writes no part) for combine.
  * prefill: the rows of the tiles in s.tile, whatever the n_q (so a step lists tiles only of the
- * sequences that decode leaves out). A block per (tile, q head, half of a head of over 128 dims).
+ * sequences that decode leaves out). Grid (q heads, times 2 of over 128 dims; n_tile).
  * BF16 and F16 caches by tensor cores, P rounded to that type; prefill_f32 for F32 caches, plain.
  * Queries are rounded to the cache's type after scaling. A row sees what is in the cache, its own
  * key included. head_dim: a multiple of 8 from 32 to 256; ld: a multiple of 4. */
@@ -121,18 +123,22 @@ struct gpu_pick { /* rows out[i] of x to y */
     int32_t m, n;
 };
 
-struct gpu_cast { /* to[i] = from[i] in another format; E4M3: divided by *scale first */
+/* to[i] = from[i] in another format. E4M3: divided by *scale first, where scale is given. With part
+ * (of absmax) the scale is found and *scale written: max |x| / 448, at least 2^-120. */
+struct gpu_cast {
     const float *from;
     void *to;
-    const float *scale;
+    float *scale;
+    const float *part; /* [n_part] or NULL */
     int64_t n;
-    int32_t type;
+    int32_t type, n_part;
 };
 
-/* E4M3 needs the largest |x| first: scale[0] = max |x| / 448 (at least 2^-120). One block. */
+/* part[block] = max |x[i]| of what the block has read, 0 of nothing: up to GPU_MAX_PART blocks, for
+ * the cast that follows. */
 struct gpu_absmax {
     const float *x;
-    float *scale;
+    float *part;
     int64_t n;
 };
 
@@ -191,7 +197,7 @@ struct gpu_nothing { /* returns at once */
     X(add_bias, struct gpu_add_bias, 256)                                                          \
     X(pick, struct gpu_pick, 256)                                                                  \
     X(cast, struct gpu_cast, 256)                                                                  \
-    X(absmax, struct gpu_absmax, 1024)                                                             \
+    X(absmax, struct gpu_absmax, 256)                                                              \
     X(col_scale, struct gpu_col_scale, 256)                                                        \
     X(sample, struct gpu_sample, 1024)                                                             \
     X(read, struct gpu_read, 256)                                                                  \

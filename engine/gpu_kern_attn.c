@@ -49,14 +49,14 @@ void gpu_kern_attn_dim(enum gpu_kern k, const struct gpu_attn *a, const struct g
         out->x = (int32_t)(((int64_t)a->n_seq * a->n_head + ATTN_WARPS - 1) / ATTN_WARPS);
         break;
     case GPU_K_attn_prefill:
-        out->x = a->n_tile;
-        out->y = a->n_head * (dim > 128 ? 2 : 1);
+        out->x = a->n_head * (dim > 128 ? 2 : 1);
+        out->y = a->n_tile;
         out->shared_bytes = prefill_bytes(ATTN_CHUNK(dim));
         break;
     default:
         assert(k == GPU_K_attn_prefill_f32);
-        out->x = a->n_tile;
-        out->y = a->n_head;
+        out->x = a->n_head;
+        out->y = a->n_tile;
         out->shared_bytes = ATTN_WARPS * dim * (int32_t)sizeof(float);
     }
     assert(out->shared_bytes <= h->max_shared_bytes);

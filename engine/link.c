@@ -2,7 +2,9 @@
 #include "engine/link.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/arena.h"
 #include "engine/nccl_boot.h"
@@ -35,14 +37,37 @@ int link_make(struct link *l, struct err *e)
     return comm_nccl_make_ids(&l->api, l->tp, l->pp, l->id, e);
 }
 
+int link_share(struct comm *world, void *data, size_t bytes, struct err *e)
+{
+    const char *how = getenv("ORRERY_NCCL_BOOT");
+    struct nccl_boot_job j = { .rank = world->rank, .n = world->n, .key = "orrery" };
+    int st = ST_OK;
+    if (!how || !how[0] || strcmp(how, "mpi") == 0)
+        return nccl_boot_comm(world, data, bytes, NCCL_BOOT_LIMIT_MS, e);
+    if (strcmp(how, "slurm") == 0)
+        st = nccl_boot_slurm(&j, e);
+    else if (!strchr(how, '/') ||
+             (size_t)snprintf(j.path, sizeof j.path, "%s", how) >= sizeof j.path)
+        st = err_set(e, ST_USAGE,
+                     "ORRERY_NCCL_BOOT is '%.80s': mpi, slurm, or the path of a file that all "
+                     "ranks see",
+                     how);
+    if (st == ST_OK && (j.n != world->n || j.rank != world->rank))
+        st = err_set(e, ST_USAGE,
+                     "SLURM calls rank %d of %d task %d of %d: take "
+                     "ORRERY_NCCL_BOOT=mpi",
+                     world->rank, world->n, j.rank, j.n);
+    return st == ST_OK ? nccl_boot_file(&j, data, bytes, e) : st;
+}
+
 struct comm_nccl *link_start(struct link *l, struct gpu *g, int rank, struct comm *world,
                              struct err *e)
 {
     int st = ST_OK;
     assert(l->on);
     if (!l->threads && rank == 0) st = comm_nccl_make_ids(&l->api, l->tp, l->pp, l->id, e);
-    if (!l->threads && st == ST_OK)
-        st = nccl_boot_comm(world, l->id, id_bytes(l), NCCL_BOOT_LIMIT_MS, e);
+    if (!l->threads && st == ST_OK) st = link_share(world, l->id, id_bytes(l), e);
+    if (!l->threads && st == ST_OK) st = nccl_boot_board(world, &l->seen, e);
     const struct comm_nccl_opts o = { .api = &l->api,
                                       .gpu = g,
                                       .rank = rank,
@@ -62,7 +87,10 @@ struct comm_nccl *link_start(struct link *l, struct gpu *g, int rank, struct com
 void link_release(struct link *l)
 {
     free(l->id);
-    free(l->seen);
+    if (l->threads)
+        free(l->seen);
+    else
+        nccl_boot_board_close(l->seen, l->tp * l->pp);
     l->id = NULL;
     l->seen = NULL;
 }

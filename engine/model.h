@@ -49,6 +49,7 @@ struct model {
     struct model_opts o;
     struct backend *b;
     struct comm *tp, *pipe; /* pipe: to the stages before and behind; may be NULL */
+    struct team *team;      /* threads that draw or read weights; NULL: the caller alone */
     int32_t max_table;      /* block numbers of a step */
     int32_t depth;          /* steps in flight */
     bool tokens; /* the device makes tokens of the logits, on the last stage's first rank */
@@ -65,7 +66,7 @@ struct model {
 
 /* Loads the shard. The backend must be fresh; it owns all memory, so there is no release but its
  * close and model_release for the little that is on the host. Errors: those of weights_fetch; out of
- * memory. m keeps spec, b, tp and pipe. */
+ * memory. m keeps spec, b, tp and pipe. What is loaded does not depend on the number of threads. */
 int model_load(struct model *m, const struct weights *w, struct err *e);
 void model_release(struct model *m);
 

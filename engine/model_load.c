@@ -12,8 +12,10 @@
 #include "base/progress.h"
 #include "base/stop.h"
 #include "engine/model.h"
+#include "engine/team.h"
 
-enum { BOUNCE_BYTES = 4 << 20, NAME_BYTES = 128 };
+/* A bounce is each thread's share of it, up to so many of them. */
+enum { BOUNCE_BYTES = 4 << 20, BOUNCE_MOST = 16, NAME_BYTES = 128 };
 
 struct loader {
     struct model *m;
@@ -88,6 +90,38 @@ static enum backend_type type_for(const struct loader *l, enum elt file, bool lo
     return file == ELT_BF16 ? BACKEND_BF16 : BACKEND_F32;
 }
 
+/* Rows of a part by all threads, which find the same error: part 0, the caller's, tells. */
+struct fetch {
+    const struct weights *w;
+    const struct weights_part *p;
+    enum elt elt;
+    unsigned char *to; /* [p->rows][p->cols] */
+    struct err *e;
+    int st;
+};
+
+static void fetch_part(void *arg, int part, int n_part)
+{
+    struct fetch *f = arg;
+    struct weights_part q = *f->p;
+    int64_t at = f->p->rows * part / n_part;
+    q.row += at;
+    q.rows = f->p->rows * (part + 1) / n_part - at;
+    int st = weights_fetch(f->w, &q, f->elt, f->to + (size_t)(at * q.cols) * elt_bytes(f->elt),
+                           q.cols, part == 0 ? f->e : NULL);
+    if (part == 0) f->st = st;
+}
+
+static int fetch(struct loader *l, const struct weights_part *p, enum elt elt)
+{
+    struct fetch f = { l->w, p, elt, l->bounce, l->e, ST_OK };
+    if (l->m->team)
+        team_run(l->m->team, fetch_part, &f);
+    else
+        fetch_part(&f, 0, 1);
+    return f.st;
+}
+
 struct target {
     struct backend_mat *mat;
     float *bias; /* on the host, [n]; NULL: none */
@@ -111,7 +145,7 @@ static int rows(struct loader *l, const struct target *t, int n_at, const struct
         struct weights_part q = *p;
         q.row += at;
         q.rows = p->rows - at < step ? p->rows - at : step;
-        st = weights_fetch(l->w, &q, from, l->bounce, q.cols, l->e);
+        st = fetch(l, &q, from);
         if (st == ST_OK) b->ops->mat_rows(b, t->mat, n_at + (int)at, (int)q.rows, from, l->bounce);
         l->m->read_bytes += q.rows * (int64_t)row_bytes;
     }
@@ -414,9 +448,11 @@ static int rope_table(struct loader *l)
 
 int model_load(struct model *m, const struct weights *w, struct err *e)
 {
-    struct loader l = { .m = m, .w = w, .bounce_bytes = BOUNCE_BYTES, .e = e };
+    int threads = m->team ? team_size(m->team) : 1;
+    size_t bounce = (size_t)BOUNCE_BYTES * (size_t)(threads < BOUNCE_MOST ? threads : BOUNCE_MOST);
+    struct loader l = { .m = m, .w = w, .bounce_bytes = bounce, .e = e };
     int64_t t0 = clock_mono_ns();
-    l.bounce = mem_alloc(BOUNCE_BYTES);
+    l.bounce = mem_alloc(bounce);
     m->layer = mem_zalloc((size_t)m->s.n_layer, sizeof *m->layer);
     int st = load_ends(&l);
     for (int i = 0; i < m->s.n_layer && st == ST_OK; i++) {

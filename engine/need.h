@@ -9,6 +9,12 @@
 double need_weight_bytes(const struct spec *s, const struct model_opts *o);
 double need_kv_bytes(const struct spec *s, const struct model_opts *o);
 
+/* What a rank on a GPU takes besides, in bytes: the rows of a step, their images, what plans write,
+ * angles, staging; of a TP rank rather more than it does. Beyond that an allowance for what drivers
+ * take when something is used first: the code of products, recordings, shares of split attention. */
+double need_device_step_bytes(const struct spec *s, const struct model_opts *o);
+#define NEED_DEVICE_LATER_BYTES (512.0 * 1024 * 1024)
+
 /* ST_USAGE when these and the rows of a step exceed the memory that this machine can give (MemAvailable
  * of /proc/meminfo; unknown: passes). share: of the model that is held here, 0..1;
  * above 1: so many replicas of it. */

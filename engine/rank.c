@@ -219,6 +219,7 @@ static int open_model(struct rank *r, struct err *e)
                            .b = r->b,
                            .tp = r->tp,
                            .pipe = o->pp > 1 ? r->pipe : NULL,
+                           .team = r->team,
                            .max_table = o->max_table,
                            .depth = engine_depth(g) };
     shard_of(&g->spec.a, o->tp, o->pp, o->split, r->rank, &r->m.s);

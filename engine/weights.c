@@ -203,22 +203,42 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* One of the four neighbours that 64 bits give, in (-32768, 32768). */
+static float drawn(uint64_t bits, unsigned j)
+{
+    return (float)(int32_t)(bits >> 16 * j & 0xffff) - 32767.5f;
+}
+
+/* Values [at, at + n) of a tensor. */
+static void draw_run(struct rng r, uint64_t at, int64_t n, float step, float *to)
+{
+    int64_t i = 0;
+    for (; i < n && at % 4; i++, at++) to[i] = step * drawn(rng_bits(r, at / 4), at % 4);
+    for (; i + 4 <= n; i += 4, at += 4) {
+        uint64_t bits = rng_bits(r, at / 4);
+        for (unsigned j = 0; j < 4; j++) to[i + j] = step * drawn(bits, j);
+    }
+    for (; i < n; i++, at++) to[i] = step * drawn(rng_bits(r, at / 4), at % 4);
+}
+
 /* Matrices are uniform with variance 1 / columns, so that a product keeps the size of its input;
- * biases uniform within 0.1; norms one. Each 64-bit draw gives four neighbours of a row-major
- * tensor, 16 bits each. */
+ * biases uniform within 0.1; norms one. Drawn row-major. */
 static void draw(const struct weights *w, const struct weights_part *p, enum elt to, void *dst,
                  int64_t stride)
 {
+    enum { RUN = 1024 };
     struct rng r = rng_stream(w->seed, p->name);
     bool bias = ends_with(p->name, ".bias"), norm = p->n_row == 1 && !bias;
     float reach = bias ? 0.1f : (float)sqrt(3.0 / (double)p->n_col), step = reach / 32768.0f;
-    uint64_t bits = 0, have = UINT64_MAX;
+    float run[RUN];
+    for (int64_t i = 0; i < RUN && norm; i++) run[i] = 1.0f;
     for (int64_t i = 0; i < p->rows; i++) {
         uint64_t at = (uint64_t)(p->row + i) * (uint64_t)p->n_col + (uint64_t)p->col;
-        for (int64_t c = 0; c < p->cols; c++, at++) {
-            if (at / 4 != have) bits = rng_bits(r, have = at / 4);
-            float u = (float)(int32_t)(bits >> (at % 4 * 16) & 0xffff) - 32767.5f;
-            elt_put(to, dst, (size_t)(i * stride + c), norm ? 1.0f : step * u);
+        for (int64_t c = 0; c < p->cols; c += RUN) {
+            int64_t n = p->cols - c < RUN ? p->cols - c : RUN;
+            unsigned char *out = (unsigned char *)dst + (size_t)(i * stride + c) * elt_bytes(to);
+            if (!norm) draw_run(r, at + (uint64_t)c, n, step, run);
+            convert(ELT_F32, (const unsigned char *)run, to, out, n);
         }
     }
 }

@@ -38,6 +38,7 @@ finish() { # the table, last
     trap - INT TERM
     exec >&3 2>&4 # a signal may have come while a command's output went to a file
     [ -n "${watchdog:-}" ] && kill "$watchdog" 2> /dev/null
+    [ -n "${w_pid:-}" ] && kill "$w_pid" 2> /dev/null # timeout ends its command with it
     echo
     [ $rehearse -eq 1 ] && echo "REHEARSAL on the processors: no figure here is a GPU's."
     echo "checks"
@@ -56,12 +57,17 @@ skip_rest() { # WHY: all parts without a check yet
 }
 trap 'check failed all "interrupted, or out of time"; skip_rest "not reached"' INT TERM
 
-# A command's end, at most S seconds from now and never past the limit. 124: it was ended.
+# A command's end, at most S seconds from now and never past the limit. 124: it was ended. Waited for from beside: a shell tends to
+# signals during a wait, not during a command, which may hang in the driver where no signal ends it.
 within() { # S COMMAND...
     w_s=$1; shift
     [ "$(left)" -lt "$w_s" ] && w_s=$(left)
     [ "$w_s" -lt 1 ] && return 124
-    timeout -k 5 "$w_s" "$@"
+    timeout -k 5 "$w_s" "$@" &
+    w_pid=$!
+    wait $w_pid; w_rc=$?
+    w_pid=
+    return $w_rc
 }
 enough() { # PART S: whether so much time is left; else the part is skipped
     [ "$(left)" -ge "$2" ] && return 0
@@ -93,7 +99,23 @@ fi
 ) > /dev/null 2>&1 3>&- 4>&- &
 watchdog=$!
 
-# ---- build
+# ---- CUDA's libraries that Python packages brought (nvidia/*/lib), where the machine has them nowhere else
+
+found() { # LIBRARY: whether a program finds it
+    ldconfig -p 2> /dev/null | grep -q "[[:space:]]$1" && return 0
+    for f_dir in $(echo "${LD_LIBRARY_PATH:-}" | tr ':' ' ') "${CUDA_HOME:-/usr/local/cuda}/lib64" /usr/local/cuda/lib64; do
+        ls "$f_dir/$1"* > /dev/null 2>&1 && return 0
+    done
+    return 1
+}
+python_libs() { # the folders, joined by ':'
+    for l_py in python3 python; do
+        command -v $l_py > /dev/null 2>&1 || continue
+        timeout 20 $l_py -c 'import glob, os, site, sys
+at = list(sys.path) + site.getsitepackages() + [site.getusersitepackages()]
+print(":".join(sorted({d for p in at if p for d in glob.glob(os.path.join(p, "nvidia", "*", "lib"))})))' 2> /dev/null && return
+    done
+}
 
 say "build"
 nvcc=$(command -v nvcc || ls "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" 2> /dev/null)
@@ -101,6 +123,11 @@ cuda=1
 [ $rehearse -eq 1 ] && cuda=0
 if [ $cuda -eq 1 ] && [ -z "$nvcc" ] && [ "${PREBUILT:-0}" != 1 ]; then skip_rest "no nvcc on this machine: the GPU's code cannot be compiled"; fi
 cc=$(smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d ' .')
+major=$([ -n "$nvcc" ] && "$nvcc" --version | sed -n 's/.*release \([0-9]*\).*/\1/p')
+if [ $cuda -eq 1 ] && ! { found "libcublasLt.so${major:+.$major}" && found libnccl.so.2; }; then
+    libs=$(python_libs)
+    [ -n "$libs" ] && LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libs" && export LD_LIBRARY_PATH && echo "  libraries of Python packages: $libs"
+fi
 arch=
 case $cc in
 90) arch=90a ;;
@@ -108,10 +135,10 @@ case $cc in
 esac
 # shellcheck disable=SC2086 # none or one word
 if [ "${PREBUILT:-0}" = 1 ]; then
-    if "$B/orrery" version > /dev/null 2>&1 && [ -x "$B/tests/run" ]; then check skipped build "PREBUILT=1: $B as it is"
+    if within 10 "$B/orrery" version > /dev/null 2>&1 && [ -x "$B/tests/run" ]; then check skipped build "PREBUILT=1: $B as it is"
     else check failed build "PREBUILT=1, but $B/orrery or $B/tests/run does not run here"; skip_rest "nothing to run"; fi
 elif within 300 make --no-print-directory -j"$(nproc)" CUDA=$cuda ${arch:+CUDA_ARCH=$arch} B="$B" "$B/orrery" "$B/tests/run" > "$out/build.txt" 2>&1; then
-    check passed build "$(spent) s${arch:+, for sm_$arch}: $("$B/orrery" version 2> /dev/null | tr '\n' ' ' | cut -c 1-120)"
+    check passed build "$(spent) s${arch:+, for sm_$arch}: $(timeout 10 "$B/orrery" version 2> /dev/null | tr '\n' ' ' | cut -c 1-120)"
 else
     check failed build "$(grep -i -m 1 'error' "$out/build.txt" || tail -1 "$out/build.txt")"
     skip_rest "nothing was built"
@@ -126,7 +153,7 @@ say "device"
     smi; smi -q -d CLOCK,POWER,TEMPERATURE,MEMORY,ECC; smi topo -m
     echo; cat /proc/driver/nvidia/version 2> /dev/null
     [ -n "$nvcc" ] && "$nvcc" --version
-    "$orrery" version
+    timeout 10 "$orrery" version
 } > "$out/device.txt" 2>&1
 weights=bf16
 case $cc in 7?) weights=f16 ;; esac
@@ -144,7 +171,8 @@ memory=${memory:-0}
 gpus=$(smi -L | grep -c '^GPU ')
 share=
 [ "$gpus" -lt 2 ] && share=--share_device=yes
-[ $rehearse -eq 1 ] && share=
+host=--exchange=host
+[ $rehearse -eq 1 ] && share= && host=
 
 # ---- kernels: the tests that run on the CPU's image of a GPU, on the GPU itself
 
@@ -158,7 +186,7 @@ tests_of() { # PART S FILES...: their counts
     elif [ $t_rc -ge 124 ]; then check failed "$t_part" "not done after $t_s s"
     else check failed "$t_part" "${t_last:-no result}: $(sed -n 's/^FAILED *\([^ ]*\).*/\1/p' "$out/$t_part.txt" | tr '\n' ' ')"; fi
 }
-if enough kernels 20; then tests_of kernels 90 test_cuda.c test_gpu_kern.c test_gpu_attn.c test_backend_gpu.c; fi
+if enough kernels 20; then tests_of kernels 120 test_cuda.c test_gpu_kern.c test_gpu_attn.c test_backend_gpu.c; fi
 
 # ---- logits of the engine, on the device and on the processors
 
@@ -227,7 +255,7 @@ if command -v mpirun > /dev/null 2>&1; then
 fi
 if enough ranks 20; then
     for d in "--tp=2" "--pp=2"; do
-        alike ranks "llama-25m${d#-}-host" 0.002 llama-25m "--random-weights=1 $f32" "$d $share --exchange=host"
+        alike ranks "llama-25m${d#-}-host" 0.002 llama-25m "--random-weights=1 $f32" "$d $share $host"
         if [ $rehearse -eq 0 ] && [ "$gpus" -ge 2 ]; then
             alike ranks "llama-25m${d#-}-nccl" 0.002 llama-25m "--random-weights=1 $f32" "$d --exchange=nccl"
         elif [ $rehearse -eq 0 ] && [ -n "$mpi" ]; then # processes: threads that share a GPU need NCCL to be told early
@@ -253,6 +281,7 @@ elif enough sanitizer 30; then
     rc=$?
     if [ $rc -eq 0 ]; then check passed sanitizer "memcheck of the kernels' tests: $(grep ' passed, ' "$out/sanitizer.txt" | tail -1)"
     elif [ $rc -ge 124 ]; then check skipped sanitizer "not done after 60 s"
+    elif grep -q 'Device not supported' "$out/sanitizer.txt"; then check skipped sanitizer "compute-sanitizer does not support this device here"
     else check failed sanitizer "$(grep -m 1 'ERROR SUMMARY\|Invalid\|=========' "$out/sanitizer.txt")"; fi
 fi
 
@@ -283,9 +312,10 @@ fi
 
 # ---- calibration: from the benchmarks and one measured run
 
-engine() { # TO MODEL OPTIONS...
-    e_to=$1 e_model=$2; shift 2
-    within "$(left)" "$orrery" engine run "scenarios/validate/$scenario.yaml" --device=$device --model="$e_model" --random_weights=1 \
+engine() { # TO MODEL OPTIONS...: 90 s, of a large model 180 s
+    e_to=$1 e_model=$2 e_s=90; shift 2
+    case $e_model in *32b) e_s=180 ;; esac
+    within $e_s "$orrery" engine run "scenarios/validate/$scenario.yaml" --device=$device --model="$e_model" --random_weights=1 \
         --strategy.weights=$weights --strategy.kv=$weights --workload.requests=$requests --json --out="$out/m.$e_to.h5" "$@" \
         > "$out/last.out" 2> "$out/last.err"
     rc=$?
@@ -320,7 +350,7 @@ validate_one() { # NAME MODEL OPTIONS...: measured and predicted, a case of the 
     v_name=$1 v_model=$2; shift 2
     # shellcheck disable=SC2046
     if ! engine "$v_name" "$v_model" $(blocks "$v_model") "$@"; then
-        [ $rc -ge 124 ] && check skipped validation "$v_name: not done in the time that was left" && return 1
+        [ $rc -ge 124 ] && check skipped validation "$v_name: not done in its time" && return 1
         check failed validation "$v_name: the engine: $(reason "$out/last.err")"; return 1
     fi
     rate=$(field requests_per_s)

@@ -3,6 +3,8 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "tests/engine_env.h"
@@ -12,9 +14,27 @@
 
 struct gpu_host_opts gpu_env_opts;
 struct gpu *gpu_env_gpu[GPU_ENV_DEVICES];
+static bool real;
+
+bool gpu_env_real(int sm)
+{
+    const char *name = getenv("ORRERY_TEST_GPU");
+    struct err e = { 0 };
+    if (sm) gpu_env_opts.sm = sm;
+    real = name && strcmp(name, "cuda") == 0;
+    if (!real || sm == 0) return real;
+    struct gpu *g = gpu_cuda_open(0, &e);
+    bool old = g && g->info.sm < sm;
+    if (g) g->ops->close(g);
+    CHECK_TEXT(e.text, "");
+    if (old) SKIP("the GPU is too old for these formats");
+    return real;
+}
 
 struct gpu *gpu_env_open(int index, struct err *e)
 {
+    gpu_env_gpu[index] = NULL;
+    if (real) return gpu_cuda_open(0, e);
     return gpu_env_gpu[index] = gpu_host_open(&gpu_env_opts, e);
 }
 

@@ -2,6 +2,7 @@
  * at a given call. SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
+#include "engine/need.h"
 #include "tests/engine_env.h"
 #include "tests/gpu_env.h"
 #include "tests/test.h"
@@ -106,6 +107,29 @@ TEST(backend_gpu_refuses_with_sizes)
     refused(o, ST_USAGE, "GB for weights and");
     gpu_env_opts.memory_bytes = whole - 1;
     refused(o, ST_DEVICE, "rank 0: host GPU: out of memory: asked for");
+}
+
+/* What is set aside before the KV cache is sized covers what an engine then takes; the shares of split
+ * attention and vectors in f32, some KB here, are part of the allowance. */
+TEST(backend_gpu_takes_no_more_than_is_set_aside)
+{
+    static const char *const name[] = { "llama31", "falcon-40b", "llama-bias" };
+    for (int k = 0; k < 12; k++) {
+        struct engine_opts o = gpu_env_many(gpu_env_drawn(gpu_env_model(name[k % 3], 32), 1, 1));
+        struct err e = { 0 };
+        if (k & 1) o.m.weight = MODEL_BF16;
+        if (k & 2) o.m.max_tok = 512;
+        if (k & 4) o.m.max_out = 100;
+        struct engine *g = engine_open(&o, &e);
+        CHECK_TEXT(e.text, "");
+        if (!g) return;
+        const struct spec *s = engine_spec(g);
+        double whole = (double)gpu_host_tally(gpu_env_gpu[0])->device_bytes;
+        double rest = whole - need_weight_bytes(s, &o.m) - need_kv_bytes(s, &o.m);
+        double aside = need_device_step_bytes(s, &o.m);
+        CHECK(rest > 0 && rest <= aside + 1e5 && aside < 3 * rest);
+        engine_close(g);
+    }
 }
 
 TEST(backend_gpu_refuses_formats)

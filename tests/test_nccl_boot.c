@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/link.h"
 #include "engine/nccl_boot.h"
 #include "tests/nccl_fake.h"
 #include "tests/nccl_job.h"
@@ -246,4 +247,38 @@ TEST(nccl_ids_find_their_place_in_the_environment_of_slurm)
     CHECK_INT(nccl_boot_slurm(&j, NULL), ST_USAGE);
     slurm_says("0", "0");
     CHECK_INT(nccl_boot_slurm(&j, NULL), ST_USAGE);
+}
+
+static void share_on_thread(struct nccl_job *j)
+{
+    struct blobs *b = j->arg;
+    j->st = link_share(comm_thread_world(j->t, j->rank), b->data[j->rank], BLOB, &j->e);
+}
+
+/* The way that the environment names: through the world, or a file. */
+TEST(nccl_ids_go_the_way_that_the_environment_names)
+{
+    for (int way = 0; way < 5; way++) {
+        static struct blobs b;
+        struct nccl_job job[3];
+        const char *how[] = { "mpi", test_path("id"), "slurm", "tcp", "" };
+        struct comm_thread *t = comm_thread_open(3, 1, 50, NULL);
+        for (int r = 1; r < 3; r++) {
+            comm_thread_reserve(t, r, 0, NCCL_BOOT_HELLO_BYTES);
+            comm_thread_reserve(t, 0, r, BLOB);
+        }
+        fill_root(&b);
+        slurm_says("1", "8");
+        setenv("ORRERY_NCCL_BOOT", how[way], 1);
+        nccl_job_run(t, 3, share_on_thread, &b, job);
+        comm_thread_close(t);
+        bool fine = way != 2 && way != 3;
+        for (int r = 0; r < 3; r++) {
+            CHECK_INT(job[r].st, fine ? ST_OK : ST_USAGE);
+            if (fine) CHECK(memcmp(b.data[r], b.data[0], BLOB) == 0);
+            if (way == 2) CHECK_HAS(job[r].e.text, "task 1 of 8");
+            if (way == 3) CHECK_HAS(job[r].e.text, "mpi, slurm, or the path");
+        }
+        CHECK(!is_there(test_path("id")));
+    }
 }

@@ -284,6 +284,44 @@ TEST(weights_from_a_seed_are_the_same_whole_or_in_parts)
     weights_close(&w);
 }
 
+/* What is drawn is part of every digest of a run with random weights: by the definition, number by
+ * number, in each format. */
+TEST(weights_from_a_seed_are_what_they_always_were)
+{
+    enum { R = 3, C = 1037, AT = 2 };
+    static float f32[R * C];
+    static uint16_t half[2][R * C];
+    const char *name = "model.layers.3.self_attn.o_proj.weight";
+    struct weights w;
+    long wrong = 0;
+    weights_random(&w, 77);
+    for (int col = 0; col < 4; col++) {
+        struct weights_part p = { name, 100, 1050, AT, col, R, C };
+        struct rng r = rng_stream(77, name);
+        weights_fetch(&w, &p, ELT_F32, f32, C, NULL);
+        weights_fetch(&w, &p, ELT_F16, half[0], C, NULL);
+        weights_fetch(&w, &p, ELT_BF16, half[1], C, NULL);
+        for (int i = 0; i < R * C; i++) {
+            uint64_t at = (uint64_t)((AT + i / C) * 1050 + col + i % C);
+            int u = (int)(rng_bits(r, at / 4) >> at % 4 * 16 & 0xffff);
+            float want = (float)sqrt(3.0 / 1050) / 32768.0f * ((float)u - 32767.5f);
+            wrong +=
+                f32[i] != want || half[0][i] != elt_to_f16(want) || half[1][i] != elt_to_bf16(want);
+        }
+    }
+    CHECK_INT(wrong, 0);
+    struct weights_part v = { "model.layers.3.self_attn.q_proj.bias", 1, C, 0, 0, 1, C };
+    weights_fetch(&w, &v, ELT_F32, f32, C, NULL);
+    CHECK(f32[5] ==
+          0.1f / 32768.0f *
+              ((float)(int)(rng_bits(rng_stream(77, v.name), 1) >> 16 & 0xffff) - 32767.5f));
+    v.name = "model.layers.3.input_layernorm.weight";
+    weights_fetch(&w, &v, ELT_F32, f32, C, NULL);
+    for (int i = 0; i < C; i++) wrong += f32[i] != 1;
+    CHECK_INT(wrong, 0);
+    weights_close(&w);
+}
+
 /* ---- division */
 
 static const struct arch shape = { .name = "x",
