@@ -39,7 +39,8 @@ static struct print_in parts(const struct serving *v)
                               .wall_s = v->wall_s,
                               .peak_bytes = peak_bytes(),
                               .out_path = v->o.out,
-                              .line = v->line };
+                              .line = v->line,
+                              .ended_early = v->failed != ST_OK ? v->failure.text : NULL };
 }
 
 static void print_capacity(const struct serving *v, FILE *f)
@@ -93,8 +94,8 @@ static void print_ranks(const struct serving *v, FILE *f)
             break;
         }
         if (r->steps == 0) {
-            fprintf(f, "  %5d      %5d  %6d   not seen from here (another process)\n", i, stage,
-                    v->d.stage[stage].step.n_layer);
+            fprintf(f, "  %5d      %5d  %6d   %s\n", i, stage, v->d.stage[stage].step.n_layer,
+                    v->eo.mpi ? "not seen from here (another process)" : "no steps");
             continue;
         }
         fprintf(f, "  %5d      %5d  %6d   %5.1f %%   %5.1f %%   %5.1f %%   %5.1f %%\n", i, stage,
@@ -149,6 +150,11 @@ void serving_print(const struct serving *v, FILE *f)
     if (v->s->o.title) fprintf(f, "question    %s\n", v->s->o.title);
     fprintf(f, "measured    %s\n            %s\n", v->line, v->outcome.workload);
     print_capacity(v, f);
+    if (in.ended_early)
+        fprintf(f,
+                "ended early %s\n            the figures are of the %lld requests that had "
+                "finished, of %lld due by then\n",
+                in.ended_early, (long long)m->finished, (long long)m->due);
     if (m->kept > 0)
         print_results(&in, f);
     else

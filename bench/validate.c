@@ -26,7 +26,7 @@ const struct conf_row validate_rows[] = {
     { "delta.worst", CONF_NUMBER, AT(worst), "0.08", NULL, 1e-6, 0.9,
       "throughput and mean TPOT of the worst configuration" },
     { "noise", CONF_NUMBER, AT(noise), "0.05", NULL, 1e-6, 10,
-      "name a configuration noisy whose runs scatter by more (coefficient of variation)" },
+      "call a configuration NOISY whose run scatter (coefficient of variation) is more" },
     { "seed", CONF_INT, AT(seed), "1", NULL, 0, 9e15, "of the bootstrap" },
     { .type = CONF_END }
 };
@@ -189,7 +189,7 @@ static void pair_requests(struct validate_case *c, int m, struct arena *a)
     double *ape = arena_array(a, (size_t)n + 1, sizeof *ape);
     double *y = arena_array(a, (size_t)R + 1, sizeof *y);
     distances(c, m, p, a);
-    p->mape = p->median = p->noise = p->bias.lo = p->bias.mid = p->bias.hi = NAN;
+    p->mape = p->median = p->scatter = p->bias.lo = p->bias.mid = p->bias.hi = NAN;
     if (c->unlike) return;
     for (int64_t i = 0; i < n; i++) {
         for (int k = 0; k < R; k++) y[k] = log(c->measured[k].x[m][i]);
@@ -205,7 +205,7 @@ static void pair_requests(struct validate_case *c, int m, struct arena *a)
     p->bias.mid = stat_mean(e, (size_t)p->n);
     stat_sort(ape, (size_t)p->n);
     p->median = stat_quantile_sorted(ape, (size_t)p->n, .5);
-    if (R > 1) p->noise = sqrt(var / (double)p->n);
+    if (R > 1) p->scatter = sqrt(var / (double)p->n);
 }
 
 static void parts(struct validate_case *c)
@@ -479,12 +479,12 @@ static void error_bar(const struct validate *v, struct validate_bar *b, int q, d
     if (n == 0)
         snprintf(b->text, sizeof b->text, "no configuration was held out");
     else
-        snprintf(
-            b->text, sizeof b->text,
-            "median %.1f %%, beyond noise %.1f %% (limit %.0f %%); worst %.1f %% (limit %.0f %%): "
-            "%d of %d over it",
-            100 * s->median, 100 * median, 100 * median_limit, 100 * s->worst, 100 * worst_limit,
-            n_over + n_saved, n);
+        snprintf(b->text, sizeof b->text,
+                 "median %.1f %%, beyond the noise floor %.1f %% (limit %.0f %%); worst %.1f %% "
+                 "(limit %.0f %%): "
+                 "%d of %d over it",
+                 100 * s->median, 100 * median, 100 * median_limit, 100 * s->worst,
+                 100 * worst_limit, n_over + n_saved, n);
     size_t at = strlen(b->text);
     if (n_saved)
         snprintf(b->text + at, sizeof b->text - at, ", %d of them within the noise floor", n_saved);
@@ -503,9 +503,9 @@ static void rank_bar(const struct validate *v, struct validate_bar *b)
                  : right < decided ? VALIDATE_MISSED
                                    : VALIDATE_MET;
     snprintf(b->text, sizeof b->text,
-             decided ? "%d of %d pairs that differ beyond noise are in the right order"
-                     : "no two strategies of a group differ beyond noise",
-             right, decided);
+             decided ? "%d of %d pair%s apart by more than the noise floors in the right order"
+                     : "no two strategies of a group are apart by more than their noise floors",
+             right, decided, decided == 1 ? "" : "s");
 }
 
 /* Quantities of a configuration go together, so that the number of independent trials is that of
@@ -535,9 +535,9 @@ static void coverage_bar(const struct validate *v, struct validate_bar *b)
     else if (w.hi < .85 || w.lo > .95)
         b->verdict = VALIDATE_MISSED;
     snprintf(b->text, sizeof b->text,
-             "%.0f %% of %d (limits 85 .. 95 %%; %.0f .. %.0f %% with %d configurations); %.0f %% "
-             "without measurement noise",
-             100 * p, n, 100 * w.lo, 100 * w.hi, cases, 100. * strict / n);
+             "%.0f %% of %d (limits 85 .. 95 %%; %.0f .. %.0f %% with %d configuration%s); %.0f %% "
+             "without the noise floor",
+             100 * p, n, 100 * w.lo, 100 * w.hi, cases, cases == 1 ? "" : "s", 100. * strict / n);
 }
 
 static void judge(struct validate *v)

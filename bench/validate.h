@@ -9,12 +9,18 @@
  *
  *     e        ln(predicted / measured) of a case. Measured: geometric mean over runs for means and
  *              throughput, the quantile of the pooled requests for quantiles
- *     floor    half-width of the 90 % interval of ln(measured): Student's t over runs, jackknife
- *              over runs for quantiles; with three cases or more, the variance of each is drawn
- *              towards the typical one (weight of 4 degrees of freedom). NAN with one run
+ *     noise    three things, which texts call by these names:
+ *       noise floor      of a case: half-width of the 90 % interval of ln(measured): Student's t over
+ *                        runs, jackknife over runs for quantiles; with three cases or more, the
+ *                        variance of each is drawn towards the typical one (weight of 4 degrees of
+ *                        freedom). NAN with one run
+ *       run scatter      of a case: coefficient of variation c of one of its runs, as the sd of
+ *                        ln(measured) over them
+ *       request scatter  of a case and a latency: the sd of ln(latency) of a request over the runs, rms
+ *                        over the requests
  *     bias     exp(mean e) - 1, Student's t over cases (over the runs, where there is one case)
- *     MAPE     mean |predicted / measured - 1|; its floor is what a perfect predictor would show:
- *              sqrt(2/pi) mean(c / sqrt(R)), c the coefficient of variation of one of R runs
+ *     MAPE     mean |predicted / measured - 1|; the MAPE floor is what a perfect predictor would
+ *              show: sqrt(2/pi) mean(c / sqrt(R)) of R runs
  *     excess   sqrt(max(0, mean e^2 - mean c^2/R))
  *     TOST     accurate within delta if the 90 % interval of mean e lies inside (ln(1 - delta),
  *              ln(1 + delta)); not, if it lies outside; else inconclusive (Schuirmann 1987)
@@ -63,23 +69,34 @@ extern const char *const validate_verdict_word[3]; /* "met" "missed" "inconclusi
 struct validate_opts {
     double delta_throughput, delta_tpot, delta_ttft, delta_tail; /* ratios */
     double worst;                                                /* of throughput and mean TPOT */
-    double noise; /* a case whose runs scatter by more (coefficient of variation) is named noisy */
+    double noise; /* a case of more run scatter is called noisy */
     int64_t seed; /* of the bootstrap */
 };
 extern const struct conf_row validate_rows[]; /* keys delta.*, worst, noise, seed */
 
-enum { VALIDATE_N_PART = 3 }; /* compute, communication, host */
+/* Where the time goes that the stages are busy with one step of the engine, summed over stages, in
+ * the window; in both columns the three add up to it:
+ *     compute        the model's operators and sampling, with what stages that share processors slow
+ *                    each other; mean over a stage's ranks
+ *     communication  calls to other ranks of the stage (all-reduce, gather), waiting for them there
+ *                    included; measured also handing the result over to the next stage; mean over ranks
+ *     host           choosing, building and booking the step
+ * No stage is busy while a message is under way to the next one or tokens are on their way back, nor
+ * while it waits for the stage in front: those hops are part of neither column. */
+enum { VALIDATE_N_PART = 3, VALIDATE_MAX_RANK = 1 << 16 };
 extern const char *const validate_part_name[VALIDATE_N_PART];
 
 struct validate_run {
-    const char *path, *created; /* created: UTC, of the provenance; "" */
-    bool measured, simulated;   /* as its kind says */
+    const char *path, *created;         /* created: UTC, of the provenance; "" */
+    const char *run_id, *scenario_yaml; /* "" and NULL where there is none */
+    uint64_t device, inode;             /* of the file */
+    bool measured, simulated;           /* as its kind says */
     int64_t n_request, n_ok, n_kept, preempted;
     double *x[METRIC_N]; /* [n_kept] ns, in the order of pairing; NULL for ITL, NAN: none */
     double *n_in, *n_out;
     double q[VALIDATE_N];           /* of the kept requests; throughput and ITL of /summary */
     struct ci ci[VALIDATE_N];       /* of /summary; NAN where there is none */
-    double part_s[VALIDATE_N_PART]; /* per engine step, summed over stages; NAN */
+    double part_s[VALIDATE_N_PART]; /* per engine step; NAN */
     double prefix_hit, running_mean, kv_peak;
     bool extrapolated, overloaded;
     /* while reading */
@@ -89,14 +106,14 @@ struct validate_run {
 
 struct validate_error {         /* of one quantity of one case */
     double predicted, measured; /* NAN: not comparable */
-    double e, cv, floor;        /* of logarithms; cv: of one run */
+    double e, cv, floor;        /* of logarithms; cv: run scatter, floor: noise floor */
     bool has_interval, covered, covered_noisy;
 };
 struct validate_paired { /* of one latency, request by request */
     int64_t n;
     struct ci bias;      /* of mean ln(predicted/measured), 20 batch means in due order */
     double mape, median; /* |predicted / measured - 1| */
-    double noise;        /* rms over requests of the sd of ln(measured) between runs */
+    double scatter;      /* request scatter */
     double ks, w1;       /* max |F_pred - F_meas|; Wasserstein-1 distance / measured mean */
 };
 struct validate_case {
@@ -116,9 +133,9 @@ struct validate_sum { /* of one quantity over the cases of one use */
     int n, worst_case, n_interval, n_covered, n_covered_noisy;
     struct ci bias;    /* of mean e */
     struct ci mape_ci; /* nested bootstrap, 90 %; NAN bounds below 8 cases */
-    double spread, mape, median, p90, worst, floor, excess, rmse;
-    double delta;               /* 0: no equivalence asked */
-    enum validate_verdict tost; /* met: accurate, missed: not */
+    double spread, mape, median, p90, worst, floor, excess, rmse; /* floor: of the MAPE */
+    double delta;                                                 /* 0: no equivalence asked */
+    enum validate_verdict tost;                                   /* met: accurate, missed: not */
 };
 struct validate_rank {
     const char *group;
@@ -173,8 +190,18 @@ int validate_find(struct validate *v, const char *predicted, const char *measure
  *       - {name: ..., use: held-out|calibrated, group: ..., predicted: p.h5, measured: [m.h5]}
  *       - {name: ..., refused: why not, measured: [m.h5]}                                     */
 int validate_manifest(struct validate *v, const char *path, struct err *e);
-/* One run file, its rows in due order. */
+/* One run file, its rows in due order. Errors also: ST_USAGE of a run that ended early, since its
+ * requests are those that were quick to finish. */
 int validate_read(const char *path, struct arena *a, struct validate_run *out, struct err *e);
+/* ST_USAGE where case c of v->c has a run in common with an earlier case, twice among its measured
+ * ones, or as prediction and measurement; where both arms of the A/A check have. By any path, or as a
+ * copy. */
+int validate_check_files(const struct validate *v, const struct validate_case *c, struct err *e);
+int validate_check_arms(const struct validate *v, struct err *e);
+/* ST_USAGE where a measured run has another model, strategy or load than the prediction (without:
+ * than the first). Runs without a scenario pass. */
+int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e);
+const char *validate_first_file(const struct validate_case *c); /* for words about a case */
 /* Pairs the requests of a case's runs and reduces them to quantities. */
 void validate_pair(struct validate_case *c, struct arena *a);
 

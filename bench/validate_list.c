@@ -209,6 +209,7 @@ static int fill_case(struct validate *v, const struct file *p, const struct list
     int st = validate_read(p->path, v->arena, &c->predicted, e);
     for (int i = 0; i < m->n && st == ST_OK; i++)
         if (of[i] == k) st = add_measured(c, m->f[i].path, v->arena, e);
+    if (st == ST_OK) st = validate_check_files(v, c, e);
     return st;
 }
 
@@ -255,6 +256,7 @@ static int pair_lists(struct validate *v, const struct list *p, const struct lis
         if (!c) return ST_USAGE;
         c->refused = "no prediction of this scenario was given";
         st = add_measured(c, m->f[i].path, v->arena, e);
+        if (st == ST_OK) st = validate_check_files(v, c, e);
     }
     name_groups(v);
     return st;
@@ -315,6 +317,23 @@ static int read_files(const struct doc *list, const char *path, struct arena *a,
     return st;
 }
 
+/* The case that was just read, beside those before it. */
+static int check_case(const struct validate *v, const struct validate_case *c, const struct doc *d,
+                      struct err *e)
+{
+    char place[300];
+    struct err why = { 0 };
+    int st = ST_OK;
+    for (const struct validate_case *x = v->c; x < c && st == ST_OK; x++)
+        if (strcmp(x->name, c->name) == 0)
+            st = err_set(&why, ST_USAGE, "two cases are named '%s': of %s and of %s", c->name,
+                         validate_first_file(x), validate_first_file(c));
+    if (st == ST_OK) st = validate_check_files(v, c, &why);
+    if (st == ST_OK) st = validate_check_scenario(c, v->arena, &why);
+    if (st == ST_OK) return ST_OK;
+    return err_set(e, st, "%s: %s", doc_place(d, place, sizeof place), why.text);
+}
+
 static int read_case(struct validate *v, const struct doc *d, const char *path, struct err *e)
 {
     static const char *const keys[] = {
@@ -339,7 +358,7 @@ static int read_case(struct validate *v, const struct doc *d, const char *path, 
     const struct doc *m = doc_get(d, "measured");
     if (st == ST_OK && (predicted || m))
         st = m ? read_files(m, path, v->arena, c, e) : wrong(d, e, "measured: is missing");
-    return st;
+    return st == ST_OK ? check_case(v, c, d, e) : st;
 }
 
 static int read_arms(struct validate *v, const struct doc *d, const char *path, struct err *e)
@@ -355,7 +374,8 @@ static int read_arms(struct validate *v, const struct doc *d, const char *path, 
         v->arm[i] = c.measured;
         v->n_arm[i] = c.n_measured;
     }
-    return ST_OK;
+    struct err why = { 0 };
+    return validate_check_arms(v, &why) == ST_OK ? ST_OK : wrong(d, e, why.text);
 }
 
 int validate_manifest(struct validate *v, const char *path, struct err *e)

@@ -263,8 +263,9 @@ int validate_page(const struct validate *v, FILE *f, struct err *e)
                     scatter_data, e);
     if (st == ST_OK)
         st = figure(&p, "validate_residual.gp",
-                    "Time of an engine step, summed over pipeline stages: where the prediction and "
-                    "the engine's monitor differ.",
+                    "Time that the pipeline stages are busy with an engine step, summed over them: "
+                    "where the prediction and the engine's monitor differ. Hops between stages are "
+                    "not in it.",
                     residual_data, e);
     if (st == ST_OK) st = overlays(&p, e);
     html_end(f);

@@ -79,10 +79,14 @@ static void print_head(const struct validate *v, FILE *f, bool md)
     }
     if (v->title) fprintf(f, md ? "## %s\n\n" : "%s\n", v->title);
     fprintf(f,
-            "%d configurations: %d held out, %d calibrated the prediction, %d without a "
-            "prediction; %d measured runs (at most %d each)\n",
-            v->n_case, v->n_of[VALIDATE_HELD_OUT], v->n_of[VALIDATE_CALIBRATED], v->n_refused, runs,
-            most);
+            "%d configuration%s: %d held out, %d calibrated the prediction, %d without a "
+            "prediction; %d measured run%s",
+            v->n_case, v->n_case == 1 ? "" : "s", v->n_of[VALIDATE_HELD_OUT],
+            v->n_of[VALIDATE_CALIBRATED], v->n_refused, runs, runs == 1 ? "" : "s");
+    if (most > 1)
+        fprintf(f, " (at most %d each)\n", most);
+    else
+        fputs(runs > 1 ? " (one each)\n" : "\n", f);
     fprintf(f, "%sverdict: %s%s\n", md ? "\n**" : "", tost_word[v->verdict], md ? "**" : "");
 }
 
@@ -98,8 +102,8 @@ static void print_bars(const struct validate *v, struct table *t)
 
 static void print_sums(const struct validate *v, enum validate_use use, struct table *t)
 {
-    static const char *const head[] = { "quantity",  "bias",   "90 % interval", "MAPE",
-                                        "its floor", "median", "worst",         "equivalence" };
+    static const char *const head[] = { "quantity",   "bias",   "90 % interval", "MAPE",
+                                        "MAPE floor", "median", "worst",         "equivalence" };
     static const int shown[] = { 0, 1, 5, 6, 10, 16, 20 };
     char text[64];
     if (!v->n_of[use]) return;
@@ -147,7 +151,8 @@ static void print_quantiles(const struct validate *v, enum validate_use use, str
 static void print_requests(const struct validate *v, struct table *t)
 {
     static const char *const head[] = {
-        "request by request", "paired", "bias", "90 % interval", "MAPE", "noise", "KS", "W1/mean"
+        "request by request", "paired", "bias",   "90 % interval", "MAPE",
+        "request scatter",    "KS",     "W1/mean"
     };
     char text[200];
     heading(t, "Requests (TTFT, TPOT, E2E of every configuration)");
@@ -165,7 +170,7 @@ static void print_requests(const struct validate *v, struct table *t)
             cell_percent(t, expm1(p->bias.mid), true);
             cell_range(t, expm1(p->bias.lo), expm1(p->bias.hi));
             cell_percent(t, p->mape, false);
-            cell_percent(t, p->noise, false);
+            cell_percent(t, p->scatter, false);
             cell_percent(t, p->ks, false);
             cell_percent(t, p->w1, false);
             end_row(t);
@@ -174,7 +179,7 @@ static void print_requests(const struct validate *v, struct table *t)
     }
 }
 
-/* "-3.3 % (2.1)": an error and its floor. */
+/* "-3.3 % (2.1)": an error and its noise floor. */
 static void cell_error(struct table *t, const struct validate_error *x)
 {
     char text[64], a[24];
@@ -238,16 +243,15 @@ static void print_rank(const struct validate *v, struct table *t)
 
 static void print_parts(const struct validate *v, struct table *t)
 {
-    static const char *const head[] = {
-        "one step, stages summed", "compute", "measured", "comm.", "measured", "host", "measured"
-    };
+    static const char *const head[] = { "busy a step", "compute", "measured", "in-stage comm.",
+                                        "measured",    "host",    "measured" };
     char text[40];
     bool any = false;
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
         if (c->refused || !isfinite(c->predicted.part_s[0]) || !isfinite(c->part_s[0])) continue;
         if (!any) {
-            heading(t, "Time of a step by operator class, predicted and measured");
+            heading(t, "Time the stages are busy with a step, predicted and measured");
             head_row(t, head, 7);
         }
         any = true;
@@ -283,11 +287,29 @@ static void print_structure(const struct validate *v, struct table *t)
     }
 }
 
+/* Why there is no A/A check, of arms or of the first against the last runs; NULL: there is one. */
+static const char *no_check(const struct validate *v, bool drift)
+{
+    int several = 0;
+    for (int i = 0; i < VALIDATE_N_AA; i++)
+        if (isfinite((drift ? v->drift : v->aa)[i].diff.lo)) return NULL;
+    for (int i = 0; i < v->n_case; i++) several += v->c[i].n_measured > 1;
+    if (drift && several == 0) return "one run a configuration: no A/A check";
+    if (drift)
+        return several == 1 ? "several runs of one configuration only: no interval"
+                            : "the runs have no common figure";
+    if (!v->n_arm[0]) return "no equal runs in turns were given (aa in a manifest): no A/A check";
+    if (v->n_arm[0] < 2 || v->n_arm[1] < 2) return "one run an arm: no A/A check";
+    return "the runs of an arm do not differ at all: no A/A check";
+}
+
 static void print_aa(const struct validate *v, struct table *t)
 {
     static const char *const what[2] = { "A/A arms", "first against last run" };
     heading(t, "The measurement itself");
-    for (int k = 0; k < 2; k++)
+    for (int k = 0; k < 2; k++) {
+        const char *none = no_check(v, k == 1);
+        if (none) fprintf(t->f, "%s%s: %s\n", t->md ? "- " : "  ", what[k], none);
         for (int i = 0; i < VALIDATE_N_AA; i++) {
             const struct validate_aa *x = k ? &v->drift[i] : &v->aa[i];
             if (!isfinite(x->diff.lo)) continue;
@@ -298,13 +320,15 @@ static void print_aa(const struct validate *v, struct table *t)
                     : x->blind ? "too noisy to tell a difference"
                                : "no difference");
         }
+    }
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
         char a[24], b[24];
         if (c->noisy)
-            fprintf(t->f, "%sNOISY: %s: its runs scatter by %s (throughput), %s (mean TPOT)\n",
+            fprintf(t->f,
+                    "%sNOISY: %s: run scatter %s (throughput), %s (mean TPOT); limit %.3g %%\n",
                     t->md ? "- " : "  ", c->name, percent(c->err[0].cv, false, a),
-                    percent(c->err[6].cv, false, b));
+                    percent(c->err[6].cv, false, b), 100 * v->o.noise);
         if (c->refused)
             fprintf(t->f, "%sno prediction: %s: %s\n", t->md ? "- " : "  ", c->name, c->refused);
         if (!c->refused && c->predicted.extrapolated)
@@ -324,10 +348,73 @@ static void print_all(const struct validate *v, struct table *t)
     print_aa(v, t);
 }
 
+/* A term and its text, in lines of 100 columns. */
+static void term(FILE *f, const char *name, const char *text)
+{
+    enum { INDENT = 16, WIDTH = 100 };
+    int column = fprintf(f, "  %-*s", INDENT - 3, name); /* a blank precedes every word */
+    for (const char *p = text; *p; p += strspn(p, " ")) {
+        int n = (int)strcspn(p, " ");
+        if (column + 1 + n > WIDTH) column = fprintf(f, "\n%*s", INDENT - 1, "") - 1;
+        column += fprintf(f, " %.*s", n, p);
+        p += n;
+    }
+    fputc('\n', f);
+}
+
+static void print_definitions(struct table *t)
+{
+    static const struct {
+        const char *term, *text;
+        bool of_report; /* of tables that the report alone has */
+    } def[] = {
+        { "error",
+          "e = ln(predicted / measured); bias = exp(mean e) - 1, Student's t over "
+          "configurations",
+          false },
+        { "noise floor",
+          "of a configuration's figure: half-width of the 90 % interval of its "
+          "measured value over its runs (quantiles: jackknife of the pooled "
+          "requests); unknown of one run",
+          false },
+        { "run scatter",
+          "of a configuration's figure: coefficient of variation of one run among "
+          "its runs; NOISY where that of throughput or mean TPOT exceeds --noise",
+          false },
+        { "request scatter",
+          "of a configuration's latency: how much one and the same request "
+          "differs from run to run (sd of its logarithm, rms over the requests)",
+          true },
+        { "MAPE floor", "the MAPE that a perfect predictor would show, by the run scatter", false },
+        { "equivalence",
+          "the 90 % interval of mean e lies within the limits (two one-sided tests "
+          "at 5 %)",
+          false },
+        { "latencies",
+          "of requests due after the warm-up, paired one by one; throughput and ITL "
+          "are those of the runs' summaries",
+          false },
+        { "busy a step",
+          "time that the stages are busy with one step, summed over them: compute "
+          "(sampling included), calls to other ranks of the stage (waiting for them "
+          "included; measured also the handing over of the result), and the host's "
+          "scheduling; not the hops between stages and the waiting for them, which "
+          "keep no stage busy",
+          true },
+    };
+    heading(t, "Definitions");
+    for (size_t i = 0; i < sizeof def / sizeof *def; i++)
+        if (t->md)
+            fprintf(t->f, "- %s: %s\n", def[i].term, def[i].text);
+        else if (!def[i].of_report)
+            term(t->f, def[i].term, def[i].text);
+}
+
 void validate_print(const struct validate *v, FILE *f)
 {
     struct table t = { .f = f, .width = 14 };
     print_all(v, &t);
+    print_definitions(&t);
 }
 
 void validate_markdown(const struct validate *v, FILE *f)
@@ -337,14 +424,7 @@ void validate_markdown(const struct validate *v, FILE *f)
     print_requests(v, &t);
     print_structure(v, &t);
     print_parts(v, &t);
-    fputs(
-        "\nDefinitions: e = ln(predicted / measured); bias = exp(mean e) - 1 with Student's t over "
-        "configurations; floor of a configuration: half-width of the 90 % interval of its "
-        "measured value over repeated runs (quantiles: jackknife of the pooled requests); floor "
-        "of a MAPE: what a perfect predictor would show; equivalence: the 90 % interval of mean e "
-        "lies within the limits (two one-sided tests at 5 %). Latencies are of requests due after "
-        "the warm-up, paired one by one; throughput and ITL are those of the runs' summaries.\n",
-        f);
+    print_definitions(&t);
 }
 
 /* ---- JSON */
@@ -403,7 +483,7 @@ static json_t *json_case(const struct validate_case *c)
         json_put_f64(k, "measured", x->measured);
         json_put_f64(k, "log_error", x->e);
         json_put_f64(k, "log_floor", x->floor);
-        json_put_f64(k, "run_cv", x->cv);
+        json_put_f64(k, "run_scatter", x->cv);
         if (x->has_interval) json_put_bool(k, "covered", x->covered);
         if (x->has_interval) json_put_bool(k, "covered_with_noise", x->covered_noisy);
         json_object_set_new(err, validate_q_name(q), k);
@@ -415,7 +495,7 @@ static json_t *json_case(const struct validate_case *c)
         json_put(k, "mean_log_error", json_ci(p->bias));
         json_put_f64(k, "mape", p->mape);
         json_put_f64(k, "median", p->median);
-        json_put_f64(k, "noise", p->noise);
+        json_put_f64(k, "request_scatter", p->scatter);
         json_put_f64(k, "ks", p->ks);
         json_put_f64(k, "w1_of_mean", p->w1);
         if (m != METRIC_ITL)
@@ -495,6 +575,8 @@ json_t *validate_json(const struct validate *v)
     json_put(j, "ranking", json_ranks(v));
     json_put(j, "aa", json_aa(v->aa));
     json_put(j, "drift", json_aa(v->drift));
+    json_put_text(j, "no_aa", no_check(v, false));
+    json_put_text(j, "no_drift", no_check(v, true));
     json_put(j, "cases", cases);
     return j;
 }

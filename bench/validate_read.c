@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bench/validate.h"
 #include "traces/run.h"
@@ -36,49 +37,81 @@ static void read_intervals(struct run_file *f, struct arena *a, struct validate_
     }
 }
 
-/* Seconds per engine step, of the simulator's stages: busy time of the window over its steps. */
+/* ---- where a step's time goes, as validate.h defines it. Steps are those begun in the window. */
+
+/* Replicas share the steps; the hops' share, p2p, is of time that no stage is busy with. */
 static void simulated_parts(struct run_file *f, struct arena *a, struct validate_run *r)
 {
-    static const int part_of[] = {
-        0, 0, 1, 1, 2, 0
-    }; /* GEMM attention collective p2p host other */
-    double *busy, *share, *t0, *count, steps = 0, total = 0;
+    enum { GEMM, ATTENTION, COLLECTIVE, P2P, HOST, OTHER, N_CLASS }; /* as stored */
+    static const int part_of[N_CLASS] = { 0, 0, 1, -1, 2, 0 };
+    double *busy, *share, *t0, *count, steps = 0, total = 0, dp = scalar(f, "dp");
     size_t n_stage, n_share, n, m;
     double from = scalar(f, "window_begin_ns"), to = scalar(f, "window_end_ns");
     if (run_column(f, "summary/stage_busy", a, &busy, &n_stage, NULL) != ST_OK ||
         run_column(f, "summary/time_share", a, &share, &n_share, NULL) != ST_OK ||
-        n_share != sizeof part_of / sizeof *part_of ||
-        run_column(f, "steps/t0", a, &t0, &n, NULL) != ST_OK ||
+        n_share != N_CLASS || run_column(f, "steps/t0", a, &t0, &n, NULL) != ST_OK ||
         run_column(f, "steps/n_step", a, &count, &m, NULL) != ST_OK || n != m)
         return;
     for (size_t i = 0; i < n; i++)
         if (t0[i] >= from && t0[i] < to) steps += count[i];
     for (size_t i = 0; i < n_stage; i++) total += busy[i] * (to - from) * 1e-9;
-    if (!(steps > 0) || !isfinite(total)) return;
+    total *= dp >= 1 ? dp : 1;
+    if (!(steps > 0) || !isfinite(total) || !(share[P2P] < 1)) return;
     for (int k = 0; k < VALIDATE_N_PART; k++) r->part_s[k] = 0;
-    for (size_t i = 0; i < n_share; i++) r->part_s[part_of[i]] += share[i] * total / steps;
+    for (int i = 0; i < N_CLASS; i++)
+        if (part_of[i] >= 0) r->part_s[part_of[i]] += share[i] / (1 - share[P2P]) * total / steps;
 }
 
-/* The same of the monitor's rows: mean of each rank, mean over the ranks of a stage, sum over
- * stages. Time spent waiting for other ranks belongs to the communication. */
+struct monitor_cols { /* [n] ns but rank */
+    double *rank, *t0, *t1, *compute, *comm, *wait, *host;
+    size_t n;
+};
+
+static bool monitor_cols(struct run_file *f, struct arena *a, struct monitor_cols *m)
+{
+    const struct {
+        const char *name;
+        double **at;
+    } col[] = { { "monitor/rank", &m->rank }, { "monitor/t0", &m->t0 },
+                { "monitor/t1", &m->t1 },     { "monitor/compute", &m->compute },
+                { "monitor/comm", &m->comm }, { "monitor/wait", &m->wait },
+                { "monitor/host", &m->host } };
+    size_t n;
+    for (size_t i = 0; i < sizeof col / sizeof *col; i++) {
+        if (run_column(f, col[i].name, a, col[i].at, &n, NULL) != ST_OK) return false;
+        if (i && n != m->n) return false;
+        m->n = n;
+    }
+    return true;
+}
+
+/* A rank's time from its input to its end is compute, calls to other ranks and sampling. Rank 0 waits
+ * in calls alone, and its host time holds the scheduler's, in front of the step; that of others is
+ * sampling (engine/monitor.h). */
 static void measured_parts(struct run_file *f, struct arena *a, struct validate_run *r)
 {
-    static const char *const name[] = { "monitor/rank", "monitor/compute", "monitor/comm",
-                                        "monitor/host" };
-    double *col[4], rows = 0, tp = scalar(f, "tp"), pp = scalar(f, "pp");
-    size_t n = 0, m;
-    for (int i = 0; i < 4; i++) {
-        if (run_column(f, name[i], a, &col[i], &m, NULL) != ST_OK || (i && m != n)) return;
-        n = m;
+    struct monitor_cols m;
+    double tp = scalar(f, "tp"), pp = scalar(f, "pp");
+    double from = scalar(f, "window_begin_ns"), to = scalar(f, "window_end_ns");
+    if (!(tp >= 1 && pp >= 1 && tp * pp <= VALIDATE_MAX_RANK) || !monitor_cols(f, a, &m)) return;
+    int ranks = (int)(tp * pp);
+    double(*sum)[VALIDATE_N_PART] = arena_array(a, (size_t)ranks, sizeof *sum);
+    double *rows = arena_array(a, (size_t)ranks, sizeof *rows);
+    for (size_t i = 0; i < m.n; i++) {
+        if (!(m.rank[i] >= 0 && m.rank[i] <= INT32_MAX) || m.t0[i] < from || m.t0[i] >= to)
+            continue;
+        int k = (int)m.rank[i] % ranks; /* of its replica */
+        double rest = m.t1[i] - m.t0[i] - m.compute[i];
+        double calls = k == 0 ? m.comm[i] + m.wait[i] : rest - m.host[i];
+        rows[k]++;
+        sum[k][0] += m.compute[i] / tp + rest - calls; /* one rank samples, all compute */
+        sum[k][1] += calls / tp;
+        sum[k][2] += m.host[i] - (rest - calls);
     }
-    if (!(tp >= 1 && pp >= 1)) return;
-    for (size_t i = 0; i < n; i++) rows += col[0][i] == 0;
-    if (rows == 0) return;
-    for (int k = 0; k < VALIDATE_N_PART; k++) {
-        r->part_s[k] = 0;
-        for (size_t i = 0; i < n; i++) r->part_s[k] += col[k + 1][i] * 1e-9;
-        r->part_s[k] /= rows * (k == 2 ? 1 : tp);
-    }
+    double part[VALIDATE_N_PART] = { 0 };
+    for (int k = 0; k < ranks; k++) /* NAN where a rank was not seen */
+        for (int c = 0; c < VALIDATE_N_PART; c++) part[c] += 1e-9 * sum[k][c] / rows[k];
+    if (isfinite(part[0])) memcpy(r->part_s, part, sizeof part);
 }
 
 static int read_rows(struct run_file *f, struct arena *a, struct validate_run *r, struct err *e)
@@ -135,16 +168,37 @@ static void sort_rows(struct validate_run *r, struct arena *a)
     for (int64_t i = 0; i < r->n_request; i++) r->order[i] = k[i].row;
 }
 
+/* A text of the provenance, or "". */
+static const char *origin(struct run_file *f, const char *name, struct arena *a)
+{
+    char *text = NULL;
+    if (h5_has(f->h5, "/provenance")) h5_read_attr_text(f->h5, "/provenance", name, a, &text, NULL);
+    return text ? text : "";
+}
+
 int validate_read(const char *path, struct arena *a, struct validate_run *out, struct err *e)
 {
     struct run_file f;
     memset(out, 0, sizeof *out);
     int st = run_open(path, a, &f, e);
     if (st != ST_OK) return st;
-    char *created = NULL;
-    if (h5_has(f.h5, "/provenance"))
-        h5_read_attr_text(f.h5, "/provenance", "created_utc", a, &created, NULL);
-    out->created = created ? created : "";
+    if (f.ended_early) {
+        err_set(
+            e, ST_USAGE,
+            "%s: the run ended early (%s): only the requests that had finished are in it, and they "
+            "are not the load's",
+            path, f.ended_early);
+        run_close(&f);
+        return ST_USAGE;
+    }
+    out->created = origin(&f, "created_utc", a);
+    out->run_id = origin(&f, "run_uuid", a);
+    out->scenario_yaml = f.scenario_yaml;
+    struct stat info;
+    if (stat(path, &info) == 0) {
+        out->device = (uint64_t)info.st_dev;
+        out->inode = (uint64_t)info.st_ino;
+    }
     out->measured = f.kind && strcmp(f.kind, "measured") == 0;
     out->simulated = f.kind && strcmp(f.kind, "simulated") == 0;
     out->path = f.path;

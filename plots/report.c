@@ -150,6 +150,10 @@ static void definitions(FILE *f, const struct report *r)
                 (long long)s->seeds, s->seeds == 1 ? "" : "s", (long long)s->draws);
         const char *method = source_text(s, "/summary/ttft", "method");
         if (i > 0 || !*method) continue;
+        if (isnan(source_scalar(s, "ttft").lo)) {
+            fputs("<dt>intervals</dt><dd>none: one run</dd>\n", f);
+            continue;
+        }
         fprintf(f, "<dt>intervals</dt><dd>%.0f %%: ", 100 * s->level_ratio);
         html_text(f, method);
         fputs("</dd>\n", f);

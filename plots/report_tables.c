@@ -40,7 +40,7 @@ static void throughput(FILE *f, struct source *s)
     struct ci out = source_scalar(s, "output_per_s");
     fputs("<h3>Throughput</h3>\n<table><tbody>\n", f);
     rate_row(f, "finished [requests/s]", source_scalar(s, "requests_per_s"), 1);
-    if (source_has_slo(s))
+    if (source_has_slo(s) && !s->ended_early)
         rate_row(f, "goodput: within the SLO [requests/s]", source_scalar(s, "goodput_per_s"), 1);
     rate_row(f, "output [tokens/s]", out, 1);
     if (s->gpus > 0) rate_row(f, "output a GPU [tokens/s]", out, (double)s->gpus);
@@ -50,7 +50,7 @@ static void throughput(FILE *f, struct source *s)
 static void clauses(FILE *f, struct source *s)
 {
     char t[HTML_NUMBER_BYTES];
-    if (!source_has_slo(s)) return;
+    if (!source_has_slo(s) || s->ended_early) return;
     fputs(
         "<h3>SLO</h3>\n<table><thead><tr><th>clause</th><th>limit</th><th>requests that met it</th>"
         "</tr></thead>\n<tbody>\n",
@@ -154,10 +154,11 @@ static void memory(FILE *f, struct source *s)
     fprintf(f, "<tr><th>preemptions, first seed</th><td>%lld</td></tr>\n",
             (long long)s->preemptions);
     fprintf(f,
-            "<tr><th>requests due, first seed</th><td>%lld</td></tr>\n"
-            "<tr><th>finished, failed, rejected</th><td>%lld, %lld, %lld</td></tr>\n"
+            "<tr><th>requests %s</th><td>%lld</td></tr>\n"
+            "<tr><th>finished, %s, rejected</th><td>%lld, %lld, %lld</td></tr>\n"
             "</tbody></table>\n",
-            (long long)s->due, (long long)s->finished, (long long)s->failed,
+            s->ended_early ? "known when it ended early" : "due, first seed", (long long)s->due,
+            s->ended_early ? "under way" : "failed", (long long)s->finished, (long long)s->failed,
             (long long)s->rejected);
 }
 
@@ -215,12 +216,12 @@ void report_tables_compare(FILE *f, struct source *const *s, int n)
     static const char *const word[] = { "no verdict", "held", "missed" };
     static const struct {
         const char *name, *label;
-        bool share;
+        bool share, of_slo;
     } scalar[] = {
-        { "attainment", "SLO attainment", true },
-        { "goodput_per_s", "goodput [requests/s]", false },
-        { "requests_per_s", "finished [requests/s]", false },
-        { "output_per_s", "output [tokens/s]", false },
+        { "attainment", "SLO attainment", true, true },
+        { "goodput_per_s", "goodput [requests/s]", false, true },
+        { "requests_per_s", "finished [requests/s]", false, false },
+        { "output_per_s", "output [tokens/s]", false, false },
     };
     struct arena *a = s[0]->arena;
     struct ci *row = arena_array(a, (size_t)n, sizeof *row);
@@ -235,18 +236,23 @@ void report_tables_compare(FILE *f, struct source *const *s, int n)
     fputs("</tr>\n<tr><th>GPUs</th>", f);
     for (int i = 0; i < n; i++) fprintf(f, "<td>%lld</td>", (long long)s[i]->gpus);
     fputs("</tr>\n<tr><th>SLO</th>", f);
-    for (int i = 0; i < n; i++) fprintf(f, "<td>%s</td>", word[verdict_of(s[i])]);
+    for (int i = 0; i < n; i++)
+        fprintf(f, "<td>%s%s</td>", word[verdict_of(s[i])],
+                s[i]->ended_early ? ": ended early" : "");
     fputs("</tr>\n", f);
     for (size_t k = 0; k < sizeof scalar / sizeof *scalar; k++) {
-        for (int i = 0; i < n; i++) row[i] = source_scalar(s[i], scalar[k].name);
+        for (int i = 0; i < n; i++) {
+            row[i] = source_scalar(s[i], scalar[k].name);
+            if (scalar[k].of_slo && s[i]->ended_early) row[i] = (struct ci){ NAN, NAN, NAN };
+        }
         compare_row(f, scalar[k].label, row, n, scalar[k].share ? html_percent : html_number,
                     scalar[k].share);
     }
     compare_latency(f, s, n, a);
     fputs("</tbody></table></div>\n<p class=\"dim\">Below each figure its interval, and the "
           "difference "
-          "to the first run. Differences smaller than the intervals may be chance; "
-          "<code>orrery compare</code> judges claims.</p>\n",
+          "to the first run. Differences smaller than the intervals may be chance; a run without "
+          "intervals says nothing about chance.</p>\n",
           f);
 }
 

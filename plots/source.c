@@ -112,11 +112,16 @@ int source_open(const char *path, struct arena *a, struct source *out, struct er
     out->title = out->file.title ? out->file.title : "";
     out->scenario = source_text(out, "/summary", "scenario");
     out->workload = source_text(out, "/summary", "workload");
+    out->ended_early = out->file.ended_early;
+    if (out->ended_early) /* under every figure, beside every table */
+        out->workload = arena_printf(a, "ENDED EARLY, finished requests only; %s", out->workload);
     out->bottleneck = source_text(out, "/summary", "bottleneck");
     out->coverage = source_text(out, "/summary", "coverage");
     out->digest = source_text(out, "/summary", "digest");
     out->sweep_key = source_text(out, "/sweep", "key");
     read_summary(out);
+    if (out->ended_early && !out->has_series)
+        out->kv_mean_ratio = NAN; /* a journal has no levels */
     read_sweep_texts(out);
     const char *g = out->has_summary ? "/summary" : "/sweep";
     for (int k = 0; k < SOURCE_N_CLAUSE; k++) out->slo_ns[k] = whole(out, g, slo[k]);

@@ -25,6 +25,7 @@ struct source {
     int n_sweep_text;
     bool has_requests, has_series, has_stages, has_sweep, has_summary;
     bool extrapolated, overloaded;
+    const char *ended_early; /* how; its requests are those that had finished. NULL: a whole run */
     int64_t due, finished, failed, rejected, seeds, draws, preemptions;
     int64_t tp, pp, dp, gpus, kv_blocks, block_tok;
     int64_t window_begin_ns, window_end_ns;

@@ -13,7 +13,8 @@ static const char *const share_name[SOURCE_N_CLAUSE] = { "attainment_ttft", "att
 enum verdict verdict_of(struct source *s)
 {
     double a = source_scalar(s, "attainment").mid;
-    if (!source_has_slo(s) || isnan(a) || isnan(s->slo_attain_ratio)) return VERDICT_NONE;
+    if (s->ended_early || !source_has_slo(s) || isnan(a) || isnan(s->slo_attain_ratio))
+        return VERDICT_NONE;
     return source_point_held(s, a) ? VERDICT_HELD : VERDICT_MISSED;
 }
 
@@ -91,7 +92,7 @@ static void tightest(FILE *f, struct source *s)
 static void limits_and_losses(FILE *f, struct source *s)
 {
     bool none = strncmp(s->bottleneck, "none: ", 6) == 0;
-    if (*s->bottleneck) {
+    if (*s->bottleneck && strncmp(s->bottleneck, "not known", 9) != 0) {
         fputs(none ? "<p>Nothing limits it: " : "<p>What limits it: ", f);
         html_text(f, s->bottleneck + (none ? 6 : 0));
         fputs(".</p>\n", f);
@@ -100,12 +101,32 @@ static void limits_and_losses(FILE *f, struct source *s)
         fputs("<p><strong>Overloaded:</strong> arrivals outpace service, the queue grows all the "
               "time, so the latencies below depend on the length of the run.</p>\n",
               f);
-    if (s->failed + s->rejected > 0)
+    if (s->failed + s->rejected > 0 && !s->ended_early)
         fprintf(f,
                 "<p>Not all were served: of %lld requests of the first seed, failed %lld, rejected "
                 "%lld%s.</p>\n",
                 (long long)s->due, (long long)s->failed, (long long)s->rejected,
                 source_has_slo(s) ? "; those due in the window count against the SLO" : "");
+}
+
+static void ended_early(FILE *f, struct source *s)
+{
+    fputs("<p class=\"word\"><strong>No verdict:</strong> the run ended early: ", f);
+    html_text(f, s->ended_early);
+    fprintf(f,
+            ".</p>\n<p>All figures are of the <strong>%lld requests that had finished</strong> by "
+            "then",
+            (long long)s->finished);
+    if (s->failed + s->rejected > 0)
+        fprintf(f, "; %lld were under way and %lld rejected", (long long)s->failed,
+                (long long)s->rejected);
+    if (isnan(source_scalar(s, "attainment").mid))
+        fputs("; none of them was due after the warm-up, so there are no latencies", f);
+    fputs(". A run cut short has more short requests among its finished ones than the load has, so "
+          "no SLO is judged by them",
+          f);
+    if (source_has_slo(s)) fputs(" (asked: ", f), clauses(f, s), fputs(")", f);
+    fputs(".</p>\n", f);
 }
 
 void verdict_run(FILE *f, struct source *s, bool heading)
@@ -114,7 +135,9 @@ void verdict_run(FILE *f, struct source *s, bool heading)
     enum verdict v = verdict_of(s);
     struct ci a = source_scalar(s, "attainment");
     open_block(f, v, s, heading);
-    if (v == VERDICT_NONE) {
+    if (s->ended_early) {
+        ended_early(f, s);
+    } else if (v == VERDICT_NONE) {
         fputs(!s->has_summary ? "<p class=\"word\"><strong>No verdict:</strong> the file has no "
                                 "summary.</p>\n"
               : !source_has_slo(s)

@@ -9,7 +9,8 @@
 
 enum verdict { VERDICT_NONE, VERDICT_HELD, VERDICT_MISSED };
 
-/* Held: attainment is at least what was asked; none without an SLO or without requests. */
+/* Held: attainment is at least what was asked; none without an SLO or without requests, and none
+ * of a run that ended early: who had not finished by then is not among its requests. */
 enum verdict verdict_of(struct source *s);
 /* A block with the answer for a run, for a sweep. heading: names the file, where there are several.
  */

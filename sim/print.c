@@ -122,6 +122,10 @@ static void slo(const struct print_in *in, FILE *f)
         fprintf(f, "SLO         none given (slo.ttft, slo.tpot, slo.e2e)\n");
         return;
     }
+    if (in->ended_early) {
+        fprintf(f, "SLO         no verdict: the run ended early\n");
+        return;
+    }
     fprintf(f, "SLO         ");
     clause("TTFT", s->slo.ttft_ns, o->q[Q_ATTAIN_TTFT], f);
     clause("TPOT", s->slo.tpot_ns, o->q[Q_ATTAIN_TPOT], f);

@@ -15,6 +15,7 @@ struct print_in {
     double peak_bytes;    /* largest resident memory of the process so far */
     const char *out_path; /* run file, or NULL */
     const char *line; /* of a measured run: what ran where. NULL: simulated, scenario_line has it */
+    const char *ended_early; /* how the run ended before its time: no verdict. NULL: it did not */
 };
 
 void print_text(const struct print_in *in, FILE *f); /* under 40 lines */

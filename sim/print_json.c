@@ -23,24 +23,32 @@ static void put_latency(json_t *j, const struct outcome *o, struct arena *a)
                    o->q[Q_LATENCY + k * STAT_N + i], "_ns", a);
 }
 
-static void put_slo(json_t *j, const struct scenario *s, const struct outcome *o, struct arena *a)
+/* Of a run that ended early: the limits, and null for what cannot be told. */
+static void put_slo(json_t *j, const struct print_in *in, struct arena *a)
 {
-    put_ci(j, "slo.attainment", o->q[Q_ATTAIN], "_ratio", a);
-    put_ci(j, "slo.goodput", o->q[Q_GOODPUT_PER_S], "_per_s", a);
+    static const struct ci unknown = { NAN, NAN, NAN };
+    const struct scenario *s = in->s;
+    const struct outcome *o = in->o;
+    bool whole = !in->ended_early;
+    put_ci(j, "slo.attainment", whole ? o->q[Q_ATTAIN] : unknown, "_ratio", a);
+    put_ci(j, "slo.goodput", whole ? o->q[Q_GOODPUT_PER_S] : unknown, "_per_s", a);
     if (!print_has_slo(&s->slo)) return;
     json_put_f64(j, "slo.asked_ratio", s->slo.attain_ratio);
-    json_put_bool(j, "slo.held", print_slo_held(s, o));
+    if (whole)
+        json_put_bool(j, "slo.held", print_slo_held(s, o));
+    else
+        json_put(j, "slo.held", json_null());
     if (s->slo.ttft_ns) {
         json_put_i64(j, "slo.ttft.limit_ns", s->slo.ttft_ns);
-        json_put_f64(j, "slo.ttft.attainment_ratio", o->q[Q_ATTAIN_TTFT].mid);
+        json_put_f64(j, "slo.ttft.attainment_ratio", whole ? o->q[Q_ATTAIN_TTFT].mid : NAN);
     }
     if (s->slo.tpot_ns) {
         json_put_i64(j, "slo.tpot.limit_ns", s->slo.tpot_ns);
-        json_put_f64(j, "slo.tpot.attainment_ratio", o->q[Q_ATTAIN_TPOT].mid);
+        json_put_f64(j, "slo.tpot.attainment_ratio", whole ? o->q[Q_ATTAIN_TPOT].mid : NAN);
     }
     if (s->slo.e2e_ns) {
         json_put_i64(j, "slo.e2e.limit_ns", s->slo.e2e_ns);
-        json_put_f64(j, "slo.e2e.attainment_ratio", o->q[Q_ATTAIN_E2E].mid);
+        json_put_f64(j, "slo.e2e.attainment_ratio", whole ? o->q[Q_ATTAIN_E2E].mid : NAN);
     }
 }
 
@@ -116,6 +124,7 @@ void print_results_json(const struct print_in *in, json_t *j)
     json_put_text(j, "scenario", in->line ? in->line : scenario_line(in->s, in->d));
     json_put_text(j, "title", in->s->o.title);
     json_put_text(j, "workload", o->workload);
+    if (in->line) json_put_text(j, "ended_early", in->ended_early);
     json_put_text(j, "digest", arena_printf(a, "%016llx", (unsigned long long)m->digest));
     json_put_i64(j, "requests.due", m->due);
     json_put_i64(j, "requests.finished", m->finished);
@@ -133,7 +142,7 @@ void print_results_json(const struct print_in *in, json_t *j)
         j, in->line ? "throughput.output_tokens_per_rank_s" : "throughput.output_tokens_per_gpu_s",
         o->q[Q_OUT_TOK_PER_S].mid / ranks);
     put_latency(j, o, a);
-    put_slo(j, in->s, o, a);
+    put_slo(j, in, a);
     put_stages(j, in->d, &o->all);
     if (!in->line) put_classes(j, &o->all, a);
     put_load(j, in->d, &o->all);

@@ -137,6 +137,24 @@ static void put_shares(struct store *t, const struct print_in *in)
                  "step_in_flight kv_blocks max_seqs token_budget micro_batch preemption", &t->e);
 }
 
+/* seen: the engine's steps were; of a measured run without, such as one that its journal gave back,
+ * levels are not known. */
+static void put_levels(struct store *t, const struct metrics *m, bool seen)
+{
+    double window = 1e9 * metrics_window_s(m);
+    const struct {
+        const char *name;
+        double v;
+    } level[] = { { "little_error", metrics_little_error(m) },
+                  { "kv_mean", metrics_kv_mean(m) },
+                  { "kv_peak", (double)m->kv_peak / (double)m->kv_blocks },
+                  { "prefix_hit", m->asked_tok ? (double)m->hit_tok / (double)m->asked_tok : 0 },
+                  { "running_mean", m->w.running_area_ns / window },
+                  { "waiting_mean", m->w.queue_area_ns / window } };
+    for (size_t i = 0; i < sizeof level / sizeof *level; i++)
+        h5_attr_f64(run_h5(t->run), "/summary", level[i].name, seen ? level[i].v : NAN, &t->e);
+}
+
 static void put_scalars(struct store *t, const struct print_in *in)
 {
     h5 *f = run_h5(t->run);
@@ -183,19 +201,12 @@ static void put_scalars(struct store *t, const struct print_in *in)
         h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, &t->e);
     h5_attr_f64(f, "/summary", "slo_attainment", slo->attain_ratio, &t->e);
     h5_attr_f64(f, "/summary", "interval_level", in->s->sim.level, &t->e);
-    h5_attr_f64(f, "/summary", "little_error", metrics_little_error(&o->all), &t->e);
-    h5_attr_f64(f, "/summary", "kv_mean", metrics_kv_mean(&o->all), &t->e);
-    double window = 1e9 * metrics_window_s(&o->all);
-    h5_attr_f64(f, "/summary", "kv_peak", (double)o->all.kv_peak / (double)o->all.kv_blocks, &t->e);
-    h5_attr_f64(f, "/summary", "prefix_hit",
-                o->all.asked_tok ? (double)o->all.hit_tok / (double)o->all.asked_tok : 0, &t->e);
-    h5_attr_f64(f, "/summary", "running_mean", o->all.w.running_area_ns / window, &t->e);
-    h5_attr_f64(f, "/summary", "waiting_mean", o->all.w.queue_area_ns / window, &t->e);
+    put_levels(t, &o->all, in->line == NULL || o->all.w.n_step > 0);
     h5_attr_f64(f, "/summary", "gpu_memory_bytes", in->d->hw.gpu.mem_bytes, &t->e);
     h5_attr_i64(f, "/summary", "recomputed_tok", o->all.recomputed_tok, &t->e);
     h5_attr_i64(f, "/summary", "short_run", o->all.whole, &t->e);
     if (m->why_rejected) h5_attr_text(f, "/summary", "why_rejected", m->why_rejected, &t->e);
-    h5_attr_f64(f, "/summary", "wall_s", in->wall_s, &t->e);
+    h5_attr_f64(f, "/summary", "wall_s", in->wall_s > 0 ? in->wall_s : NAN, &t->e);
     for (int k = 0; k < EVALUATE_TOP && o->top[k].name; k++) {
         h5_attr_text(f, "/summary", arena_printf(in->s->arena, "uncertain_%d", k + 1),
                      o->top[k].name, &t->e);

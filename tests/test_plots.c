@@ -77,8 +77,9 @@ struct make {
     int64_t slo_ttft_ns;
     int n_request;
     bool plain; /* requests only */
+    const char *ended_early;
 };
-static const struct make usual = { "does it hold?", .95, .93, .97, .9, 50000000, 40, false };
+static const struct make usual = { "does it hold?", .95, .93, .97, .9, 50000000, 40, false, NULL };
 
 /* Request i: due at i s, first token after 10 + i ms, then 4 tokens at 5 ms; each 10th is rejected,
  * each 7th has one token. */
@@ -171,6 +172,10 @@ static int put_summary(run *r, const struct make *m, struct err *e)
     if (st == ST_OK) st = h5_attr_i64(f, "/summary", "rejected", m->n_request / 10, e);
     if (st == ST_OK) st = h5_attr_f64(f, "/summary", "slo_attainment", m->asked, e);
     if (st == ST_OK) st = h5_attr_f64(f, "/summary", "interval_level", .9, e);
+    if (st == ST_OK)
+        st = h5_attr_i64(f, "/summary", "finished", m->n_request - m->n_request / 10, e);
+    if (st == ST_OK && m->ended_early)
+        st = h5_attr_text(f, "/summary", "ended_early", m->ended_early, e);
     return st;
 }
 
@@ -473,7 +478,7 @@ TEST(plots_refuses_what_is_not_there)
     check_sentence("one run file or more");
     CHECK_INT(orrery("", "plot %s --format=pdf", p), 2);
     check_sentence("svg, png, both");
-    CHECK_INT(orrery("", "plot %s/absent.h5", d), 5);
+    CHECK_INT(orrery("", "plot %s/absent.h5", d), 2);
     check_sentence("absent.h5");
     CHECK_INT(orrery("", "plot tests/test_plots.c"), 2);
     check_sentence("no HDF5 file");
@@ -590,18 +595,49 @@ TEST(plots_report_answers)
     CHECK_HAS(page, "title: &quot;&lt;b&gt;&amp;amp;&quot;");
     CHECK_HAS(page, "@media print");
     CHECK_HAS(page, "prefers-color-scheme:dark");
-    m = (struct make){ "t", .8999, .85, .93, .9, 50000000, 40, false };
+    m = (struct make){ "t", .8999, .85, .93, .9, 50000000, 40, false, NULL };
     CHECK_INT(orrery("", "report %s --out=%s", make_run("missed.h5", &m), html), 0);
     slurp(html);
     CHECK_HAS(page, "No, the SLO is missed</strong>, by 0.010 points");
     CHECK_HAS(page, "Not certain:</strong> what was asked for lies inside the interval");
-    m = (struct make){ "t", .8999, NAN, NAN, .9, 0, 40, false };
+    m = (struct make){ "t", .8999, NAN, NAN, .9, 0, 40, false, NULL };
     CHECK_INT(orrery("", "report %s --out=%s", make_run("none.h5", &m), html), 0);
     CHECK_HAS(slurp(html), "No SLO was given");
-    m = (struct make){ "t", NAN, NAN, NAN, .9, 1, 1, false }; /* due before the window */
+    m = (struct make){ "t", NAN, NAN, NAN, .9, 1, 1, false, NULL }; /* due before the window */
     CHECK_INT(orrery("", "report %s --out=%s", make_run("nan.h5", &m), html), 0);
     CHECK_HAS(slurp(html), "<strong>No verdict:</strong>");
     check_page(html);
+}
+
+/* Whatever its attainment says, a run that ended early is not judged; its figures say of whom. */
+TEST(plots_report_of_a_run_that_ended_early)
+{
+    need_gnuplot();
+    struct make cut = usual;
+    cut.ended_early = "interrupted by <user>";
+    const char *html = at("r.html"), *path = make_run("cut.h5", &cut);
+    CHECK_INT(orrery("", "report %s --out=%s", path, html), 0);
+    check_page(html);
+    slurp(html);
+    CHECK_HAS(page,
+              "<strong>No verdict:</strong> the run ended early: interrupted by &lt;user&gt;.");
+    CHECK_HAS(page,
+              "All figures are of the <strong>36 requests that had finished</strong> by then; 0 "
+              "were under way and 4 rejected");
+    CHECK_HAS(page, "no SLO is judged by them (asked: TTFT &le; 50.00 ms)");
+    CHECK_HAS(page, "ENDED EARLY, finished requests only; 40 requests");
+    CHECK(strstr(page, "SLO is held") == NULL && strstr(page, "SLO is missed") == NULL);
+    CHECK(strstr(page, "<h3>SLO</h3>") == NULL && strstr(page, "goodput: within") == NULL);
+    CHECK(strstr(page, "95.0 %") == NULL); /* what it attained */
+    CHECK_INT(orrery("", "report %s %s --out=%s", make_run("whole.h5", &usual), path, html), 0);
+    slurp(html);
+    CHECK_HAS(page, "<tr><th>SLO</th><td>held</td><td>no verdict: ended early</td></tr>");
+    CHECK_HAS(page, "<tr><th>SLO attainment</th><td>95.0 %<small>93.0 % .. 97.0 %</small></td>"
+                    "<td>-</td></tr>");
+    CHECK_INT(orrery("", "plot %s --figure=series --out=%s", path, at("figs")), 0);
+    char cmd[1200];
+    snprintf(cmd, sizeof cmd, "grep -q 'ENDED EARLY, finished requests only' %s/*.svg", at("figs"));
+    CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);
 }
 
 TEST(plots_report_compares_and_sweeps)

@@ -91,6 +91,30 @@ TEST(run_reads_what_it_wrote)
     arena_release(&a);
 }
 
+TEST(run_says_how_it_ended)
+{
+    struct arena a;
+    struct err e = { 0 };
+    struct run_file f;
+    arena_init(&a);
+    CHECK_OK(write_run(test_path("whole.h5"), &e), &e);
+    CHECK_OK(run_open(test_path("whole.h5"), &a, &f, &e), &e);
+    CHECK(f.ended_early == NULL);
+    run_close(&f);
+    run *r = run_create(test_path("cut.h5"), &e);
+    struct run_request q = { .n_in = 1, .n_out = 1 };
+    if (!CHECK(r != NULL)) return;
+    CHECK_OK(h5_attr_text(run_h5(r), "/", "schema_name", "orrery-run", &e), &e);
+    CHECK_OK(run_put_request(r, &q, &e), &e);
+    CHECK_OK(h5_group(run_h5(r), "/summary", "estimates", &e), &e);
+    CHECK_OK(h5_attr_text(run_h5(r), "/summary", "ended_early", "rank 2: lost", &e), &e);
+    CHECK_OK(run_commit(r, &e), &e);
+    CHECK_OK(run_open(test_path("cut.h5"), &a, &f, &e), &e);
+    CHECK_TEXT(f.ended_early, "rank 2: lost");
+    run_close(&f);
+    arena_release(&a);
+}
+
 TEST(run_is_seen_whole_or_not_at_all)
 {
     struct err e = { 0 };
@@ -115,7 +139,7 @@ TEST(run_refuses_other_files)
     struct err e = { 0 };
     struct run_file f;
     arena_init(&a);
-    CHECK_INT(run_open(test_path("absent.h5"), &a, &f, &e), ST_IO);
+    CHECK_INT(run_open(test_path("absent.h5"), &a, &f, &e), ST_USAGE);
     FILE *g = fopen(test_path("c.h5"), "w");
     if (g) {
         fputs("no HDF5 in here", g);

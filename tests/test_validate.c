@@ -25,6 +25,7 @@ struct made {
     bool measured, sessions;
     double half_ratio; /* of the intervals of /summary; 0: none */
     int32_t add_in;    /* other requests: longer prompts */
+    const char *ended_early;
 };
 
 static double ttft_ns(int64_t i)
@@ -62,18 +63,23 @@ static void put_one(run *r, const char *name, double v, const struct made *m, st
                     e);
 }
 
-static bool make(const struct made *m)
+static void originate(run *r, struct err *e)
 {
-    struct err e = { 0 };
     struct prov p;
     static char name[] = "test";
     char *argv[] = { name, NULL };
+    prov_collect(&p, 1, argv);
+    prov_write(&p, run_h5(r), "orrery-run", "1.0.0", "made by hand", e);
+    prov_release(&p);
+}
+
+static bool make(const struct made *m)
+{
+    struct err e = { 0 };
     double f = m->factor * exp(m->sd * rng_normal(rng_stream(m->seed, "run"), 0));
     run *r = run_create(m->path, &e);
     if (!r) return false;
-    prov_collect(&p, 1, argv);
-    prov_write(&p, run_h5(r), "orrery-run", "1.0.0", "made by hand", &e);
-    prov_release(&p);
+    originate(r, &e);
     h5_attr_text(run_h5(r), "/provenance", "kind", m->measured ? "measured" : "simulated", &e);
     h5_group(run_h5(r), "/scenario", "what was asked", &e);
     h5_text(run_h5(r), "/scenario/yaml", m->scenario, "scenario", &e);
@@ -86,6 +92,7 @@ static bool make(const struct made *m)
     put_one(r, "tpot", f * 6e6, m, &e);
     put_one(r, "itl", f * 6e6, m, &e);
     put_one(r, "e2e", f * 100e6, m, &e);
+    if (m->ended_early) h5_attr_text(run_h5(r), "/summary", "ended_early", m->ended_early, &e);
     if (e.status != ST_OK) run_abort(r);
     return e.status == ST_OK && run_commit(r, &e) == ST_OK;
 }
@@ -115,12 +122,12 @@ static bool make_case(const char *name, double predicted, double f, double sd, i
     const char *s = scenario(name);
     char one[80];
     snprintf(one, sizeof one, "p-%s", name);
-    bool ok =
-        make(&(struct made){ file(one), s, 200, predicted, 0, 1, false, false, false, .2, 0 });
+    bool ok = make(
+        &(struct made){ file(one), s, 200, predicted, 0, 1, false, false, false, .2, 0, NULL });
     for (int k = 0; k < runs && ok; k++) {
         snprintf(one, sizeof one, "m-%s.%d", name, k + 1);
         ok = make(&(struct made){ file(one), s, 200, f, sd, (uint64_t)(k + 1) + mix_text(name),
-                                  true, true, false, 0, 0 });
+                                  true, true, false, 0, 0, NULL });
     }
     return ok;
 }
@@ -207,8 +214,8 @@ TEST(validate_is_symmetric_in_logs)
     struct arena a, b;
     struct err e = { 0 };
     const char *s = scenario("tp: 1");
-    CHECK(make(&(struct made){ file("x"), s, 90, 1.3, 0, 1, false, false, false, 0, 0 }));
-    CHECK(make(&(struct made){ file("y"), s, 90, .9, 0, 1, true, false, false, 0, 0 }));
+    CHECK(make(&(struct made){ file("x"), s, 90, 1.3, 0, 1, false, false, false, 0, 0, NULL }));
+    CHECK(make(&(struct made){ file("y"), s, 90, .9, 0, 1, true, false, false, 0, 0, NULL }));
     CHECK_OK(validate(&v, &a, list("x"), list("y"), &e), &e);
     CHECK_OK(validate(&w, &b, list("y"), list("x"), &e), &e);
     for (int q = 0; q < VALIDATE_N; q++)
@@ -216,7 +223,7 @@ TEST(validate_is_symmetric_in_logs)
     arena_release(&a);
     arena_release(&b);
     /* A measured run that is to be predicted by it is no prediction. */
-    CHECK(make(&(struct made){ file("z"), s, 90, .9, 0, 1, true, true, false, 0, 0 }));
+    CHECK(make(&(struct made){ file("z"), s, 90, .9, 0, 1, true, true, false, 0, 0, NULL }));
     CHECK_INT(validate(&v, &a, list("z"), list("x"), &e), ST_USAGE);
     CHECK_HAS(e.text, "the wrong way round");
     arena_release(&a);
@@ -259,10 +266,10 @@ TEST(validate_pairs_sessions_by_turn_and_refuses_other_requests)
     struct arena a;
     struct err e = { 0 };
     const char *s = scenario("tp: 1");
-    CHECK(make(&(struct made){ file("s1"), s, 60, 1, 0, 1, false, false, true, 0, 0 }));
-    CHECK(make(&(struct made){ file("s2"), s, 60, 3, 0, 1, true, true, true, 0, 0 }));
-    CHECK(make(&(struct made){ file("s3"), s, 60, 1, 0, 1, true, true, true, 0, 5 }));
-    CHECK(make(&(struct made){ file("s4"), s, 50, 1, 0, 1, true, true, true, 0, 0 }));
+    CHECK(make(&(struct made){ file("s1"), s, 60, 1, 0, 1, false, false, true, 0, 0, NULL }));
+    CHECK(make(&(struct made){ file("s2"), s, 60, 3, 0, 1, true, true, true, 0, 0, NULL }));
+    CHECK(make(&(struct made){ file("s3"), s, 60, 1, 0, 1, true, true, true, 0, 5, NULL }));
+    CHECK(make(&(struct made){ file("s4"), s, 50, 1, 0, 1, true, true, true, 0, 0, NULL }));
     CHECK_OK(validate(&v, &a, list("s1"), list("s2"), &e), &e);
     CHECK(!v.c[0].unlike);
     CHECK_NEAR(v.c[0].paired[METRIC_TPOT].bias.mid, -log(3), 1e-6);
@@ -463,7 +470,7 @@ TEST(validate_cli_wrong_input)
     CHECK_INT(cli_run("", "validate"), 2);
     CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-a"), list("m-b.1")), 2);
     CHECK_HAS(cli_err, "strategy.a= against strategy.b=");
-    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-a"), file("gone")), 5);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-a"), file("gone")), 2);
     CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s --out=x.pdf", list("p-a"),
                       list("m-a.1")),
               2);
@@ -495,21 +502,296 @@ TEST(validate_cli_wrong_input)
               2);
 }
 
+/* ---- what cannot be compared */
+
+/* One case a line; the error names the case and both files. */
+TEST(validate_refuses_a_run_in_two_places)
+{
+    CHECK(make_case("a", 1, 1, 0, 2));
+    CHECK(make_case("b", 1, 1, 0, 2));
+    CHECK(make_case("c", 1, 1, 0, 1));
+    CHECK_INT(cli_shell("cd %s && cp m-a.1.h5 copy.h5 && ln -s m-a.2.h5 link.h5", test_dir()), 0);
+    static const struct {
+        const char *cases, *says[4];
+    } bad[] = {
+        { "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5]}\n"
+          "  - {name: a, predicted: p-b.h5, measured: [m-b.1.h5]}\n",
+          { "m.yaml:3:", "two cases are named 'a'", "p-a.h5", "p-b.h5" } },
+        { "  - {name: a, refused: x, measured: [m-a.1.h5]}\n"
+          "  - {name: a, refused: x}\n",
+          { "m.yaml:3:", "two cases are named 'a'", "m-a.1.h5", "no file" } },
+        { "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5]}\n"
+          "  - {name: b, refused: x, measured: [m-b.1.h5, m-a.1.h5]}\n",
+          { "m.yaml:3:", "case 'a' and case 'b' share a measured run", "m-a.1.h5", "one file" } },
+        { "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5]}\n"
+          "  - {name: b, use: calibrated, predicted: p-b.h5, measured: [copy.h5]}\n",
+          { "case 'a' (held out) and case 'b' (calibrated) share a measured run", "m-a.1.h5",
+            "copy.h5", "copies of one run" } },
+        { "  - {name: a, predicted: p-a.h5, measured: [m-a.2.h5, link.h5]}\n",
+          { "m.yaml:2:", "case 'a' has a measured run twice", "m-a.2.h5",
+            "link.h5 are one file" } },
+        { "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5]}\n"
+          "  - {name: b, use: calibrated, predicted: p-a.h5, measured: [m-a.2.h5]}\n",
+          { "m.yaml:3:", "case 'a' (held out) and case 'b' (calibrated) share a prediction",
+            "p-a.h5", "one file" } },
+        { "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5, p-a.h5]}\n",
+          { "m.yaml:2:", "case 'a'", "its prediction", "p-a.h5" } },
+        { "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5]}\n"
+          "  - {name: b, refused: x, measured: [p-a.h5]}\n",
+          { "m.yaml:3:", "case 'a'", "its prediction, and", "measured in case 'b'" } },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char text[1000];
+        snprintf(text, sizeof text, "cases:\n%s", bad[i].cases);
+        CHECK_INT(cli_run("", "validate %s", cli_put("m.yaml", text)), 2);
+        for (int k = 0; k < 4; k++) CHECK_HAS(cli_err, bad[i].says[k]);
+        CHECK_TEXT(cli_out, "");
+    }
+    CHECK_INT(
+        cli_run("", "validate %s",
+                cli_put("m.yaml", "aa: {a: [m-a.1.h5, m-b.1.h5], b: [m-b.2.h5, copy.h5]}\n"
+                                  "cases:\n"
+                                  "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5]}\n")),
+        2);
+    CHECK_HAS(cli_err, "both arms of aa hold one run: ");
+    CHECK_INT(
+        cli_run("", "validate --predicted=%s --measured=%s", list("p-a"), list("m-a.1 m-a.1")), 2);
+    CHECK_HAS(cli_err, "case 'p-a' has a measured run twice");
+    /* One prediction of two measurements that both were held out is nothing twice. */
+    CHECK(cli_run("", "validate %s",
+                  cli_put("m.yaml", "cases:\n"
+                                    "  - {name: a, predicted: p-a.h5, measured: [m-a.1.h5]}\n"
+                                    "  - {name: b, predicted: p-a.h5, measured: [m-a.2.h5]}\n")) !=
+          2);
+}
+
+/* A run of the scenario with another model, strategy, load, or none; `more`: sim and policy. */
+static bool make_of(const char *name, bool measured, const char *model, const char *strategy,
+                    const char *workload, const char *more)
+{
+    char text[400];
+    snprintf(text, sizeof text, "model: %s\nstrategy: {%s}\nworkload: {%s}\n%s", model, strategy,
+             workload, more);
+    return make(
+        &(struct made){ file(name), text, 50, 1, 0, 1, false, measured, false, 0, 0, NULL });
+}
+
+TEST(validate_refuses_a_prediction_of_another_scenario)
+{
+    const char *load = "rate: 6/s, trace: t/x.csv, prompt: {mean: 9tok, file: \"-\"}";
+    const struct {
+        const char *model, *strategy, *workload, *more, *says;
+    } with[] = {
+        { "dir/b.json", "tp: 2, split: auto", load, "", "another model than" },
+        { "m", "tp: 1, split: auto", load, "", "another strategy than" },
+        { "m", "tp: 2, split: auto", "rate: 8/s, trace: t/x.csv", "", "another load than" },
+        { "m", "tp: 2", "prompt: {mean: 8tok}", "", "workload.prompt.mean=9tok against" },
+        { "m", "tp: 2", "trace: t/y.csv", "", "workload.trace=t/x.csv against" },
+        /* what is of no matter: where files lie, what only one version knows, how it was cut */
+        { "/home/m.json", "tp: 2, split: '3,1', ep: 1", load, "policy: {max_seqs: 9}\n", NULL },
+        { "m/config.json", "tp: 2", "rate: 6/s, trace: /x.csv, turns: 1", "slo: {ttft: 1s}\n",
+          NULL },
+    };
+    CHECK(make_of("p", false, "a/m.json", "tp: 2, split: auto", load, ""));
+    for (size_t i = 0; i < sizeof with / sizeof *with; i++) {
+        CHECK(make_of("m", true, with[i].model, with[i].strategy, with[i].workload, with[i].more));
+        int rc =
+            cli_run("", "validate %s",
+                    cli_put("m.yaml", "cases: [{name: one, predicted: p.h5, measured: [m.h5]}]"));
+        if (!with[i].says) {
+            CHECK_INT(rc, 3); /* one run: inconclusive */
+            continue;
+        }
+        CHECK_INT(rc, 2);
+        CHECK_HAS(cli_err, "m.yaml:1:");
+        CHECK_HAS(cli_err, "case 'one': ");
+        CHECK_HAS(cli_err, "/p.h5 predicts");
+        CHECK_HAS(cli_err, "/m.h5 measured: ");
+        CHECK_HAS(cli_err, with[i].says);
+    }
+    /* Without a prediction the measured ones are of one scenario. */
+    CHECK(make_of("n", true, "m", "tp: 4", load, ""));
+    CHECK_INT(
+        cli_run("", "validate %s",
+                cli_put("m.yaml", "cases: [{name: r, refused: why, measured: [m.h5, n.h5]}]")),
+        2);
+    CHECK_HAS(cli_err, "measured another strategy: strategy.tp=2 against strategy.tp=4");
+}
+
+TEST(validate_refuses_a_run_that_ended_early)
+{
+    struct made m = { file("cut"), scenario("tp: 1"), 50, 1, 0, 1, false, true, false, 0, 0, NULL };
+    CHECK(make_case("x", 1, 1, 0, 1));
+    m.ended_early = "interrupted";
+    CHECK(make(&m));
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-x"), list("cut m-x.1")),
+              2);
+    CHECK_HAS(cli_err, "cut.h5: the run ended early (interrupted): only the requests that had");
+}
+
+/* ---- what is said of single runs, and of noise */
+
+TEST(validate_says_why_there_is_no_aa_check)
+{
+    CHECK(make_case("one", 1, 1, .001, 3));
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-one"), list("m-one.1")),
+              3);
+    CHECK_HAS(cli_out, "1 configuration: 1 held out, 0 calibrated the prediction, 0 without a "
+                       "prediction; 1 measured run\n");
+    CHECK_HAS(cli_out, "  A/A arms: no equal runs in turns were given");
+    CHECK_HAS(cli_out, "  first against last run: one run a configuration: no A/A check\n");
+    CHECK(strstr(cli_out, "nan") == NULL && strstr(cli_out, "no difference") == NULL);
+    const char *arms = "aa: {a: [m-one.1.h5], b: [m-one.2.h5]}\n"
+                       "cases: [{name: a, predicted: p-one.h5, measured: [m-one.3.h5]}]\n";
+    CHECK_INT(cli_run("", "validate %s", cli_put("m.yaml", arms)), 3);
+    CHECK_HAS(cli_out, "  A/A arms: one run an arm: no A/A check\n");
+    CHECK_INT(cli_run("", "validate %s --json", cli_put("m.yaml", arms)), 3);
+    json_t *j = cli_json();
+    CHECK_TEXT(cli_text(j, "no_aa"), "one run an arm: no A/A check");
+    CHECK_TEXT(cli_text(j, "no_drift"), "one run a configuration: no A/A check");
+    json_decref(j);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s", list("p-one"),
+                      list("m-one.1 m-one.2")),
+              0);
+    CHECK_HAS(cli_out, "first against last run: several runs of one configuration only");
+    CHECK_HAS(cli_out, "2 measured runs (at most 2 each)\n");
+}
+
+static const char *text_of(const char *path, char *buf, size_t n)
+{
+    FILE *f = fopen(path, "r");
+    size_t got = f ? fread(buf, 1, n - 1, f) : 0;
+    if (f) fclose(f);
+    buf[got] = 0;
+    return buf;
+}
+
+/* Three kinds of noise, each by its name wherever it is shown, and each defined. */
+TEST(validate_report_names_each_noise)
+{
+    static char text[1 << 16];
+    CHECK(make_case("loud", 1, 1, .3, 3));
+    CHECK(make_case("calm", 1, 1, .001, 1));
+    const char *m = cli_put(
+        "m.yaml", "title: noise by its names\ncases:\n"
+                  "  - {name: loud, predicted: p-loud.h5, measured: [m-loud.1.h5, m-loud.2.h5, "
+                  "m-loud.3.h5]}\n"
+                  "  - {name: calm, predicted: p-calm.h5, measured: [m-calm.1.h5]}\n");
+    CHECK_INT(cli_run("", "validate %s --out=%s", m, test_path("r.md")), 1);
+    CHECK_HAS(cli_out,
+              "  noise floor   of a configuration's figure: half-width of the 90 % interval");
+    CHECK_HAS(cli_out, "NOISY: loud: run scatter ");
+    test_golden("validate-noise.md", text_of(test_path("r.md"), text, sizeof text));
+}
+
+/* ---- where a step's time goes */
+
+enum { STEPS = 10 };
+
+/* Monitor rows of TP2-PP2 in two replicas: rank 0 schedules, rank 2 samples. In us: compute 100, 120 of
+ * stage 0, 200, 220 of stage 1; all-reduce 30, of which 10 or 0 waiting; hand-over 4; sampling 6;
+ * scheduling 9; and 50 of waiting for the stage in front. */
+static bool make_monitored(const char *path)
+{
+    struct err e = { 0 };
+    run *r = run_create(path, &e);
+    if (!r) return false;
+    struct run_request q = { .n_in = 1, .n_out = 1, .session = -1 };
+    originate(r, &e);
+    run_put_request(r, &q, &e);
+    for (int64_t i = 0; i < 8 * (STEPS + 2); i++) {
+        int rank = (int)(i % 8), at = rank % 4, stage = at / 2;
+        int64_t t0 = 1000000 * (i / 8), compute = 100 + 100 * stage + 20 * (at % 2);
+        int64_t wait = at % 2 ? 10 : 0, sampling = at == 2 ? 6 : 0;
+        struct run_monitor row = { .t0_ns = t0,
+                                   .t1_ns = t0 + 1000 * (compute + 30 + 4 + sampling),
+                                   .compute_ns = 1000 * compute,
+                                   .comm_ns = 1000 * (30 - wait + 4),
+                                   .wait_ns = 1000 * (wait + (stage ? 50 : 0)),
+                                   .host_ns = 1000 * (sampling + (at == 0 ? 9 : 0)),
+                                   .step = i / 8,
+                                   .rank = rank };
+        run_put_monitor(r, &row, &e);
+    }
+    put_one(r, "output_per_s", 1, &(struct made){ .path = path }, &e);
+    h5_attr_i64(run_h5(r), "/summary", "tp", 2, &e);
+    h5_attr_i64(run_h5(r), "/summary", "pp", 2, &e);
+    h5_attr_i64(run_h5(r), "/summary", "window_begin_ns", 1000000, &e); /* all but the first step */
+    h5_attr_i64(run_h5(r), "/summary", "window_end_ns", 1000000 * (STEPS + 1),
+                &e); /* and the last */
+    if (e.status != ST_OK) run_abort(r);
+    return e.status == ST_OK && run_commit(r, &e) == ST_OK;
+}
+
+/* Two stages, two replicas: busy 0.3 and 0.5 of 1 s; a fifth of what operators take is hops, in which
+ * nobody is busy. */
+static bool make_predicted(const char *path)
+{
+    struct err e = { 0 };
+    const double busy[2] = { .3, .5 }, share[6] = { .4, .1, .16, .2, .04, .1 };
+    const double index[6] = { 0, 1, 2, 3, 4, 5 }, *scale[1] = { index };
+    const char *const unit[1] = { "1" }, *const dim[2] = { "stage", "operator_class" };
+    const size_t n[2] = { 2, 6 };
+    run *r = run_create(path, &e);
+    if (!r) return false;
+    struct run_request q = { .n_in = 1, .n_out = 1, .session = -1 };
+    originate(r, &e);
+    run_put_request(r, &q, &e);
+    for (int i = 0; i < 4; i++) { /* two of them in the window */
+        struct run_step s = { .t0_ns = 500000000 * (int64_t)i, .n_step = 100 };
+        run_put_step(r, &s, &e);
+    }
+    put_one(r, "output_per_s", 1, &(struct made){ .path = path }, &e);
+    h5 *f = run_h5(r);
+    h5_array(f, "/summary/stage_busy", 1, n, dim, scale, unit, busy, "1", "busy", &e);
+    h5_array(f, "/summary/time_share", 1, n + 1, dim + 1, scale, unit, share, "1", "share", &e);
+    h5_attr_i64(f, "/summary", "dp", 2, &e);
+    h5_attr_i64(f, "/summary", "window_begin_ns", 500000000, &e);
+    h5_attr_i64(f, "/summary", "window_end_ns", 1500000000, &e);
+    if (e.status != ST_OK) run_abort(r);
+    return e.status == ST_OK && run_commit(r, &e) == ST_OK;
+}
+
+TEST(validate_parts_of_a_step_known)
+{
+    struct arena a;
+    struct validate_run m, p;
+    struct err e = { 0 };
+    arena_init(&a);
+    CHECK(make_monitored(file("m")));
+    CHECK(make_predicted(file("p")));
+    CHECK_OK(validate_read(file("m"), &a, &m, &e), &e);
+    CHECK_OK(validate_read(file("p"), &a, &p, &e), &e);
+    CHECK_NEAR(m.part_s[0], 1e-6 * (110 + 210 + 6), 1e-12); /* mean of the ranks, sum of stages */
+    CHECK_NEAR(m.part_s[1], 1e-6 * (34 + 34), 1e-12);       /* waiting there, not in front */
+    CHECK_NEAR(m.part_s[2], 1e-6 * 9, 1e-12);
+    /* 0.8 s of two replicas each, over 200 steps, all of it but the hops */
+    CHECK_NEAR(p.part_s[0], .6 / .8 * 1.6 / 200, 1e-12);
+    CHECK_NEAR(p.part_s[1], .16 / .8 * 1.6 / 200, 1e-12);
+    CHECK_NEAR(p.part_s[2], .04 / .8 * 1.6 / 200, 1e-12);
+    CHECK_NEAR(p.part_s[0] + p.part_s[1] + p.part_s[2], 1.6 / 200, 1e-12);
+    arena_release(&a);
+}
+
 /* Runs of the simulator itself: equal constants are accurate, a law 6 % slower is found. */
 TEST(validate_simulated_runs)
 {
-    char p[300], same[300], slow[300];
+    char p[300], same[300], slow[300], also[2][300];
     snprintf(p, sizeof p, "%s", file("p"));
     snprintf(same, sizeof same, "%s", file("same"));
     snprintf(slow, sizeof slow, "%s", file("slow"));
+    snprintf(also[0], sizeof also[0], "%s", file("same2"));
+    snprintf(also[1], sizeof also[1], "%s", file("slow2"));
     const char *one = "simulate scenarios/smoke.yaml --sim.replications=1";
     if (access("scenarios/smoke.yaml", R_OK) != 0)
         SKIP("tests run from the root of the repository");
     CHECK_INT(cli_run("", "%s --sim.draws=16 --out=%s", one, p), 0);
     CHECK_INT(cli_run("", "%s --sim.draws=0 --out=%s", one, same), 0);
     CHECK_INT(cli_run("", "%s --sim.draws=0 --profile.law=1.06 --out=%s", one, slow), 0);
-    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, same, same), 0);
-    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, slow, slow), 1);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --out=%s", one, also[0]), 0);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --profile.law=1.06 --out=%s", one, also[1]), 0);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, same, also[0]), 0);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, slow, also[1]), 1);
     json_t *j = json_loads(cli_out, 0, NULL);
     json_t *s = json_object_get(json_object_get(j, "held_out"), "TPOT mean");
     double bias = json_real_value(json_object_get(json_object_get(s, "mean_log_error"), "mid"));

@@ -27,6 +27,8 @@ int run_open(const char *path, struct arena *a, struct run_file *out, struct err
     out->path = arena_copy_text(a, path, strlen(path));
     out->title = text_if_any(out->h5, "/", "title", a);
     out->kind = text_if_any(out->h5, "/provenance", "kind", a);
+    if (h5_has(out->h5, "/summary"))
+        out->ended_early = text_if_any(out->h5, "/summary", "ended_early", a);
     out->scenario_yaml = text_if_any(out->h5, "/scenario/yaml", NULL, a);
     if (h5_has(out->h5, "/requests/request")) {
         int64_t *index;

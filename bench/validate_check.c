@@ -1,0 +1,167 @@
+/* bench/validate_check.c - what cannot be compared: one run in two places, a prediction of another
+ * scenario than was measured. SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "base/doc.h"
+#include "bench/validate.h"
+
+/* ---- one run in two places */
+
+static const char *const use_word[VALIDATE_N_USE] = { "held out", "calibrated" };
+
+/* One file by any path, or a copy of it. NULL: two runs. */
+static const char *same(const struct validate_run *x, const struct validate_run *y)
+{
+    if (!x->path || !y->path) return NULL;
+    if (x->inode && x->inode == y->inode && x->device == y->device) return "one file";
+    return *x->run_id && strcmp(x->run_id, y->run_id) == 0 ? "copies of one run" : NULL;
+}
+
+/* Case c and an earlier one, each with its use. */
+static int both(const struct validate_case *c, const struct validate_case *d, const char *share,
+                const struct validate_run *x, const struct validate_run *y, struct err *e)
+{
+    if (c->use == d->use || c->refused || d->refused)
+        return err_set(e, ST_USAGE, "case '%s' and case '%s' share %s: %s and %s are %s", d->name,
+                       c->name, share, y->path, x->path, same(x, y));
+    return err_set(e, ST_USAGE, "case '%s' (%s) and case '%s' (%s) share %s: %s and %s are %s",
+                   d->name, use_word[d->use], c->name, use_word[c->use], share, y->path, x->path,
+                   same(x, y));
+}
+
+/* Runs of c among those of d; of itself, each once. */
+static int shared(const struct validate_case *c, const struct validate_case *d, struct err *e)
+{
+    for (int i = 0; i < c->n_measured; i++)
+        for (int k = 0; k < (c == d ? i : d->n_measured); k++) {
+            const struct validate_run *x = &c->measured[i], *y = &d->measured[k];
+            if (!same(x, y)) continue;
+            if (c != d) return both(c, d, "a measured run", x, y, e);
+            return err_set(e, ST_USAGE, "case '%s' has a measured run twice: %s and %s are %s",
+                           c->name, y->path, x->path, same(x, y));
+        }
+    return ST_OK;
+}
+
+/* The prediction of c among what was measured in d. */
+static int self(const struct validate_case *c, const struct validate_case *d, struct err *e)
+{
+    for (int i = 0; i < d->n_measured; i++) {
+        const struct validate_run *x = &c->predicted, *y = &d->measured[i];
+        if (!same(x, y)) continue;
+        return err_set(e, ST_USAGE,
+                       "case '%s': %s, its prediction, and %s, measured in case '%s', are %s",
+                       c->name, x->path, y->path, d->name, same(x, y));
+    }
+    return ST_OK;
+}
+
+int validate_check_files(const struct validate *v, const struct validate_case *c, struct err *e)
+{
+    int st = ST_OK;
+    for (const struct validate_case *d = v->c; d <= c && st == ST_OK; d++) {
+        st = shared(c, d, e);
+        if (st == ST_OK) st = self(c, d, e);
+        if (st == ST_OK && c != d) st = self(d, c, e);
+        if (st == ST_OK && c->use != d->use && same(&c->predicted, &d->predicted))
+            st = both(c, d, "a prediction", &c->predicted, &d->predicted, e);
+    }
+    return st;
+}
+
+int validate_check_arms(const struct validate *v, struct err *e)
+{
+    for (int i = 0; i < v->n_arm[0]; i++)
+        for (int k = 0; k < v->n_arm[1]; k++) {
+            const struct validate_run *x = &v->arm[0][i], *y = &v->arm[1][k];
+            if (same(x, y))
+                return err_set(e, ST_USAGE, "both arms of aa hold one run: %s and %s are %s",
+                               x->path, y->path, same(x, y));
+        }
+    return ST_OK;
+}
+
+const char *validate_first_file(const struct validate_case *c)
+{
+    return c->predicted.path ? c->predicted.path : c->n_measured ? c->measured->path : "no file";
+}
+
+/* ---- scenarios */
+
+/* The file's name without directories and ending; of a config.json the directory that it is in. */
+static const char *stem(const char *path, struct arena *a)
+{
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    if (slash > path && strcmp(base, "config.json") == 0)
+        return stem(arena_copy_text(a, path, (size_t)(slash - path)), a);
+    const char *dot = strrchr(base, '.');
+    return arena_copy_text(a, base, dot && dot > base ? (size_t)(dot - base) : strlen(base));
+}
+
+static bool is_path(const char *key)
+{
+    return strcmp(key, "model") == 0 || strcmp(key, "trace") == 0 || strcmp(key, "file") == 0;
+}
+
+static bool equal(const struct doc *x, const struct doc *y, struct arena *a)
+{
+    if (strcmp(x->text, y->text) == 0) return true;
+    if (is_path(x->key)) return strcmp(stem(x->text, a), stem(y->text, a)) == 0;
+    bool open = strcmp(x->text, "auto") == 0 || strcmp(y->text, "auto") == 0;
+    return open && strcmp(x->key, "split") == 0; /* what became of it is not told */
+}
+
+/* "workload.rate=6/s against workload.rate=8/s"; NULL where all that both say is equal. A key that only one
+ * has, of another version, says nothing. */
+static const char *difference(const struct doc *x, const struct doc *y, const char *path,
+                              struct arena *a)
+{
+    if (!x || !y || !x->key) return NULL;
+    path = *path ? arena_printf(a, "%s.%s", path, x->key) : x->key;
+    if (x->kind == DOC_SCALAR && y->kind == DOC_SCALAR && !equal(x, y, a))
+        return arena_printf(a, "%s=%s against %s=%s", path, x->text, path, y->text);
+    if (x->kind != DOC_MAP || y->kind != DOC_MAP) return NULL;
+    for (const struct doc *k = x->first; k; k = k->next) {
+        const char *d = difference(k, doc_get(y, k->key), path, a);
+        if (d) return d;
+    }
+    return NULL;
+}
+
+static const struct doc *scenario_of(const struct validate_run *r, struct arena *a)
+{
+    struct doc *root;
+    const char *yaml = r->scenario_yaml;
+    if (!yaml || doc_parse_yaml(a, r->path, yaml, strlen(yaml), &root, NULL) != ST_OK) return NULL;
+    return root;
+}
+
+/* Which part of the scenarios differs, and how; NULL: none, or not known of a run of another tool. */
+static const char *unlike(const struct validate_run *x, const struct validate_run *y,
+                          const char **part, struct arena *a)
+{
+    static const char *const key[] = { "model", "strategy", "workload" };
+    static const char *const word[] = { "model", "strategy", "load" };
+    const struct doc *p = scenario_of(x, a), *m = scenario_of(y, a);
+    for (int i = 0; i < 3; i++) {
+        const char *d = difference(doc_get(p, key[i]), doc_get(m, key[i]), "", a);
+        *part = word[i];
+        if (d) return d;
+    }
+    return NULL;
+}
+
+int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e)
+{
+    const char *part = "", *d;
+    for (int i = 0; i < c->n_measured; i++) {
+        const struct validate_run *m = &c->measured[i];
+        if (c->predicted.path && (d = unlike(&c->predicted, m, &part, a)))
+            return err_set(e, ST_USAGE, "case '%s': %s predicts another %s than %s measured: %s",
+                           c->name, c->predicted.path, part, m->path, d);
+        if (!c->predicted.path && (d = unlike(c->measured, m, &part, a)))
+            return err_set(e, ST_USAGE, "case '%s': %s and %s measured another %s: %s", c->name,
+                           c->measured->path, m->path, part, d);
+    }
+    return ST_OK;
+}
