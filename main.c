@@ -13,6 +13,7 @@
 
 #include "base/conf.h"
 #include "base/err.h"
+#include "base/paths.h"
 #include "base/prov.h"
 #include "base/stop.h"
 #include "base/utf8.h"
@@ -37,21 +38,24 @@ static const struct verb {
     const char *name;
     int (*run)(int argc, char **argv);   /* argv[0] is the name; returns the exit status */
     const char *help;                    /* one line, no full stop */
+    const char *parts;                   /* words it takes first, with a help for each; NULL */
 } verbs[] = {
-    { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO" },
-    { "verify",     cmd_verify,     "is this strategy possible on this hardware, and if not, what is" },
-    { "engine",     cmd_engine_run, "run a model for real on this machine, TP x PP: serve a scenario, or generate" },
-    { "bench",      cmd_bench,      "microbenchmarks of this machine, for calibrate" },
-    { "calibrate",  cmd_calibrate,  "constants of the kernel laws from what was measured on a machine" },
-    { "validate",   cmd_validate,   "predicted runs against measured ones: how far off, beside the noise" },
-    { "plot",       cmd_plot,       "figures of run files, by gnuplot" },
-    { "report",     cmd_report,     "run files as one HTML page: answer, tables, figures" },
-    { "trace",      cmd_trace,      "describe, convert or synthesise a request trace" },
-    { "import",     cmd_import,     "results of other tools, by our definitions and by theirs" },
-    { "help",       cmd_help,       "this list, or the help of one verb" },
-    { "completion", cmd_completion, "print a completion script for bash or zsh" },
-    { "man",        cmd_man,        "print the manual page (roff)" },
-    { "version",    cmd_version,    "version, revision, compiler, CUDA" },
+    { "simulate",   cmd_simulate,   "predict what a scenario does: throughput, latency, SLO", NULL },
+    { "verify",     cmd_verify,     "is this strategy possible on this hardware, and if not, what is", NULL },
+    { "engine",     cmd_engine_run, "run a model for real on this machine, TP x PP: serve a scenario, or generate",
+      "run generate recover" },
+    { "bench",      cmd_bench,      "microbenchmarks of this machine, for calibrate", NULL },
+    { "calibrate",  cmd_calibrate,  "constants of the kernel laws from what was measured on a machine", NULL },
+    { "validate",   cmd_validate,   "predicted runs against measured ones: how far off, beside the noise", NULL },
+    { "plot",       cmd_plot,       "figures of run files, by gnuplot", NULL },
+    { "report",     cmd_report,     "run files as one HTML page: answer, tables, figures", NULL },
+    { "trace",      cmd_trace,      "describe, convert or synthesise a request trace",
+      "describe convert synth" },
+    { "import",     cmd_import,     "results of other tools, by our definitions and by theirs", NULL },
+    { "help",       cmd_help,       "this list, or the help of one verb", NULL },
+    { "completion", cmd_completion, "print a completion script for bash or zsh", NULL },
+    { "man",        cmd_man,        "print the manual page (roff)", NULL },
+    { "version",    cmd_version,    "version, revision, compiler, CUDA", NULL },
 };
 /* clang-format on */
 enum { N_VERB = sizeof verbs / sizeof *verbs, WORDS_BYTES = 512 };
@@ -63,11 +67,25 @@ static const char about[] =
 static const char exits[] =
     "  0    fine\n"
     "  1    ran, but a check failed (SLO missed, regression, claim refuted)\n"
-    "  2    wrong command line, scenario, trace or import file\n"
+    "  2    wrong command line, scenario, trace or other input file, or none of that name\n"
     "  3    inconclusive\n"
     "  4    invalid measurement\n"
     "  5    reading, writing or a device failed\n"
     "  130  interrupted; a result file is whole or not there\n";
+/* %s: where `make install` has put them */
+static const char files[] =
+    "What a scenario or an option names (hardware, model, trace, scenario) is a file as it is "
+    "or beside\n"
+    "the scenario, else one of those that came with the program. They are looked for in, in this "
+    "order:\n"
+    "  $ORRERY_HOME, where that is set\n"
+    "  the directory of the program\n"
+    "  ../share/orrery from there, for an installation that was moved\n"
+    "  %s\n"
+    "  the current directory\n"
+    "So a program that is copied elsewhere by itself finds no models until ORRERY_HOME names the "
+    "directory\n"
+    "that holds scenarios and plots.\n";
 
 static int complain(const struct err *e)
 {
@@ -104,24 +122,45 @@ static void print_help(FILE *f)
     for (int i = 0; i < N_VERB; i++) fprintf(f, "  %-12s%s\n", verbs[i].name, verbs[i].help);
     fprintf(f,
             "\n`orrery help VERB` lists a verb's options. Results go to standard output, messages "
-            "to\nstandard error. Exit status:\n%s",
+            "to\nstandard error. Exit status:\n%s\nFiles\n",
             exits);
+    fprintf(f, files, paths_installed());
+}
+
+/* Whether a blank-separated list has the word. */
+static bool is_part(const char *parts, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = parts; p && *p; p += strcspn(p, " "), p += *p == ' ')
+        if (strcspn(p, " ") == n && strncmp(p, word, n) == 0) return true;
+    return false;
+}
+
+/* `orrery VERB --help`, or of one of its parts. */
+static int help_of(const struct verb *v, const char *part)
+{
+    char name[32], word[32], flag[] = "--help";
+    char *args[] = { name, word, flag, NULL };
+    snprintf(name, sizeof name, "%s", v->name);
+    snprintf(word, sizeof word, "%s", part ? part : flag);
+    if (!part) args[2] = NULL;
+    return v->run(part ? 3 : 2, args);
 }
 
 static int cmd_help(int argc, char **argv)
 {
-    char flag[] = "--help";
     struct err e = { 0 };
-    if (argc > 2) {
-        err_set(&e, ST_USAGE, "help takes one verb");
-        return complain(&e);
-    }
-    const struct verb *v = argc == 2 && argv[1][0] != '-' ? verb_find(argv[1], &e) : NULL;
+    const struct verb *v = argc > 1 && argv[1][0] != '-' ? verb_find(argv[1], &e) : NULL;
+    const char *part = argc > 2 ? argv[2] : NULL;
+    char shown[64];
     if (e.status != ST_OK) return complain(&e);
-    if (v && v->run != cmd_help) {
-        char *args[] = { argv[1], flag, NULL };
-        return v->run(2, args);
-    }
+    if (argc > 3 || (part && !(v && v->parts)))
+        err_set(&e, ST_USAGE, "help takes one verb");
+    else if (part && !is_part(v->parts, part))
+        err_set(&e, ST_USAGE, "%s has no '%s'; there are: %s", v->name,
+                utf8_quote(part, shown, sizeof shown), v->parts);
+    if (e.status != ST_OK) return complain(&e);
+    if (v && v->run != cmd_help) return help_of(v, part);
     print_help(stdout);
     return 0;
 }
@@ -152,16 +191,29 @@ static void print_bash(void)
         "}; "
         "then\n"
         "        COMPREPLY=($(compgen -W '%s' -- \"$cur\"))\n"
-        "    elif [ \"$verb\" = completion ]; then\n"
-        "        COMPREPLY=($(compgen -W 'bash zsh' -- \"$cur\"))\n"
-        "    elif [ \"${cur#-}\" != \"$cur\" ]; then\n"
-        "        COMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" \"$verb\" --help 2>/dev/null |\n"
-        "            " KEYS ")\" -- \"$cur\"))\n"
-        "        compopt -o nospace\n"
+        "        return\n"
         "    fi\n"
-        "}\n"
-        "complete -o default -F _orrery orrery\n",
+        "    local at=1 parts= part=\n"
+        "    [ \"$verb\" = help ] && at=2 && verb=${COMP_WORDS[2]}\n"
+        "    case $verb in\n"
+        "    completion) parts='bash zsh' ;;\n",
         words);
+    for (int i = 0; i < N_VERB; i++)
+        if (verbs[i].parts)
+            printf("    %s) parts='%s' part=${COMP_WORDS[at + 1]} ;;\n", verbs[i].name,
+                   verbs[i].parts);
+    printf("    esac\n"
+           "    if [ \"${cur#-}\" != \"$cur\" ]; then\n"
+           "        [[ \" $parts \" == *\" $part \"* ]] || part=\n"
+           "        COMPREPLY=($(compgen -W \"$(\"${COMP_WORDS[0]}\" \"$verb\" $part --help "
+           "2>/dev/null |\n"
+           "            " KEYS ")\" -- \"$cur\"))\n"
+           "        compopt -o nospace\n"
+           "    elif [ \"$COMP_CWORD\" -eq $((at + 1)) ]; then\n"
+           "        COMPREPLY=($(compgen -W \"$parts\" -- \"$cur\"))\n"
+           "    fi\n"
+           "}\n"
+           "complete -o default -F _orrery orrery\n");
 }
 
 static void print_zsh(void)
@@ -173,13 +225,22 @@ static void print_zsh(void)
          "    verbs=(");
     for (int i = 0; i < N_VERB; i++) printf("        \"%s:%s\"\n", verbs[i].name, verbs[i].help);
     puts("    )\n"
-         "    if (( CURRENT == 2 )) || [[ $words[2] == help ]]; then\n"
+         "    local at=2\n"
+         "    local -a parts\n"
+         "    [[ $words[2] == help ]] && at=3\n"
+         "    case $words[at] in\n"
+         "    completion) parts=(bash zsh) ;;");
+    for (int i = 0; i < N_VERB; i++)
+        if (verbs[i].parts) printf("    %s) parts=(%s) ;;\n", verbs[i].name, verbs[i].parts);
+    puts("    esac\n"
+         "    local part=${parts[(r)$words[at+1]]}\n"
+         "    if (( CURRENT <= at )); then\n"
          "        _describe verb verbs\n"
-         "    elif [[ $words[2] == completion ]]; then\n"
-         "        compadd bash zsh\n"
          "    elif [[ $words[CURRENT] == -* ]]; then\n"
-         "        keys=(${(f)\"$($words[1] $words[2] --help 2>/dev/null | " KEYS ")\"})\n"
+         "        keys=(${(f)\"$($words[1] $words[at] $part --help 2>/dev/null | " KEYS ")\"})\n"
          "        compadd -S '' -- $keys\n"
+         "    elif (( CURRENT == at + 1 && $#parts )); then\n"
+         "        compadd -- $parts\n"
          "    else\n"
          "        _files\n"
          "    fi\n"
@@ -218,8 +279,51 @@ static void roff(const char *text)
     }
 }
 
+/* What a verb says to --help is what the manual says of it: its standard output goes to a file. */
+static int man_of(const struct verb *v, const char *part)
+{
+    char line[512];
+    FILE *f = tmpfile();
+    int own = fflush(stdout) == 0 ? dup(STDOUT_FILENO) : -1, rc = 5;
+    if (f && own >= 0 && dup2(fileno(f), STDOUT_FILENO) >= 0) {
+        rc = help_of(v, part);
+        if (fflush(stdout) != 0) rc = 5;
+        if (dup2(own, STDOUT_FILENO) < 0) rc = 5;
+        rewind(f);
+        printf(".SS orrery %s%s%s\n.nf\n", v->name, part ? " " : "", part ? part : "");
+        while (fgets(line, sizeof line, f)) roff(line);
+        puts(".fi");
+    }
+    if (own >= 0) close(own);
+    if (f) fclose(f);
+    return rc;
+}
+
+static int man_options(void)
+{
+    int rc = 0;
+    for (int i = 0; i < N_VERB && rc == 0; i++) {
+        const struct verb *v = &verbs[i];
+        char word[32];
+        if (v->run == cmd_help || v->run == cmd_completion || v->run == cmd_man ||
+            v->run == cmd_version)
+            continue;
+        if (!v->parts || v->run != cmd_engine_run) { /* trace has one help for all its parts */
+            rc = man_of(v, NULL);
+            continue;
+        }
+        for (const char *p = v->parts; *p && rc == 0; p += strcspn(p, " "), p += *p == ' ') {
+            snprintf(word, sizeof word, "%.*s", (int)strcspn(p, " "), p);
+            rc = man_of(v, word);
+        }
+    }
+    if (rc) fprintf(stderr, "orrery: cannot write a temporary file for the manual page\n");
+    return rc;
+}
+
 static int cmd_man(int argc, char **argv)
 {
+    char where[2048];
     (void)argv;
     if (argc > 1) {
         puts(
@@ -236,13 +340,17 @@ static int cmd_man(int argc, char **argv)
         roff(verbs[i].help);
         puts(".");
     }
-    puts(".PP\nThe options of a verb, with their defaults and limits:\n"
-         ".BI \"orrery help \" VERB\n.SH EXIT STATUS\n.nf");
+    puts(".SH OPTIONS\nWhat\n.BI \"orrery help \" VERB\nprints.");
+    int rc = man_options();
+    puts(".SH EXIT STATUS\n.nf");
     roff(exits);
+    puts(".fi\n.SH FILES\n.nf");
+    snprintf(where, sizeof where, files, paths_installed());
+    roff(where);
     puts(".fi\n.SH ENVIRONMENT\n"
          ".TP\n.B ORRERY_HOME\nwhere scenarios and figure scripts are looked for first\n"
          ".TP\n.B ORRERY_DATA\nrecorded traces and measurements that tests and examples use");
-    return 0;
+    return rc;
 }
 
 /* ---- the process */

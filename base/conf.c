@@ -76,6 +76,13 @@ bool conf_given(const struct conf_set *s, const char *key)
     return r && s->given[at] != FROM_DEFAULT;
 }
 
+bool conf_typed(const struct conf_set *s, const char *key)
+{
+    int at = 0;
+    const struct conf_row *r = find(s, key, strlen(key), NULL, &at);
+    return r && s->given[at] == FROM_COMMAND_LINE;
+}
+
 /* Whether rows lie below "key.". */
 static bool is_group(const struct conf_set *s, const char *key, size_t len)
 {

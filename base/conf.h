@@ -90,6 +90,8 @@ int conf_set_text(struct conf_set *s, const char *key, const char *text, const c
 const struct conf_row *conf_find(const struct conf_set *s, const char *key,
                                  struct conf_table **table);
 bool conf_given(const struct conf_set *s, const char *key); /* by file or command line */
+bool conf_typed(const struct conf_set *s,
+                const char *key); /* by the command line; false: no such key */
 
 /* Present value as text that conf_set_text reads back to the same value; "-" for an unset row whose
  * default is NULL. Returns buf. */

@@ -95,7 +95,7 @@ int doc_open(const char *path, struct err *e)
 {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* nobody may ever write into a pipe */
-    if (fd < 0) return err_set(e, ST_IO, "cannot open %s: %s", path, strerror(errno)), -1;
+    if (fd < 0) return err_file(e, "open", path, errno), -1;
     bool known = fstat(fd, &info) == 0;
     const char *what = NULL;
     if (known && S_ISDIR(info.st_mode))
@@ -116,10 +116,11 @@ int doc_read_bytes(struct arena *a, const char *path, size_t max, char **bytes, 
                    struct err *e)
 {
     struct stat info;
+    struct err why = { 0 };
     int st = ST_IO, fd = -1;
 
     assert(max < SIZE_MAX / 2);
-    if ((fd = doc_open(path, e)) < 0) return ST_IO;
+    if ((fd = doc_open(path, &why)) < 0) return err_set(e, why.status, "%s", why.text);
     if (fstat(fd, &info) != 0) {
         err_set(e, ST_IO, "cannot read %s: %s", path, strerror(errno));
     } else if (S_ISREG(info.st_mode) && info.st_size > 0) {

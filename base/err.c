@@ -3,7 +3,9 @@
 #include "base/err.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -53,4 +55,10 @@ void err_clear(struct err *e)
     if (!e) return;
     e->status = ST_OK;
     e->text[0] = 0;
+}
+
+int err_file(struct err *e, const char *what, const char *path, int number)
+{
+    bool named = number == ENOENT || number == ENOTDIR;
+    return err_set(e, named ? ST_USAGE : ST_IO, "cannot %s %s: %s", what, path, strerror(number));
 }

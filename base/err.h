@@ -10,7 +10,7 @@
 
 enum status {
     ST_OK = 0,
-    ST_USAGE,  /* wrong option, scenario, trace or import file: exit 2 */
+    ST_USAGE,  /* wrong option, scenario, trace or import file, or none of that name: exit 2 */
     ST_RANGE,  /* a value outside its meaning, found while computing: exit 2 */
     ST_IO,     /* reading or writing failed: exit 5 */
     ST_DEVICE, /* a device or communicator failed: exit 5 */
@@ -32,5 +32,9 @@ int err_set(struct err *e, int status, const char *fmt, ...) __attribute__((form
 void err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 void err_clear(struct err *e);
+
+/* "cannot WHAT PATH: why", why being that of errno `number`: ST_USAGE where nothing has that name, which
+ * is the command line's or the scenario's mistake, else ST_IO. */
+int err_file(struct err *e, const char *what, const char *path, int number);
 
 #endif

@@ -75,7 +75,7 @@ h5 *h5_open(const char *path, struct err *e)
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up */
     if (fd < 0 || fstat(fd, &st) != 0) {
-        err_set(e, ST_IO, "cannot read %s: %s", path, strerror(errno));
+        err_file(e, "read", path, errno);
         if (fd >= 0) close(fd);
         return NULL;
     }

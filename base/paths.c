@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/paths.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,11 @@
 #ifndef PATHS_PREFIX
 #define PATHS_PREFIX "/usr/local"
 #endif
+
+const char *paths_installed(void)
+{
+    return PATHS_PREFIX "/share/orrery";
+}
 
 enum { PATH_BYTES = 4096 };
 
@@ -49,7 +55,7 @@ int paths_find(const char *relative, char *buf, size_t n, struct err *e)
         known && fits(snprintf(share, sizeof share, "%s/../share/orrery", exe), sizeof share);
     const char *places[5] = { home && *home ? home : NULL, known ? exe : NULL,
                               moved ? share : NULL /* installed, wherever that was moved to */,
-                              (PATHS_PREFIX "/share/orrery"), "." };
+                              paths_installed(), "." };
     utf8_quote(relative, shown, sizeof shown);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (!places[i] || *relative == '/') continue;
@@ -65,7 +71,8 @@ int paths_find(const char *relative, char *buf, size_t n, struct err *e)
         if (fits(snprintf(buf, n, "%s", relative), n) && access(buf, R_OK) == 0) return ST_OK;
         return err_set(e, ST_IO, "cannot read '%s'", shown);
     }
-    return err_set(e, ST_IO, "cannot find '%s'; looked in %s", shown, tried);
+    return err_set(e, ST_IO, "cannot find '%s'; looked in %s%s", shown, tried,
+                   home && *home ? "" : " (ORRERY_HOME=DIR names another place)");
 }
 
 int paths_resolve(const char *name, const char *beside, const char *under, const char *suffix,
@@ -78,11 +85,16 @@ int paths_resolve(const char *name, const char *beside, const char *under, const
         fits(snprintf(buf, n, "%.*s/%s", (int)(slash - beside), beside, name), n) &&
         readable_file(buf))
         return ST_OK;
-    if (!*name) return err_set(e, ST_IO, "an empty name where one from %s is expected", under);
-    if (*name == '/') return paths_find(name, buf, n, e);
-    if (!fits(snprintf(relative, sizeof relative, "%s/%s%s", under, name, suffix), sizeof relative))
-        return err_set(e, ST_IO, "a name of %zu bytes is too long for a path", strlen(name));
-    return paths_find(relative, buf, n, e);
+    if (!*name) return err_set(e, ST_USAGE, "an empty name where one from %s is expected", under);
+    if (!fits(snprintf(relative, sizeof relative, "%s%s%s%s", *name == '/' ? "" : under,
+                       *name == '/' ? "" : "/", name, *name == '/' ? "" : suffix),
+              sizeof relative))
+        return err_set(e, ST_USAGE, "a name of %zu bytes is too long for a path", strlen(name));
+    struct err why = { 0 };
+    if (paths_find(relative, buf, n, &why) == ST_OK) return ST_OK;
+    if (access(name, R_OK) != 0 && (*name == '/' || errno != ENOENT))
+        return err_file(e, "read", name, errno);
+    return err_set(e, ST_USAGE, "no file '%.200s', and %s", name, why.text);
 }
 
 const char *paths_data(void)

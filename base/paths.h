@@ -14,10 +14,12 @@
  * */
 int paths_find(const char *relative, char *buf, size_t n, struct err *e);
 /* `name` itself if it is a readable file, relative to the directory of `beside` (a file, may be
- * NULL) if that exists; else `under`/`name``suffix` by paths_find. */
+ * NULL) if that exists; else `under`/`name``suffix` by paths_find. Errors: ST_USAGE, naming every place:
+ * the name is the user's. */
 int paths_resolve(const char *name, const char *beside, const char *under, const char *suffix,
                   char *buf, size_t n, struct err *e);
 int paths_exe_dir(char *buf, size_t n);
+const char *paths_installed(void); /* PREFIX/share/orrery, as built */
 /* $ORRERY_DATA or ../shared/data: real data that tests and examples use where present. */
 const char *paths_data(void);
 /* Whether there is a name before that suffix. */

@@ -76,8 +76,9 @@ int prov_sha256_file(const char *path, char out[65], struct err *e)
     uint8_t digest[SHA256_DIGEST_LENGTH];
     int st = ST_OK;
     struct stat info;
-    int fd = doc_open(path, e);
-    if (fd < 0) return ST_IO;
+    struct err why = { 0 };
+    int fd = doc_open(path, &why);
+    if (fd < 0) return err_set(e, why.status, "%s", why.text);
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) { /* it can be read once only */
         close(fd);
         return err_set(e, ST_IO, "cannot read %s again: it is not a regular file", path);

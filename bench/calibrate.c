@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "bench/calibrate.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,7 +40,7 @@ static const double MEDIAN_SE = 1.2533, MAD_SD = 1.4826;
 
 void calibrate_init(struct calibrate *c, const struct calibrate_opts *o, struct arena *a)
 {
-    *c = (struct calibrate){ .o = *o, .a = a, .skipped = "" };
+    *c = (struct calibrate){ .o = *o, .a = a, .skipped = "", .of_device = "", .of_host = "" };
 }
 
 void calibrate_release(struct calibrate *c)
@@ -224,17 +223,37 @@ static int add_run(struct calibrate *c, const char *path, struct err *e)
     return ST_OK;
 }
 
+/* Samples that count twice make a constant look better known than it is. */
+static int not_twice(const struct calibrate *c, struct err *e)
+{
+    const struct calibrate_file *f = &c->file[c->n_file];
+    for (int i = 0; i < c->n_file; i++) {
+        const struct calibrate_file *k = &c->file[i];
+        if (strcmp(k->path, f->path) == 0)
+            return err_set(e, ST_USAGE, "%s is given twice: its samples count once", f->path);
+        if (strcmp(k->sha, f->sha) == 0 || (*f->uuid && strcmp(k->uuid, f->uuid) == 0))
+            return err_set(e, ST_USAGE,
+                           "%s and %s hold the same measurement: its samples count once", k->path,
+                           f->path);
+    }
+    return ST_OK;
+}
+
 int calibrate_add(struct calibrate *c, const char *path, struct err *e)
 {
     char *schema = NULL;
     if (c->n_file == CALIBRATE_MAX_FILES)
         return err_set(e, ST_USAGE, "more than %d files", CALIBRATE_MAX_FILES);
-    c->file[c->n_file] = (struct calibrate_file){ .path = path, .said = "" };
-    if (access(path, R_OK) != 0) return err_set(e, ST_USAGE, "%s: %s", path, strerror(errno));
+    struct calibrate_file *k = &c->file[c->n_file];
+    *k = (struct calibrate_file){ .path = path, .said = "" };
     h5 *f = h5_open(path, e);
     if (!f) return e && e->status ? e->status : ST_IO;
     if (h5_read_attr_text(f, "/", "schema_name", c->a, &schema, NULL) != ST_OK) schema = NULL;
+    k->uuid = text_of(f, "run_uuid", c->a);
     h5_close(f);
+    int st = prov_sha256_file(path, k->sha, e);
+    if (st == ST_OK) st = not_twice(c, e);
+    if (st != ST_OK) return st;
     if (schema && strcmp(schema, "orrery-bench") == 0) return add_points(c, path, e);
     if (schema && strcmp(schema, "orrery-run") == 0) return add_run(c, path, e);
     return err_set(e, ST_USAGE, "%s: %s%s: neither points of `orrery bench` nor a measured run",
@@ -448,34 +467,79 @@ struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks)
 
 /* ---- all of it */
 
+/* "gemm 172, decode 24": which laws the points of a file went to. */
+static const char *laws_of(const struct calibrate *c, int file)
+{
+    const char *text = "";
+    for (int law = 0; law < LAW_N; law++) {
+        int64_t n = 0;
+        for (int64_t k = 0; k < c->n_point; k++)
+            n += c->point[k].file == file && c->point[k].laws >> law & 1;
+        if (n)
+            text = arena_printf(c->a, "%s%s%s %lld", text, *text ? ", " : "",
+                                profile_law_name((enum profile_law)law), (long long)n);
+    }
+    return text;
+}
+
+static const char *say_points(const struct calibrate *c, int file)
+{
+    const struct calibrate_file *f = &c->file[file];
+    int64_t used = 0;
+    for (int64_t k = 0; k < c->n_point; k++) used += c->point[k].file == file && c->point[k].used;
+    const char *laws = laws_of(c, file);
+    return arena_printf(c->a,
+                        "%lld of %lld points%s%s%s; of %lld samples %lld noisy and left out, %lld "
+                        "noisy and kept for want of others",
+                        (long long)used, (long long)f->n_point, *laws ? " (" : "", laws,
+                        *laws ? ")" : "", (long long)f->n_sample, (long long)f->n_noisy,
+                        (long long)f->n_kept_noisy);
+}
+
+/* The words of a, then those of b that are not among them. */
+static const char *united(const char *x, const char *y, struct arena *a)
+{
+    const char *text = x;
+    for (size_t n; *y; y += n, y += strspn(y, ", ")) {
+        const char *at = x;
+        n = strcspn(y, ",");
+        for (size_t k; *at; at += k, at += strspn(at, ", "))
+            if ((k = strcspn(at, ",")) == n && strncmp(at, y, n) == 0) break;
+        if (!*at) text = arena_printf(a, "%s%s%.*s", text, *text ? ", " : "", (int)n, y);
+    }
+    return text;
+}
+
+/* Which constants a run had a say in, and why not in others. */
+static const char *say_run(const struct calibrate *c, const struct calibrate_file *f)
+{
+    bool any_own = false;
+    for (int i = 0; i < c->n_file; i++) any_own |= c->file[i].own;
+    bool device = f->own && !f->beside && *c->of_device, host = (f->own || !any_own) && *c->of_host;
+    const char *gave = united(device ? c->of_device : "", host ? c->of_host : "", c->a), *text = "";
+    const char *not = !*gave || device ? "" : ", nothing of the device";
+    if (f->n_step > 0)
+        text = arena_printf(c->a, "%lld steps: %s%s%s%s%s", (long long)f->n_step,
+                            *gave ? gave : "not used", not, f->beside ? " (" : "",
+                            f->beside ? f->beside : "", f->beside ? ")" : "");
+    if (f->n_request > 0)
+        text = arena_printf(c->a, "%s%s%lld requests: host.request", text, *text ? "; " : "",
+                            (long long)f->n_request);
+    return *text ? text : "not used";
+}
+
 static void list_used(struct calibrate *c)
 {
     const char *text = "";
     for (int i = 0; i < c->n_file; i++) {
-        const struct calibrate_file *f = &c->file[i];
-        int64_t used = 0;
-        for (int64_t k = 0; k < c->n_point; k++) used += c->point[k].file == i && c->point[k].used;
-        if (f->is_run)
-            text = arena_printf(c->a, "%s%s: %s\n", text, f->path, *f->said ? f->said : "not used");
-        else
-            text = arena_printf(c->a,
-                                "%s%s: %lld of %lld points; of %lld samples %lld noisy and left "
-                                "out, %lld noisy and "
-                                "kept for want of others\n",
-                                text, f->path, (long long)used, (long long)f->n_point,
-                                (long long)f->n_sample, (long long)f->n_noisy,
-                                (long long)f->n_kept_noisy);
+        struct calibrate_file *f = &c->file[i];
+        if (!f->is_run)
+            f->said = say_points(c, i);
+        else if (!*f->said)
+            f->said = say_run(c, f);
+        text = arena_printf(c->a, "%s%s: %s\n", text, f->path, f->said);
     }
     c->profile.used = arena_printf(c->a, "%s%s", text, c->skipped);
-}
-
-int calibrate_plan(struct calibrate *c, struct err *e)
-{
-    int st = calibrate_choose(c, e);
-    if (st == ST_OK) st = describe(c, e);
-    if (st == ST_OK) st = calibrate_laws(c, true, e);
-    if (st == ST_OK) list_used(c);
-    return st;
 }
 
 static bool is_foreign(const struct calibrate *c)
@@ -483,6 +547,27 @@ static bool is_foreign(const struct calibrate *c)
     for (int i = 0; i < c->n_file; i++)
         if (c->file[i].is_run && c->file[i].imported) return true;
     return false;
+}
+
+static int plan_foreign(struct calibrate *c)
+{
+    for (int i = 0; i < c->n_file; i++)
+        if (c->file[i].is_run)
+            c->file[i].said = arena_printf(
+                c->a, "%lld requests: host.step, host.request, law, with %s",
+                (long long)c->file[i].run.n_request, c->o.scenario ? c->o.scenario : "--scenario");
+    return ST_OK;
+}
+
+int calibrate_plan(struct calibrate *c, struct err *e)
+{
+    int st = calibrate_choose(c, e);
+    if (st == ST_OK) st = describe(c, e);
+    if (st == ST_OK) st = calibrate_laws(c, true, e);
+    if (st == ST_OK) st = is_foreign(c) ? plan_foreign(c) : calibrate_steps(c, true, e);
+    if (st == ST_OK) calibrate_stages(c, true);
+    if (st == ST_OK) list_used(c);
+    return st;
 }
 
 int calibrate_fit(struct calibrate *c, struct err *e)
@@ -502,8 +587,8 @@ int calibrate_fit(struct calibrate *c, struct err *e)
     } else {
         if (st == ST_OK) st = calibrate_laws(c, false, e);
         if (st == ST_OK && c->o.tables) st = calibrate_tables(c, e);
-        if (st == ST_OK) st = calibrate_steps(c, e);
-        if (st == ST_OK) calibrate_stages(c);
+        if (st == ST_OK) st = calibrate_steps(c, false, e);
+        if (st == ST_OK) calibrate_stages(c, false);
     }
     if (st != ST_OK) return st;
     if (c->profile.n_fit + c->profile.n_extra == 0)

@@ -11,13 +11,16 @@
  *
  * Steps of measured runs then give host times, rank skew and the common factor of device times by
  * law, with device times predicted from those laws. Runs of one stage only: with several, a step's
- * time holds the waiting of the others. Without runs, whole steps of the points files serve. Runs
- * of another strategy than the points' give the host's times, which do not depend on it.
+ * time holds the waiting of the others. Without runs, whole steps of the points files serve. The
+ * common factor is what these laws and tables leave out of the times of what they were measured on:
+ * runs of another strategy, model or number format than the points' have no say in it. They give the
+ * host's times between steps, which depend on none of these, where no other run does. Each file says
+ * which constants it gave.
  *
  * Of a pipeline, points of its stages give how much they slow each other and the way of the tokens
- * back to the scheduler (P_STAGE_*).
+ * back to the scheduler (LAW_STAGE).
  *
- * Errors: ST_USAGE in one sentence: another kind of file, several machines, thread counts or
+ * Errors: ST_USAGE in one sentence: another kind of file, one given twice, several machines, thread counts or
  * communicators with none chosen, points that no law can be fitted to. SPDX-License-Identifier: Apache-2.0 */
 #ifndef BENCH_CALIBRATE_H
 #define BENCH_CALIBRATE_H
@@ -49,6 +52,7 @@ struct calibrate_point {
     int n_kept_noisy; /* of those kept, for want of others */
     int file;
     bool used;
+    unsigned laws; /* 1 << enum profile_law: those that it was given to */
 };
 
 /* The GPU that a points file names; name "": none. */
@@ -64,7 +68,13 @@ struct calibrate_file {
     int tp, pp; /* of a points file; 0: it does not say */
     int64_t n_point, n_sample, n_noisy, n_kept_noisy;
     struct run_file run;
-    const char *said; /* what became of it, in words */
+    char sha[65];       /* of the file */
+    const char *uuid;   /* that its writer gave it; "" */
+    int64_t n_step;     /* of a run: that can be used */
+    int64_t n_request;  /* of a run: whose waiting is known */
+    const char *beside; /* why its steps tell nothing of the device, in words; NULL: they do */
+    bool own;           /* a run of what the points are of */
+    const char *said;   /* what became of it, in words */
 };
 
 struct calibrate {
@@ -79,6 +89,9 @@ struct calibrate {
     struct calibrate_gpu gpu;     /* of the points; name "": a processor */
     int threads, ranks;
     enum points_comm comm;
+    unsigned has[LAW_N]; /* 1 << enum dtype: laws that there is a fit (or, planning, points) of */
+    /* Constants that steps gave, in words: of the device, of the host; "" */
+    const char *of_device, *of_host;
     struct fit fit[CALIBRATE_MAX_FITS];
     struct profile_extra extra[P_N];
     struct profile_file profile;
@@ -100,7 +113,7 @@ void calibrate_release(struct calibrate *c);
 int calibrate_add(struct calibrate *c, const char *path, struct err *e);
 /* Chooses threads, ranks and communicator; fits every law there are points for; then runs. */
 int calibrate_fit(struct calibrate *c, struct err *e);
-/* Which points would go where; no fit. */
+/* Which points and steps would go where; no fit. */
 int calibrate_plan(struct calibrate *c, struct err *e);
 int calibrate_write(struct calibrate *c, int argc, char *const *argv, struct err *e);
 
@@ -123,9 +136,17 @@ void calibrate_note(struct calibrate *c, const char *fmt, ...)
 struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks);
 
 /* Host times and the common factor from runs; from whole steps of points without runs. */
-int calibrate_steps(struct calibrate *c, struct err *e);
+int calibrate_steps(struct calibrate *c, bool plan, struct err *e);
 /* What stages of a pipeline have to do with each other. */
-void calibrate_stages(struct calibrate *c);
+void calibrate_stages(struct calibrate *c, bool plan);
+/* Samples of requests' waiting, before and between runs, as one constant. */
+struct calibrate_wait {
+    double s, sd_log; /* the fiftieth part that waits least; standard error of its logarithm */
+};
+/* Of n waits that rise. */
+struct calibrate_wait calibrate_wait_of(const double *s, size_t n);
+/* Of n > 0 runs, which are sorted: their median, with the error that their scatter gives. */
+struct calibrate_wait calibrate_waits(struct calibrate_wait *of, size_t n);
 /* Runs without steps of another engine: host.step, host.request and law over the catalog's. */
 int calibrate_foreign(struct calibrate *c, struct err *e);
 /* The times of single operators, where the points' model is known: c->profile.ops. */

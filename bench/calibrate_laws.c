@@ -217,6 +217,7 @@ struct laws {
     struct err *e;
     struct calibrate_point **p; /* of the present law */
     int64_t n;
+    bool points; /* p[n] are what it is fitted to, not means of them */
     double kv_elt;
     bool adds; /* there are points of residual additions */
 };
@@ -230,7 +231,10 @@ static void keep(struct laws *l, enum profile_law law, const struct fit *f, int 
         calibrate_note(c, "no fit of %s: %s", profile_law_name(law), why->text);
         return;
     }
-    if (c->profile.n_fit < CALIBRATE_MAX_FITS) c->fit[c->profile.n_fit++] = *f;
+    if (c->profile.n_fit == CALIBRATE_MAX_FITS) return;
+    c->fit[c->profile.n_fit++] = *f;
+    c->has[law] |= 1u << f->dtype;
+    for (int64_t i = 0; i < l->n && l->points; i++) l->p[i]->laws |= 1u << law;
 }
 
 static void plan_line(struct laws *l, enum profile_law law, enum dtype d, int ranks)
@@ -239,12 +243,15 @@ static void plan_line(struct laws *l, enum profile_law law, enum dtype d, int ra
     const char *over = ranks > 1 ? arena_printf(l->c->a, " over %d ranks", ranks) : "";
     calibrate_note(l->c, "%s%s%s%s: %lld points", profile_law_name(law), typed ? " " : "",
                    typed ? dtype_name(d) : "", over, (long long)l->n);
+    l->c->has[law] |= 1u << d;
+    for (int64_t i = 0; i < l->n && l->points; i++) l->p[i]->laws |= 1u << law;
 }
 
 static void gather(struct laws *l, bool (*take)(struct laws *, const struct calibrate_point *, int),
                    int arg)
 {
     l->n = 0;
+    l->points = true;
     for (int64_t i = 0; i < l->c->n_point; i++)
         if (l->c->point[i].used && take(l, &l->c->point[i], arg)) l->p[l->n++] = &l->c->point[i];
 }
@@ -403,6 +410,10 @@ static void do_layer_means(struct laws *l, struct fit_bytes_point *p, int64_t n)
     struct err why = { 0 };
     struct fit_ask q = calibrate_ask(l->c, DT_F32, 1);
     l->n = n;
+    l->points = false;
+    for (int64_t i = 0; i < l->c->n_point; i++)
+        if (l->c->point[i].used && l->c->point[i].row.op == POINTS_ELT)
+            l->c->point[i].laws |= 1u << LAW_ELT;
     if (l->plan) {
         plan_line(l, LAW_ELT, DT_F32, 1);
         return;

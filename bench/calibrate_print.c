@@ -5,24 +5,38 @@
 
 #include "bench/calibrate.h"
 
-static const char *unit_of(enum profile_id id, double *scale)
+/* Of a constant: as shown, by how much its SI value is multiplied for that, and the SI unit. */
+struct unit {
+    const char *shown, *si;
+    double scale;
+};
+
+static bool ends_in(const char *name, const char *end)
 {
+    size_t n = strlen(name), k = strlen(end);
+    return n > k && strcmp(name + n - k, end) == 0;
+}
+
+static struct unit unit_of(enum profile_id id)
+{
+    static const char *const times[] = { ".t0", ".a", ".c", ".per_bh", ".floor", ".return" };
     const char *name = profile_param_name(id);
-    size_t n = strlen(name);
-    bool host = strncmp(name, "host.", 5) == 0;
-    bool time = host || (n > 3 && strcmp(name + n - 3, ".t0") == 0) ||
-                (n > 2 && strcmp(name + n - 2, ".a") == 0) ||
-                (n > 2 && strcmp(name + n - 2, ".c") == 0) || strcmp(name, "rank_skew") == 0;
-    *scale = time ? 1e6 : 1;
-    return time ? " us" : "";
+    bool time = strncmp(name, "host.", 5) == 0 || id == P_RANK_SKEW_S;
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) time |= ends_in(name, times[i]);
+    if (time) return (struct unit){ "us", "s", 1e6 };
+    if (ends_in(name, ".b")) return (struct unit){ "GB/s", "B/s", 1e-9 };
+    if (ends_in(name, ".s0")) return (struct unit){ "B", "B", 1 };
+    if (id == P_STAGE_TOK) return (struct unit){ "tok", "tok", 1 };
+    if (id == P_PRE_X_TOK) return (struct unit){ "pairs/tok", "1/tok", 1 };
+    if (id == P_STAGE_SLOW) return (struct unit){ "of alone", "1", 1 };
+    return (struct unit){ "", "1", 1 };
 }
 
 static void print_constant(enum profile_id id, double v, double sd, bool known, FILE *f)
 {
-    double scale;
-    const char *unit = unit_of(id, &scale);
-    fprintf(f, "    %-18s %11.4g%-3s  [%.4g, %.4g]%s\n", profile_param_name(id), scale * v, unit,
-            scale * v * exp(-1.645 * sd), scale * v * exp(1.645 * sd),
+    struct unit u = unit_of(id);
+    fprintf(f, "    %-18s %11.4g %-9s  [%.4g, %.4g]%s\n", profile_param_name(id), u.scale * v,
+            u.shown, u.scale * v * exp(-1.645 * sd), u.scale * v * exp(1.645 * sd),
             known ? "" : "  not identifiable from these points");
 }
 
@@ -74,7 +88,8 @@ void calibrate_print(const struct calibrate *c, FILE *f)
         fprintf(f, "Efficiencies refer to %.4g GFLOP/s and %.4g GB/s a rank\n",
                 1e-9 * c->limit_flop, 1e-9 * c->limit_mem);
     if (c->o.dry_run) fputs("Nothing fitted (--dry-run).\n", f);
-    if (p->n_fit) fputs("\nLaws: constants with 90 % intervals\n", f);
+    if (p->n_fit)
+        fputs("\nLaws: constants with 90 % intervals; those without a unit are ratios\n", f);
     for (int i = 0; i < p->n_fit; i++) print_fit(&p->fit[i], f);
     if (p->n_extra) fputs("\nConstants over those of the catalog, with 90 % intervals\n", f);
     for (int i = 0; i < p->n_extra; i++)
@@ -118,6 +133,7 @@ static void put_constant(json_t *list, enum profile_id id, double v, double sd, 
 {
     json_t *k = json_object();
     json_put_text(k, "name", profile_param_name(id));
+    json_put_text(k, "unit", unit_of(id).si);
     json_put_f64(k, "value", v);
     json_put_f64(k, "sd_log", sd);
     json_put_f64(k, "lo", v * exp(-1.645 * sd));
@@ -164,9 +180,8 @@ static json_t *files_json(const struct calibrate *c)
         for (int64_t k = 0; k < c->n_point; k++) used += c->point[k].file == i && c->point[k].used;
         json_put_text(j, "path", f->path);
         json_put_text(j, "kind", f->is_run ? "run" : "points");
-        if (f->is_run) {
-            json_put_text(j, "used", *f->said ? f->said : "not used");
-        } else {
+        json_put_text(j, "used", f->said);
+        if (!f->is_run) {
             json_put_i64(j, "points", f->n_point);
             json_put_i64(j, "points_used", used);
             json_put_i64(j, "samples", f->n_sample);

@@ -8,27 +8,33 @@
 
 enum { FEW = 4, N_GRID = 61 };
 
-/* What a step of `tok` tokens took longer beside another busy stage, as a share of its time. */
+/* A step of `tok` tokens, by itself and beside `others` busy stages; `more`: what it took longer beside
+ * one of them, as a share of its time. */
 struct slowed {
-    double tok, more;
+    double tok, more, others, alone_s, beside_s, sd;
 };
 
 /* The first stage by itself and beside all others; it is never the longest one, so that the others
  * are busy all the time it works. */
-static int64_t slowdowns(const struct calibrate *c, struct slowed *out)
+static int64_t slowdowns(struct calibrate *c, struct slowed *out)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < c->n_point; i++) {
-        const struct calibrate_point *full = &c->point[i];
+        struct calibrate_point *full = &c->point[i];
         if (!full->used || full->row.op != POINTS_STAGE || full->row.k < 2) continue;
         for (int64_t k = 0; k < c->n_point; k++) {
-            const struct calibrate_point *one = &c->point[k];
+            struct calibrate_point *one = &c->point[k];
             const struct points_row *a = &one->row, *b = &full->row;
             if (!one->used || a->op != POINTS_STAGE || a->k != 1 || one->file != full->file ||
                 a->m != b->m || a->n != b->n || a->seqs != b->seqs || a->ctx != b->ctx ||
                 a->ctx_max != b->ctx_max)
                 continue;
-            out[n++] = (struct slowed){ (double)b->m, (full->s / one->s - 1) / (double)(b->k - 1) };
+            double others = (double)(b->k - 1);
+            full->laws |= 1u << LAW_STAGE;
+            one->laws |= 1u << LAW_STAGE;
+            out[n++] = (struct slowed){ (double)b->m, (full->s / one->s - 1) / others,
+                                        others,       one->s,
+                                        full->s,      full->own_sd };
             break;
         }
     }
@@ -67,51 +73,167 @@ static double best_slow(const struct slowed *s, int64_t n, double half, double *
     return slow;
 }
 
-static void slow(struct calibrate *c, const struct slowed *s, int64_t n)
+/* The two constants with the least sum; returns it. */
+static double best_of(const struct slowed *s, int64_t n, double *value, double *half)
 {
-    double best = INFINITY, value = 0, half = 1;
+    double best = INFINITY;
     for (int i = 0; i < N_GRID; i++) {
         double sum, h = exp2(12.0 * i / (N_GRID - 1)), v = best_slow(s, n, h, &sum);
         if (sum < best - 1e-12) {
             best = sum;
-            value = v;
-            half = h;
+            *value = v;
+            *half = h;
         }
     }
-    /* mean absolute error to the standard error of a constant that n points share */
-    double sd = value > 0 ? 1.2533 * best / (double)n / sqrt((double)n) / value : 0;
-    if (value <= 0) return;
-    c->extra[c->profile.n_extra++] = (struct profile_extra){ P_STAGE_SLOW, value, fmin(1, sd) };
-    c->extra[c->profile.n_extra++] = (struct profile_extra){ P_STAGE_TOK, half, fmin(1, 2 * sd) };
-    calibrate_note(c,
-                   "stages slow each other: a step of 1 token takes %.0f %% longer beside another "
-                   "busy stage, one of 256 %.0f %%; mean error %.1f %% of %lld points",
-                   100 * value / (1 + 1 / half), 100 * value / (1 + 256 / half),
-                   100 * best / (double)n, (long long)n);
+    return best;
 }
 
-static void way_back(struct calibrate *c)
+static double predicted_s(const struct slowed *s, double value, double half)
+{
+    return s->alone_s * (1 + s->others * value / (1 + s->tok / half));
+}
+
+static int by_tok(const void *a, const void *b)
+{
+    double x = ((const struct slowed *)a)->tok, y = ((const struct slowed *)b)->tok;
+    return x < y ? -1 : x > y;
+}
+
+/* Each count of tokens is predicted from the others. s is sorted by them; returns how many there are. */
+static int64_t hold_out(const struct slowed *s, int64_t n, double *held)
+{
+    struct slowed *part = mem_alloc((size_t)n * sizeof *part);
+    int64_t sites = 0;
+    for (int64_t i = 0, k; i < n; i = k, sites++) {
+        double value = 0, half = 1;
+        int64_t m = 0;
+        for (k = i; k < n && s[k].tok <= s[i].tok; k++) continue;
+        for (int64_t j = 0; j < n; j++)
+            if (j < i || j >= k) part[m++] = s[j];
+        if (m > 0) best_of(part, m, &value, &half);
+        for (int64_t j = i; j < k; j++) held[j] = predicted_s(s + j, value, half);
+    }
+    free(part);
+    return sites;
+}
+
+/* What the points leave open is held at FIT_OPEN_SD, as in every law. */
+static void put(struct fit *f, enum profile_id id, double v, double sd)
+{
+    int j = f->n_par++;
+    f->id[j] = id;
+    f->v[j] = v;
+    f->known[j] = sd <= FIT_OPEN_SD;
+    f->sd_log[j] = fmin(FIT_OPEN_SD, fmax(1e-3, sd));
+    f->cov[j][j] = f->sd_log[j] * f->sd_log[j];
+}
+
+/* The errors, ranges and points of the fit, as fit_run gives them; false: the points contradict it. */
+static bool judge(struct calibrate *c, const struct slowed *s, int64_t n, struct fit *f)
+{
+    double value = f->v[0], half = f->v[1], *dev = mem_alloc((size_t)n * sizeof *dev);
+    double *tok = arena_array(c->a, (size_t)n, sizeof *tok);
+    double *measured = arena_array(c->a, (size_t)n, sizeof *measured);
+    double *predicted = arena_array(c->a, (size_t)n, sizeof *predicted);
+    double *weight = arena_array(c->a, (size_t)n, sizeof *weight);
+    double *held = mem_alloc((size_t)n * sizeof *held);
+    for (int64_t i = 0; i < n; i++) {
+        tok[i] = s[i].tok;
+        measured[i] = s[i].beside_s;
+        predicted[i] = predicted_s(s + i, value, half);
+        weight[i] = 1;
+        dev[i] = fabs(log(measured[i] / predicted[i]));
+    }
+    stat_sort(dev, (size_t)n);
+    f->tau = stat_quantile_sorted(dev, (size_t)n, 0.5) / 0.6745;
+    for (int64_t i = 0; i < n; i++) dev[i] = s[i].sd;
+    stat_sort(dev, (size_t)n);
+    f->spread = stat_quantile_sorted(dev, (size_t)n, 0.5);
+    f->n_site = hold_out(s, n, held);
+    f->n_point = n;
+    f->in = fit_error_of(measured, predicted, n);
+    f->held = fit_error_of(measured, held, f->n_site > 2 ? n : 0);
+    f->range[f->n_range++] = (struct fit_range){ SIZE_TOK, tok[0], tok[n - 1] };
+    f->size_of[0] = SIZE_TOK;
+    f->n_size = 1;
+    f->size = tok;
+    f->measured_s = measured;
+    f->predicted_s = predicted;
+    f->weight = weight;
+    free(held);
+    free(dev);
+    return f->tau <= FIT_HOPELESS_TAU;
+}
+
+static void slow(struct calibrate *c, struct slowed *s, int64_t n, struct fit *f)
+{
+    double value = 0, half = 1;
+    qsort(s, (size_t)n, sizeof *s, by_tok);
+    double best = best_of(s, n, &value, &half);
+    if (value <= 0) {
+        calibrate_note(c, "stage: beside busy stages steps take no longer (%lld points)",
+                       (long long)n);
+        return;
+    }
+    /* mean absolute error to the standard error of a constant that n points share */
+    double sd = 1.2533 * best / (double)n / sqrt((double)n) / value;
+    put(f, P_STAGE_SLOW, value, sd);
+    put(f, P_STAGE_TOK, half, 2 * sd);
+    if (!judge(c, s, n, f)) {
+        calibrate_note(
+            c,
+            "no fit of stage: the points contradict the law or one another: a typical one "
+            "is off by a factor of %.2g",
+            exp(0.6745 * f->tau));
+        *f = (struct fit){ .law = f->law, .ranks = 1, .note = "", .source = f->source };
+        return;
+    }
+    f->note = arena_printf(
+        c->a,
+        "a step of 1 token takes %.0f %% longer beside another busy stage, one of "
+        "256 %.0f %%; mean error %.1f %% of its time alone",
+        100 * value / (1 + 1 / half), 100 * value / (1 + 256 / half), 100 * best / (double)n);
+}
+
+static void way_back(struct calibrate *c, struct fit *f, bool plan)
 {
     double *x = mem_alloc(((size_t)c->n_point + 1) * sizeof *x);
     size_t n = 0;
     for (int64_t i = 0; i < c->n_point; i++)
-        if (c->point[i].used && c->point[i].row.op == POINTS_RETURN) x[n++] = c->point[i].s;
+        if (c->point[i].used && c->point[i].row.op == POINTS_RETURN) {
+            c->point[i].laws |= 1u << LAW_STAGE;
+            x[n++] = c->point[i].s;
+        }
     stat_sort(x, n);
-    if (n >= FEW) {
+    if (plan && n > 0) calibrate_note(c, "stage: %zu points of the tokens' way back", n);
+    if (n >= FEW && !plan) {
         double mid = stat_quantile_sorted(x, n, 0.5);
         double half = stat_quantile_sorted(x, n, 0.75) / stat_quantile_sorted(x, n, 0.25);
-        c->extra[c->profile.n_extra++] =
-            (struct profile_extra){ P_STAGE_RETURN_S, mid,
-                                    1.2533 * log(half) / 1.349 / sqrt((double)n) };
+        put(f, P_STAGE_RETURN_S, mid, 1.2533 * log(half) / 1.349 / sqrt((double)n));
+        if (f->n_par == 1) { /* it alone: a constant, whose points are all of one size */
+            f->n_point = (int64_t)n;
+            f->n_site = 1;
+            f->in = f->held = fit_error_of(NULL, NULL, 0);
+        }
     }
     free(x);
 }
 
-void calibrate_stages(struct calibrate *c)
+void calibrate_stages(struct calibrate *c, bool plan)
 {
     struct slowed *s = mem_alloc(((size_t)c->n_point + 1) * sizeof *s);
+    struct fit f = {
+        .law = LAW_STAGE, .ranks = 1, .note = "", .source = calibrate_ask(c, DT_F32, 1).source
+    };
     int64_t n = slowdowns(c, s);
-    if (n >= FEW) slow(c, s, n);
+    if (plan && n > 0)
+        calibrate_note(c, "stage: %lld pairs of points, alone and beside busy stages",
+                       (long long)n);
+    else if (n >= FEW)
+        slow(c, s, n, &f);
+    else if (n > 0)
+        calibrate_note(c, "no fit of stage: %lld points are too few", (long long)n);
     free(s);
-    way_back(c);
+    way_back(c, &f, plan);
+    if (f.n_par > 0 && c->profile.n_fit < CALIBRATE_MAX_FITS) c->fit[c->profile.n_fit++] = f;
 }

@@ -1,5 +1,6 @@
 /* bench/calibrate_step.c - what operators do not tell, from whole steps: host times, rank skew, and
  * the common factor of device times by law. SPDX-License-Identifier: Apache-2.0 */
+#include <gsl/gsl_cdf.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include "bench/calibrate.h"
 
 enum { FEW_STEPS = 12, MAX_GROUPS = 3000 };
+static const double LEAST = 0.02, Z90 = 1.645, MEDIAN_SE = 1.2533;
 
 /* One step of a run or of a points file. */
 struct seen {
@@ -308,17 +310,53 @@ static bool same_plan(const struct scenario *a, const struct scenario *b)
            a->strategy.kv_dtype == b->strategy.kv_dtype;
 }
 
-/* The points are of a strategy, and the run is of another. */
-static bool is_beside(const struct calibrate *c, const struct scenario *s)
+/* ---- runs of what the points are of, and others */
+
+/* The model of the points: by name, "" where nobody says. */
+static const char *points_model(const struct calibrate *c)
 {
-    for (int i = 0; i < c->n_file; i++) {
-        const struct calibrate_file *f = &c->file[i];
-        if (!f->is_run && f->tp > 0) return f->tp != s->strategy.tp || f->pp != s->strategy.pp;
-    }
-    return false;
+    for (int i = 0; i < c->n_file; i++)
+        if (!c->file[i].is_run && *c->file[i].model) return c->file[i].model;
+    return c->n_point > 0 && c->o.model ? c->o.model : "";
 }
 
-/* Steps of runs of the points' strategy to l, of others to host. */
+/* Names of models may differ where their sizes are the same. */
+static bool same_model(struct calibrate *c, const struct scenario *s, const char *points_name)
+{
+    struct arch of_run, of_points;
+    struct deploy_request q = { .model = s->o.model, .beside = s->path };
+    if (strcmp(s->o.model, points_name) == 0 || deploy_model(&q, c->a, &of_run, NULL) != ST_OK)
+        return true; /* one that cannot be read is told of when it is used */
+    if (strcmp(of_run.name, points_name) == 0) return true;
+    q = (struct deploy_request){ .model = points_name };
+    if (deploy_model(&q, c->a, &of_points, NULL) != ST_OK) return false;
+    return strcmp(profile_file_shape(&of_run, c->a), profile_file_shape(&of_points, c->a)) == 0;
+}
+
+/* Why a run's steps cannot tell what the laws leave out, in words; NULL: they can. */
+static const char *beside(struct calibrate *c, const struct scenario *s)
+{
+    const char *model = points_model(c);
+    enum dtype w = (enum dtype)s->strategy.weight_dtype, kv = (enum dtype)s->strategy.kv_dtype;
+    for (int i = 0; i < c->n_file; i++) {
+        const struct calibrate_file *f = &c->file[i];
+        if (f->is_run || f->tp == 0) continue;
+        if (f->tp == s->strategy.tp && f->pp == s->strategy.pp) break;
+        return arena_printf(c->a, "of another strategy, TP%lld-PP%lld; the points are of TP%d-PP%d",
+                            (long long)s->strategy.tp, (long long)s->strategy.pp, f->tp, f->pp);
+    }
+    if (*model && !same_model(c, s, model))
+        return arena_printf(c->a, "of another model, %s; the points are of %s", s->o.model, model);
+    if (c->has[LAW_GEMM] && !(c->has[LAW_GEMM] >> w & 1))
+        return arena_printf(c->a, "of another number format: no points of products of %s",
+                            dtype_name(w));
+    if (c->has[LAW_DECODE] && !(c->has[LAW_DECODE] >> kv & 1))
+        return arena_printf(c->a, "of another number format: no points of attention over %s",
+                            dtype_name(kv));
+    return NULL;
+}
+
+/* Steps of runs of what the points are of to l, of others to host. */
 static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_list *l,
                      struct seen_list *host, struct err *e)
 {
@@ -335,23 +373,21 @@ static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_lis
         if (threads > 0 && c->n_point > 0 && threads != c->threads)
             return err_set(e, ST_USAGE, "%s: ranks of %lld threads, the points are of %d", f->path,
                            (long long)threads, c->threads);
-        bool beside = is_beside(c, &s);
-        struct seen_list *to = beside ? host : l;
-        if (have && !beside && !same_plan(plan, &s))
+        f->beside = beside(c, &s);
+        f->own = !f->beside;
+        struct seen_list *to = f->own ? l : host;
+        if (have && f->own && !same_plan(plan, &s))
             return err_set(e, ST_USAGE,
                            "%s: another model, degree or format than in the runs before: "
                            "calibrate them apart",
                            f->path);
-        if (!have && !beside) *plan = s;
-        have |= !beside;
+        if (!have && f->own) *plan = s;
+        have |= f->own;
         int64_t before = to->n;
         if ((st = read_steps(c, f, to, e)) != ST_OK) return st;
-        f->said = arena_printf(c->a, "%lld steps%s", (long long)(to->n - before),
-                               beside ? ", for the host's times alone: of another strategy"
-                               : s.strategy.pp > 1
-                                   ? ", for the host's times alone: in a pipeline a step's time "
-                                     "holds the waiting of its stages"
-                                   : "");
+        f->n_step = to->n - before;
+        if (f->own && s.strategy.pp > 1)
+            f->beside = "in a pipeline a step's time holds the waiting of its stages";
     }
     return ST_OK;
 }
@@ -404,13 +440,6 @@ static void formats_of(const struct calibrate *c, struct strategy *s)
 
 /* ---- the fit */
 
-static bool has_law(const struct calibrate *c, enum profile_law law)
-{
-    for (int i = 0; i < c->profile.n_fit; i++)
-        if (c->fit[i].law == law) return true;
-    return false;
-}
-
 /* The host's times alone; of a pipeline that is all that steps tell. */
 static bool fit_host(struct calibrate *c, const struct fit_ask *ask,
                      const struct fit_step_point *host, int64_t n, struct fit *out)
@@ -426,29 +455,39 @@ static bool fit_host(struct calibrate *c, const struct fit_ask *ask,
     return false;
 }
 
-/* l: steps of this strategy; beside: of others. */
+/* "host.step, host.seq": what a fit found. */
+static const char *constants_of(const struct fit *f, struct arena *a)
+{
+    const char *text = "";
+    for (int j = 0; j < f->n_par; j++)
+        text = arena_printf(a, "%s%s%s", text, *text ? ", " : "", profile_param_name(f->id[j]));
+    return text;
+}
+
+/* l: steps of what the points are of; host_l: those that the host's times come from. */
 static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct seen_list *l,
-                    struct seen_list *beside_l, struct err *e)
+                    struct seen_list *host_l, struct err *e)
 {
     struct predictor p;
-    struct fit f, beside;
+    struct fit f, of_host;
     struct err why = { 0 };
     int st = l->n > 0 ? predictor_init(c, q, l, &p, e) : ST_OK;
     if (st != ST_OK) return st;
     if (l->n > 0) qsort(l->x, (size_t)l->n, sizeof *l->x, by_key);
-    struct seen_list *of_host = beside_l->n > 0 ? beside_l : l;
-    if (beside_l->n > 0) qsort(beside_l->x, (size_t)beside_l->n, sizeof *l->x, by_key);
-    struct fit_step_point *x = mem_alloc((size_t)(l->n + of_host->n) * sizeof *x), *host = x + l->n;
-    int64_t n = device_points(l, &p, x), n_host = host_points(of_host, host);
+    if (host_l != l) qsort(host_l->x, (size_t)host_l->n, sizeof *l->x, by_key);
+    struct fit_step_point *x = mem_alloc((size_t)(l->n + host_l->n) * sizeof *x), *host = x + l->n;
+    int64_t n = device_points(l, &p, x), n_host = host_points(host_l, host);
     struct fit_ask ask =
         calibrate_ask(c, (enum dtype)q->strategy.weight_dtype, (int)q->strategy.tp);
-    bool timed = fit_host(c, &ask, host, n_host, &beside), whole = l->n > 0 && q->strategy.pp < 2;
+    bool timed = fit_host(c, &ask, host, n_host, &of_host), whole = l->n > 0 && q->strategy.pp < 2;
     if (whole && fit_step(&ask, x, n, &f, &why) != ST_OK) {
         calibrate_note(c, "no fit of steps: %s", why.text);
         whole = false;
     }
-    if (whole && timed) join_host(&f, &beside, c->a);
-    if (!whole && timed) f = beside;
+    if (whole) c->of_device = constants_of(&f, c->a);
+    if (timed) c->of_host = constants_of(&of_host, c->a);
+    if (whole && timed) join_host(&f, &of_host, c->a);
+    if (!whole && timed) f = of_host;
     if (whole || timed) {
         cover(&f, host, n_host);
         c->fit[c->profile.n_fit++] = f;
@@ -457,11 +496,51 @@ static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct 
     return ST_OK;
 }
 
-/* The bundled engine has no HTTP in front: a request reaches the scheduler when it is due, as far as
- * no step is in the way (the fiftieth part that waits least), and tokens are out when a step ends. */
-static int ends_of_requests(struct calibrate *c, struct err *e)
+/* ---- before the scheduler */
+
+static int by_wait(const void *a, const void *b)
 {
-    double wait = 0, most = 0;
+    double x = ((const struct calibrate_wait *)a)->s, y = ((const struct calibrate_wait *)b)->s;
+    return x < y ? -1 : x > y;
+}
+
+/* Its interval is of order statistics: between the ranks that a count of n draws of a fiftieth lies
+ * between nine times in ten. */
+struct calibrate_wait calibrate_wait_of(const double *s, size_t n)
+{
+    double mean = LEAST * (double)n, dev = Z90 * sqrt(mean * (1 - LEAST));
+    size_t lo = (size_t)fmax(0, floor(mean - dev)),
+           hi = (size_t)fmin((double)n - 1, ceil(mean + dev));
+    struct calibrate_wait w = { stat_quantile_sorted(s, n, LEAST), FIT_OPEN_SD };
+    if (n > 1 && s[lo] > 0) w.sd_log = fmin(FIT_OPEN_SD, log(s[hi] / s[lo]) / (2 * Z90));
+    return w;
+}
+
+/* A few runs tell their own scatter badly: Student's t says how badly. */
+struct calibrate_wait calibrate_waits(struct calibrate_wait *of, size_t n)
+{
+    double *x = mem_alloc(n * sizeof *x), inner = 0, outer = 0;
+    struct calibrate_wait all = { 0, 0 };
+    qsort(of, n, sizeof *of, by_wait);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = of[i].s;
+        inner += of[i].sd_log / (double)n;
+    }
+    all.s = stat_quantile_sorted(x, n, 0.5);
+    for (size_t i = 0; i < n; i++) x[i] = log(fmax(of[i].s, 1e-9));
+    if (n > 1) outer = stat_sd(x, n) * gsl_cdf_tdist_Pinv(0.95, (double)n - 1) / Z90;
+    free(x);
+    if (all.s > 0) all.sd_log = fmin(FIT_OPEN_SD, MEDIAN_SE * fmax(inner, outer) / sqrt((double)n));
+    return all;
+}
+
+/* The bundled engine has no HTTP in front: a request reaches the scheduler when it is due, as far as
+ * no step is in the way (the fiftieth part that waits least), and tokens are out when a step ends.
+ * Neither depends on model, format or strategy, so every run has a say in it. */
+static int ends_of_requests(struct calibrate *c, bool plan, struct err *e)
+{
+    struct calibrate_wait of[CALIBRATE_MAX_FILES], all = { 0, 0 };
+    size_t n_run = 0;
     for (int i = 0; i < c->n_file; i++) {
         struct calibrate_file *f = &c->file[i];
         double *due, *start;
@@ -473,28 +552,66 @@ static int ends_of_requests(struct calibrate *c, struct err *e)
         for (size_t j = 0; j < n && j < m; j++)
             if (start[j] >= due[j] && start[j] < 1e15) due[k++] = 1e-9 * (start[j] - due[j]);
         stat_sort(due, k);
-        if ((double)k > most) wait = stat_quantile_sorted(due, k, 0.02);
-        if ((double)k > most) most = (double)k;
+        if (k == 0 || !c->has[LAW_GEMM]) continue;
+        f->n_request = (int64_t)k;
+        of[n_run++] = calibrate_wait_of(due, k);
     }
-    if (!has_law(c, LAW_GEMM)) return ST_OK;
-    c->extra[c->profile.n_extra++] =
-        (struct profile_extra){ P_HOST_REQ_S, wait, wait > 0 ? 0.2 : 0 };
+    if (!c->has[LAW_GEMM] || plan) return ST_OK;
+    if (n_run > 0) all = calibrate_waits(of, n_run);
+    if (n_run > 1)
+        calibrate_note(
+            c,
+            "host.request: the fiftieth part of the requests that waits least; of %zu runs "
+            "the median, of %.4g us to %.4g us",
+            n_run, 1e6 * of[0].s, 1e6 * of[n_run - 1].s);
+    c->extra[c->profile.n_extra++] = (struct profile_extra){ P_HOST_REQ_S, all.s, all.sd_log };
     c->extra[c->profile.n_extra++] = (struct profile_extra){ P_HOST_OUT_S, 0, 0 };
     return ST_OK;
 }
 
-int calibrate_steps(struct calibrate *c, struct err *e)
+/* Why steps cannot be fitted, as a note; true where they can. */
+static bool may_fit(struct calibrate *c, const struct deploy_request *q, int64_t n)
 {
-    struct seen_list l = { .x = NULL }, beside = { .x = NULL };
-    struct scenario *plan = arena_alloc(c->a, sizeof *plan);
+    if (!c->has[LAW_GEMM] || !c->has[LAW_DECODE])
+        calibrate_note(c,
+                       "no fit of steps: their device times are predicted by laws, and there are "
+                       "none of products or attention");
+    else if (q->strategy.tp > 1 && !c->has[LAW_ALLREDUCE])
+        calibrate_note(
+            c, "no fit of steps: they are of TP%lld, and there are no points of all-reduces",
+            (long long)q->strategy.tp);
+    else if (!q->model)
+        calibrate_note(c, "no fit of steps: the points do not name their model (--model)");
+    else if (n < FEW_STEPS)
+        calibrate_note(c, "no fit of steps: %lld are too few", (long long)n);
+    else
+        return true;
+    return false;
+}
+
+/* What would be fitted: l to the device, host_l to the host. */
+static void plan_steps(struct calibrate *c, const struct deploy_request *q, int64_t n,
+                       int64_t n_host)
+{
+    bool may = n > 0 && may_fit(c, q, n);
+    if (may && q->strategy.pp < 2)
+        c->of_device = q->strategy.tp > 1 ? "host.step, rank_skew, law" : "host.step, law";
+    if (may || (n == 0 && n_host >= FEW_STEPS)) c->of_host = "host.step, host.seq, host.tok";
+}
+
+int calibrate_steps(struct calibrate *c, bool plan, struct err *e)
+{
+    struct seen_list l = { .x = NULL }, others = { .x = NULL };
+    struct scenario *first = arena_alloc(c->a, sizeof *first);
     struct deploy_request q = { 0 };
     const char *model = c->o.model;
-    int st = read_runs(c, plan, &l, &beside, e);
-    if (st == ST_OK && l.n > 0)
-        q = (struct deploy_request){ .model = plan->o.model,
-                                     .beside = plan->path,
-                                     .strategy = plan->strategy };
-    if (st == ST_OK && l.n == 0) {
+    int st = read_runs(c, first, &l, &others, e);
+    bool own = l.n > 0;
+    if (st == ST_OK && own)
+        q = (struct deploy_request){ .model = first->o.model,
+                                     .beside = first->path,
+                                     .strategy = first->strategy };
+    if (st == ST_OK && !own) {
         int64_t tp = c->o.tp;
         read_points(c, &l, &model, &tp);
         q.model = model;
@@ -504,26 +621,14 @@ int calibrate_steps(struct calibrate *c, struct err *e)
         formats_of(c, &q.strategy);
     }
     if (st == ST_OK && c->o.model) q.model = c->o.model;
-    if (st == ST_OK && l.n == 0 && beside.n >= FEW_STEPS) {
-        st = fit_seen(c, &q, &l, &beside, e);
-    } else if (st == ST_OK && l.n > 0) {
-        if (!has_law(c, LAW_GEMM) || !has_law(c, LAW_DECODE))
-            calibrate_note(c,
-                           "no fit of steps: their device times are predicted by laws, and there "
-                           "are none of products or attention");
-        else if (q.strategy.tp > 1 && !has_law(c, LAW_ALLREDUCE))
-            calibrate_note(c,
-                           "no fit of steps: they are of TP%lld, and there are no points of "
-                           "all-reduces",
-                           (long long)q.strategy.tp);
-        else if (!q.model)
-            calibrate_note(c, "no fit of steps: the points do not name their model (--model)");
-        else if (l.n < FEW_STEPS)
-            calibrate_note(c, "no fit of steps: %lld are too few", (long long)l.n);
-        else
-            st = fit_seen(c, &q, &l, &beside, e);
-    }
+    struct seen_list *host = others.n > 0 && !own ? &others : &l;
+    if (st == ST_OK && others.n > 0 && l.n == 0)
+        calibrate_note(c, "no fit of the common factor (law): no run is of what the points are of");
+    if (st == ST_OK && plan)
+        plan_steps(c, &q, l.n, others.n);
+    else if (st == ST_OK && l.n > 0 ? may_fit(c, &q, l.n) : st == ST_OK && others.n >= FEW_STEPS)
+        st = fit_seen(c, &q, &l, host, e);
     free(l.x);
-    free(beside.x);
-    return st == ST_OK ? ends_of_requests(c, e) : st;
+    free(others.x);
+    return st == ST_OK ? ends_of_requests(c, plan, e) : st;
 }

@@ -154,14 +154,10 @@ static int find_model(struct call *k, struct err *e)
 static int device(struct call *k, struct err *e)
 {
     const struct opts *o = &k->o;
-    int st = device_parse(o->device, &k->so.device, e);
-    if (st != ST_OK) {
-        err_prefix(e, "--device");
-        return st;
-    }
+    enum device_link exchange = (enum device_link)o->exchange;
+    int st = device_options(o->device, o->share, exchange, &k->so.device, e);
+    if (st != ST_OK) return st;
     bool gpu = k->so.device.kind != DEVICE_CPU;
-    k->so.device.share = o->share;
-    k->so.device.link = (enum device_link)o->exchange;
     if (gpu && o->kernels)
         return err_set(e, ST_USAGE, "--kernels is for the processors, and the device is a GPU");
     if (gpu && k->l.mpi)
@@ -229,6 +225,11 @@ static void count_ops(const struct suite *s, char *buf, size_t room)
     }
 }
 
+static const char *plural(int64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
 static void say_plan(const struct call *k, FILE *f)
 {
     const struct suite *s = &k->s;
@@ -237,11 +238,11 @@ static void say_plan(const struct call *k, FILE *f)
     if (s->cuda) snprintf(where, sizeof where, " on %s", s->cuda->g->info.name);
     units_human(UNIT_TIME, suite_round_s(s) * k->runs, time, sizeof time);
     fprintf(f,
-            "bench %s, %s TP%d-PP%d%s, %d thread%s a rank: %d points in %d jobs, %d runs: about "
+            "bench %s, %s TP%d-PP%d%s, %d thread%s a rank: %d point%s in %d job%s, %d run%s: about "
             "%s\n",
             points_word(SUITE_WORDS, s->o.kind, kind, sizeof kind), s->spec.a.name, s->o.tp,
-            s->o.pp, where, s->o.threads, s->o.threads > 1 ? "s" : "", s->n_row, s->n_job, k->runs,
-            time);
+            s->o.pp, where, s->o.threads, s->o.threads > 1 ? "s" : "", s->n_row, plural(s->n_row),
+            s->n_job, plural(s->n_job), k->runs, plural(k->runs), time);
     fprintf(f, "  %s\n", ops);
     for (int i = 0; i < s->n_skipped; i++) fprintf(f, "  skipped: %s\n", s->skipped[i]);
 }
@@ -276,16 +277,18 @@ static void say_point(const struct call *k, int i, const char *what, FILE *f)
 {
     const struct points_row *r = &k->s.row[i];
     double t = suite_median(&k->log, i);
-    char time[32], rate[48] = "";
+    double spread = suite_spread(&k->log, i);
+    char time[32], rate[48] = "", about[32] = "one run  ";
     if (!(t > 0)) return;
+    if (!isnan(spread)) snprintf(about, sizeof about, "+- %4.1f %%", 100 * spread);
     if (r->op == POINTS_FMA)
         snprintf(rate, sizeof rate, "  %9.4g GFLOP/s", 1e-9 * r->flop / t);
     else if (r->bytes > 0 && r->op != POINTS_SAMPLE)
         snprintf(rate, sizeof rate, "  %9.4g GB/s", 1e-9 * r->bytes / t);
     else if (r->op == POINTS_STEP)
         snprintf(rate, sizeof rate, "  %9.4g tok/s", (double)r->m / t);
-    fprintf(f, "  %-44s %10s  +- %4.1f %%%s\n", what, units_human(UNIT_TIME, t, time, sizeof time),
-            100 * suite_spread(&k->log, i), rate);
+    fprintf(f, "  %-44s %10s  %s%s\n", what, units_human(UNIT_TIME, t, time, sizeof time), about,
+            rate);
 }
 
 /* "gemm 2.1e-03 of 45, ...": the worst error of each kind and how many were compared. */
@@ -302,8 +305,8 @@ static void say_checked(const struct suite *s, FILE *f)
             n++;
         }
         if (n)
-            fprintf(f, " %s %.2g of %d points,", points_word(POINTS_OP_WORDS, i, op, sizeof op),
-                    worst, n);
+            fprintf(f, " %s %.2g of %d point%s,", points_word(POINTS_OP_WORDS, i, op, sizeof op),
+                    worst, n, plural(n));
     }
     fprintf(f, " others not compared\n");
 }
@@ -325,7 +328,7 @@ static void say_figures(const struct call *k, FILE *f)
     if (k->log.n_gpu > 0)
         fprintf(f,
                 "GPU: at most %.0f W and %.0f degC, multiprocessors at %.0f MHz or more; slowed by "
-                "heat or its supply in %lld of %lld runs\n",
+                "heat or its supply in %lld of the %lld times that a job ran\n",
                 power, hot, 1e-6 * slowest, (long long)slowed, (long long)k->log.n_gpu);
 }
 
@@ -334,14 +337,17 @@ static void say_result(const struct call *k, FILE *f)
     const struct suite *s = &k->s;
     const struct suite_log *log = &k->log;
     char wall[32];
-    fprintf(f, "median of %d runs, half the distance of the quartiles\n", k->runs);
+    if (k->runs > 1)
+        fprintf(f, "median of %d runs, half the distance of the quartiles\n", k->runs);
+    else
+        fprintf(f, "of one run: its times have no spread (--runs)\n");
     for (int j = 0; j < s->n_job; j++) {
         int i = s->job[j].first;
         if (s->job[j].n == 1 || s->row[i].op == POINTS_STEP || s->row[i].op == POINTS_TIMER)
             say_point(k, i, s->job[j].what, f);
     }
-    fprintf(f, "%lld samples of %d points in %s", (long long)log->n_sample, s->n_row,
-            units_human(UNIT_TIME, log->wall_s, wall, sizeof wall));
+    fprintf(f, "%lld sample%s of %d point%s in %s", (long long)log->n_sample, plural(log->n_sample),
+            s->n_row, plural(s->n_row), units_human(UNIT_TIME, log->wall_s, wall, sizeof wall));
     if (k->o.out) fprintf(f, ", in %s", k->o.out);
     fputc('\n', f);
     say_checked(s, f);

@@ -1,7 +1,9 @@
 /* bench/recover.c - see recover.h. SPDX-License-Identifier: Apache-2.0 */
 #include "bench/recover.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +21,9 @@ static const char usage[] =
     "\n"
     "The run file holds the requests that had finished and the scenario; latencies, throughput "
     "and\n"
-    "attainment are of these, from the first due time to the last token. The journal stays.\n"
+    "attainment are of these, from the first due time to the last token. A last row that was cut "
+    "off\n"
+    "is left out, and said. The journal stays.\n"
     "Exit status: 0; 2 a wrong option, or no journal; 5 reading or writing failed.\n";
 
 /* ---- reading */
@@ -28,7 +32,7 @@ struct reader {
     const char *path;
     struct arena *a;
     struct recover_journal *j;
-    int64_t cap;
+    int64_t cap, n_yaml_line; /* lines that yaml has so far */
     char *yaml;
     size_t n_yaml;
     bool heading;
@@ -41,69 +45,102 @@ static const char *after(const struct reader *r, const char *line, const char *k
     return strncmp(line, key, n) == 0 ? arena_copy_text(r->a, line + n, strlen(line + n)) : NULL;
 }
 
-static void comment(struct reader *r, const char *line)
+/* The scenario keeps its lines and columns, so that what is wrong in it is told by the journal's; it is
+ * as long as the file at most. */
+static void comment(struct reader *r, const char *line, int64_t at)
 {
     const char *text;
     if ((text = after(r, line, "#measured "))) r->j->measured = text;
     if ((text = after(r, line, "#workload "))) r->j->workload = text;
     if ((text = after(r, line, "#scenario "))) r->j->scenario = text;
     if (strncmp(line, "#|", 2) != 0) return;
+    for (; r->n_yaml_line < at - 1; r->n_yaml_line++) r->yaml[r->n_yaml++] = '\n';
     size_t n = strlen(line + 2);
-    memcpy(r->yaml + r->n_yaml, line + 2, n); /* as long as the file at most */
-    r->yaml[r->n_yaml + n] = '\n';
-    r->n_yaml += n + 1;
+    memset(r->yaml + r->n_yaml, ' ', 2);
+    memcpy(r->yaml + r->n_yaml + 2, line + 2, n);
+    r->n_yaml += n + 2;
+    r->yaml[r->n_yaml++] = '\n';
+    r->n_yaml_line++;
 }
 
-/* A field up to the next comma, or the last one. */
+enum { T_DUE, T_START, T_FIRST, T_LAST, N_IN, N_OUT, CACHED, PREEMPTED, SESSION, N_NUMBER = 12 };
+#define MOST_NS INT64_C(1000000000000000000) /* 31 years */
+static const struct {
+    const char *name;
+    int64_t lo, hi;
+} column[N_NUMBER] = { { "t_due", 0, MOST_NS },       { "t_start", -1, MOST_NS },
+                       { "t_first", -1, MOST_NS },    { "t_last", -1, MOST_NS },
+                       { "n_in", 0, INT32_MAX },      { "n_out", 0, INT32_MAX },
+                       { "cached_in", 0, INT32_MAX }, { "preempted", 0, INT32_MAX },
+                       { "session", -1, INT64_MAX },  { "turn", 0, INT32_MAX },
+                       { "replica", 0, INT32_MAX },   { "class", 0, 255 } };
+
+/* A field up to `until`, and behind that. */
 static bool number(const char **at, char until, int64_t lo, int64_t hi, int64_t *out)
 {
     char *end;
+    errno = 0;
     long long v = strtoll(*at, &end, 10);
-    if (end == *at || *end != until || v < lo || v > hi) return false;
+    if (end == *at || *end != until || errno || v < lo || v > hi) return false;
     *out = v;
     *at = end + (until != 0);
     return true;
 }
 
-static bool parse(const char *at, struct recover_row *row)
+/* What cannot have been, in words; NULL: nothing. Times that are known come one after the other. */
+static const char *impossible(const int64_t *v, int status, struct arena *a)
+{
+    int before = T_DUE;
+    for (int i = T_START; i <= T_LAST; i++) {
+        if (v[i] < 0 && status == RUN_OK && i > T_START)
+            return arena_printf(a, "a finished request without %s", column[i].name);
+        if (v[i] < 0) continue;
+        if (v[i] < v[before])
+            return arena_printf(a, "%s %" PRId64 " is before %s %" PRId64, column[i].name, v[i],
+                                column[before].name, v[before]);
+        before = i;
+    }
+    if (status == RUN_OK && v[N_OUT] == 0) return "a finished request without a token (n_out)";
+    if (v[CACHED] > v[N_IN]) return "cached_in is more than n_in";
+    return NULL;
+}
+
+/* NULL: fine; else what is wrong, in words. */
+static const char *parse(const char *at, struct recover_row *row, struct arena *a)
 {
     static const char *const status[] = { "ok,", "failed,", "rejected,", "unfinished," };
-    enum { N = 12 };
-    static const struct {
-        int64_t lo, hi;
-    } range[N] = { { 0, INT64_MAX },  { -1, INT64_MAX }, { -1, INT64_MAX }, { -1, INT64_MAX },
-                   { 0, INT32_MAX },  { 0, INT32_MAX },  { 0, INT32_MAX },  { 0, INT32_MAX },
-                   { -1, INT64_MAX }, { 0, INT32_MAX },  { 0, INT32_MAX },  { 0, 255 } };
-    int64_t v[N];
+    int64_t v[N_NUMBER];
     int k = 0;
-    if (!number(&at, ',', 0, INT64_MAX, &row->id)) return false;
+    if (!number(&at, ',', 0, INT64_MAX, &row->id)) return "request is no number from 0 on";
     while (k < 4 && strncmp(at, status[k], strlen(status[k])) != 0) k++;
-    if (k == 4) return false;
+    if (k == 4) return "status is none of ok, failed, rejected, unfinished";
     at += strlen(status[k]);
-    for (int i = 0; i < N; i++)
-        if (!number(&at, i + 1 < N ? ',' : 0, range[i].lo, range[i].hi, &v[i])) return false;
-    row->r = (struct run_request){ .t_due_ns = v[0],
-                                   .t_start_ns = v[1],
-                                   .t_first_ns = v[2],
-                                   .t_last_ns = v[3],
-                                   .n_in = (int32_t)v[4],
-                                   .n_out = (int32_t)v[5],
-                                   .cached_in = (int32_t)v[6],
-                                   .preempted = (int32_t)v[7],
-                                   .session = v[8],
-                                   .turn = (int32_t)v[9],
-                                   .replica = (int32_t)v[10],
-                                   .klass = (uint8_t)v[11],
+    for (int i = 0; i < N_NUMBER; i++)
+        if (!number(&at, i + 1 < N_NUMBER ? ',' : 0, column[i].lo, column[i].hi, &v[i]))
+            return arena_printf(a, "%s is no whole number from %" PRId64 " to %" PRId64,
+                                column[i].name, column[i].lo, column[i].hi);
+    row->r = (struct run_request){ .t_due_ns = v[T_DUE],
+                                   .t_start_ns = v[T_START],
+                                   .t_first_ns = v[T_FIRST],
+                                   .t_last_ns = v[T_LAST],
+                                   .n_in = (int32_t)v[N_IN],
+                                   .n_out = (int32_t)v[N_OUT],
+                                   .cached_in = (int32_t)v[CACHED],
+                                   .preempted = (int32_t)v[PREEMPTED],
+                                   .session = v[SESSION],
+                                   .turn = (int32_t)v[SESSION + 1],
+                                   .replica = (int32_t)v[SESSION + 2],
+                                   .klass = (uint8_t)v[SESSION + 3],
                                    .status = (uint8_t)k };
-    return k != RUN_OK || (v[2] >= v[0] && v[3] >= v[2]);
+    return impossible(v, k, a);
 }
 
 static int take(struct reader *r, const char *line, int64_t at, struct err *e)
 {
     struct recover_journal *j = r->j;
-    struct recover_row row;
+    struct recover_row row = { .line = at };
     if (line[0] == '#') {
-        comment(r, line);
+        comment(r, line, at);
         return ST_OK;
     }
     if (!r->heading) {
@@ -112,8 +149,10 @@ static int take(struct reader *r, const char *line, int64_t at, struct err *e)
         return err_set(e, ST_USAGE, "%s:%" PRId64 ": this is no journal of orrery engine run",
                        r->path, at);
     }
-    if (!parse(line, &row))
-        return err_set(e, ST_USAGE, "%s:%" PRId64 ": not a line of a journal", r->path, at);
+    const char *wrong = parse(line, &row, r->a);
+    if (wrong)
+        return err_set(e, ST_USAGE, "%s:%" PRId64 ": not a line of a journal: %s", r->path, at,
+                       wrong);
     if (j->n == r->cap) {
         struct recover_row *more = arena_array(r->a, 2 * (size_t)r->cap, sizeof *more);
         memcpy(more, j->row, (size_t)j->n * sizeof *more);
@@ -124,9 +163,34 @@ static int take(struct reader *r, const char *line, int64_t at, struct err *e)
     return ST_OK;
 }
 
+static int by_id(const void *a, const void *b)
+{
+    const struct recover_row *x = a, *y = b;
+    if (x->id != y->id) return x->id < y->id ? -1 : 1;
+    return x->line < y->line ? -1 : x->line > y->line;
+}
+
+/* A request ends once. */
+static int each_once(const struct reader *r, struct err *e)
+{
+    const struct recover_journal *j = r->j;
+    struct recover_row *x = mem_alloc(((size_t)j->n + 1) * sizeof *x), *twice = NULL;
+    memcpy(x, j->row, (size_t)j->n * sizeof *x);
+    qsort(x, (size_t)j->n, sizeof *x, by_id);
+    for (int64_t i = 1; i < j->n; i++)
+        if (x[i].id == x[i - 1].id && (!twice || x[i].line < twice->line)) twice = &x[i];
+    int st =
+        twice ? err_set(e, ST_USAGE,
+                        "%s:%" PRId64 ": request %" PRId64 " has ended already, in line %" PRId64,
+                        r->path, twice->line, twice->id, twice[-1].line)
+              : ST_OK;
+    free(x);
+    return st;
+}
+
 int recover_read(const char *path, struct arena *a, struct recover_journal *out, struct err *e)
 {
-    char *bytes = NULL, *end;
+    char *bytes = NULL, *end, *at;
     size_t n = 0;
     *out = (struct recover_journal){ 0 };
     int st = doc_read_bytes(a, path, (size_t)1 << 36, &bytes, &n, e);
@@ -136,13 +200,23 @@ int recover_read(const char *path, struct arena *a, struct recover_journal *out,
     r.yaml = arena_alloc(a, n + 1);
     out->row = arena_array(a, (size_t)r.cap, sizeof *out->row);
     int64_t line = 1;
-    for (char *at = bytes; st == ST_OK && (end = strchr(at, '\n')); at = end + 1) {
+    for (at = bytes; st == ST_OK && (end = strchr(at, '\n')); at = end + 1) {
         *end = 0;
+        if (end > at && end[-1] == '\r') end[-1] = 0; /* as another system writes line ends */
         st = take(&r, at, line++, e);
     }
+    r.yaml[r.n_yaml] = 0;
     out->yaml = r.yaml;
+    out->n_cut = st == ST_OK && *at != 0;
     if (st == ST_OK && (!r.heading || !out->scenario || !out->measured || r.n_yaml == 0))
-        st = err_set(e, ST_USAGE, "%s: this is no journal of orrery engine run", path);
+        st = err_set(e, ST_USAGE, "%s: this is no journal of orrery engine run: it has no %s%s",
+                     path,
+                     !out->measured   ? "#measured"
+                     : !out->scenario ? "#scenario"
+                     : r.n_yaml == 0  ? "#| lines of the scenario"
+                                      : "heading of columns",
+                     out->n_cut ? ", and ends within a line" : "");
+    if (st == ST_OK) st = each_once(&r, e);
     if (!out->workload) out->workload = "";
     return st;
 }
@@ -213,50 +287,59 @@ static int write_run(const struct recover_journal *j, struct scenario *s, const 
     return st;
 }
 
-/* The scenario's options are given by its text; what an engine alone knows is allowed there. */
-static int read_scenario(const struct recover_journal *j, struct scenario *s, struct arena *a,
-                         struct err *e)
+/* The scenario's options are given by its text; what an engine alone knows is allowed there. What is
+ * wrong with it stands in the journal. */
+static int read_scenario(const struct recover_journal *j, const char *path, struct scenario *s,
+                         struct arena *a, struct err *e)
 {
     static struct monitor_opts unused;
     static const struct conf_args none;
     scenario_init(s, NULL, NULL, a);
     conf_add(&s->conf, monitor_rows, &unused, "monitor");
     s->n_own = s->conf.n_table;
-    return scenario_read_text(s, j->scenario, j->yaml, &none, e);
+    int st = scenario_read_text(s, path, j->yaml, &none, e);
+    s->path = j->scenario;
+    return st;
 }
+
+struct opts {
+    const char *out;
+};
+static const struct conf_row rows[] = { { "out", CONF_TEXT, offsetof(struct opts, out), NULL, NULL,
+                                          0, 0, "run file to write (HDF5); appears when complete" },
+                                        { .type = CONF_END } };
 
 static int recover_file(int argc, char **argv, struct arena *a, struct err *e)
 {
     struct recover_journal j;
     struct scenario s;
-    const char *path = NULL, *out = NULL;
-    for (int i = 2; i < argc; i++) {
-        bool last = i + 1 == argc;
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            fputs(usage, stdout);
-            return ST_OK;
-        }
-        if (strncmp(argv[i], "--out=", 6) == 0)
-            out = argv[i] + 6;
-        else if (strcmp(argv[i], "--out") == 0 && !last)
-            out = argv[++i];
-        else if (argv[i][0] == '-' || path)
-            return err_set(e, ST_USAGE, "'%s': recover takes one journal and --out=RUN.h5",
-                           argv[i]);
-        else
-            path = argv[i];
+    struct opts o;
+    struct conf_set set;
+    struct conf_args args;
+    conf_init(&set, a);
+    conf_add(&set, rows, &o, "recover");
+    int st = conf_args(&set, argc - 1, argv + 1, &args, e);
+    if (st != ST_OK) return st;
+    if (args.help) {
+        fputs(usage, stdout);
+        conf_help(&set, stdout);
+        return ST_OK;
     }
-    if (!path || !out)
-        return err_set(e, ST_USAGE,
-                       "recover takes one journal and --out=RUN.h5; see orrery engine "
-                       "recover --help");
-    int st = outfile_spares(out, path, e);
+    st = conf_apply_args(&set, &args, e);
+    if (st == ST_OK && (args.n_file != 1 || !o.out))
+        st = err_set(e, ST_USAGE,
+                     "recover takes one journal and --out=RUN.h5; see orrery engine recover "
+                     "--help");
+    const char *path = args.n_file ? args.file[0] : NULL;
+    if (st == ST_OK) st = outfile_spares(o.out, path, e);
     if (st == ST_OK) st = recover_read(path, a, &j, e);
-    if (st == ST_OK) st = read_scenario(&j, &s, a, e);
-    if (st == ST_OK) st = write_run(&j, &s, out, argc, argv, e);
-    if (st == ST_OK)
-        printf("recovered   %" PRId64 " requests of %s\nwritten     %s\n", j.n, j.measured, out);
-    return st;
+    if (st == ST_OK) st = read_scenario(&j, path, &s, a, e);
+    if (st == ST_OK) st = write_run(&j, &s, o.out, argc, argv, e);
+    if (st != ST_OK) return st;
+    printf("recovered   %" PRId64 " request%s of %s\n", j.n, j.n == 1 ? "" : "s", j.measured);
+    if (j.n_cut) printf("            %d unfinished last row dropped\n", j.n_cut);
+    printf("written     %s\n", o.out);
+    return ST_OK;
 }
 
 int recover(int argc, char **argv)

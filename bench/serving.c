@@ -81,11 +81,8 @@ static int find_model(struct serving *v, bool random_given, struct err *e)
 
 static int device(struct serving *v, struct err *e)
 {
-    int st = device_parse(v->o.device, &v->eo.device, e);
-    v->eo.device.share = v->o.share_device;
-    v->eo.device.link = (enum device_link)v->o.exchange;
-    if (st != ST_OK) err_prefix(e, "--device");
-    return st;
+    enum device_link exchange = (enum device_link)v->o.exchange;
+    return device_options(v->o.device, v->o.share_device, exchange, &v->eo.device, e);
 }
 
 /* What the device keeps; the other formats are the other's. */
@@ -146,7 +143,7 @@ static int degrees(struct serving *v, struct err *e)
 }
 
 /* KV blocks of a replica when none are given: as many as the running sequences can fill, or as fit in
- * its share of the memory that is free now, beside the weights. */
+ * its share of `memory`: what is free now, on GPUs less what steps take; beside the weights. */
 static int64_t free_blocks(const struct serving *v, double memory, int64_t max_ctx)
 {
     const struct sched_opts *p = &v->s->policy;
@@ -178,7 +175,12 @@ static int sizes(struct serving *v, struct err *e)
     if (blocks <= 0) {
         double memory = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
         int ranks = v->n_replica * v->eo.tp * v->eo.pp;
-        if (v->eo.device.kind != DEVICE_CPU) st = device_memory(&v->eo.device, ranks, &memory, e);
+        if (v->eo.device.kind != DEVICE_CPU) {
+            serve_sizes(p, 1, (int32_t)ctx, &v->eo);
+            st = device_memory(&v->eo.device, ranks, &memory, e);
+            memory -=
+                ranks * (need_device_step_bytes(&v->spec, &v->eo.m) + NEED_DEVICE_LATER_BYTES);
+        }
         if (st != ST_OK) return st;
         blocks = free_blocks(v, memory, ctx);
     }

@@ -106,8 +106,9 @@ double suite_spread(const struct suite_log *log, int point)
 {
     double *x;
     size_t n = values(log, point, &x);
-    double v = 0.5 * (stat_quantile_sorted(x, n, 0.75) - stat_quantile_sorted(x, n, 0.25)) /
-               stat_quantile_sorted(x, n, 0.5);
+    double v = n < 2 ? NAN
+                     : 0.5 * (stat_quantile_sorted(x, n, 0.75) - stat_quantile_sorted(x, n, 0.25)) /
+                           stat_quantile_sorted(x, n, 0.5);
     free(x);
     return v;
 }

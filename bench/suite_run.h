@@ -40,14 +40,14 @@ struct suite_log {
 
 /* order[n]: the jobs of run `run`. */
 void suite_order(uint64_t seed, int run, int n, int *order);
-/* Errors: ST_IO; ST_USAGE for a file to resume that is of another suite; ST_STOPPED with what there is
+/* Errors: ST_IO; ST_USAGE for a file to resume that is not there or of another suite; ST_STOPPED with what there is
  * saved; those of jobs, likewise. log is to be released in any case. */
 int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
               struct err *e);
 void suite_log_release(struct suite_log *log);
 /* Of a point's samples, noisy ones too; NAN without any. */
 double suite_median(const struct suite_log *log, int point);
-/* Half the distance of the quartiles as a share of the median. */
+/* Half the distance of the quartiles as a share of the median; NAN of fewer than two samples. */
 double suite_spread(const struct suite_log *log, int point);
 /* A point whose result is wrong, or -1. */
 int suite_wrong(const struct suite *s);

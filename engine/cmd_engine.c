@@ -31,7 +31,9 @@ static const char usage[] =
     "tp x pp of them. More than there are cores: mpirun --oversubscribe --bind-to none. As root "
     "mpirun "
     "wants\n"
-    "OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the environment.\n";
+    "OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the environment.\n"
+    "Exit status: 0; 2 a wrong option or file; 5 reading, writing or a rank failed; 130 "
+    "interrupted.\n";
 static const char examples[] =
     "\nExamples\n"
     "  orrery engine generate --model=llama-25m --random-weights=1 --tokens=1,2,3 --max-new=32\n"
@@ -205,9 +207,8 @@ static int generate(const struct cmd *c, bool random, struct comm_mpi *mpi, stru
                                .seed = (uint64_t)c->seed };
     o.e.m.weight = (enum model_weight)c->weights;
     o.e.m.kv = (enum backend_type[]){ BACKEND_F32, BACKEND_BF16, BACKEND_F16 }[c->kv];
-    int st = device_parse(c->device, &o.e.device, e);
-    o.e.device.share = c->share;
-    o.e.device.link = (enum device_link)c->exchange;
+    enum device_link exchange = (enum device_link)c->exchange;
+    int st = device_options(c->device, c->share, exchange, &o.e.device, e);
     if (st == ST_OK) st = find_model(c, path, sizeof path, e);
     if (st != ST_OK) return st;
     if (!c->tokens) return err_set(e, ST_USAGE, "--tokens is missing: the prompt as ids, 1,2,3");

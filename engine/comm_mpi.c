@@ -68,7 +68,7 @@ static struct {
     MPI_Errhandler returns;
 } mpi;
 
-#define EAGER_BYTES "140000"
+#define EAGER_BYTES     "140000"
 #define SEND_ROOM_BYTES "4194304" /* the kernel cuts it to net.core.wmem_max */
 
 struct outbox { /* messages to one rank that are still on their way */

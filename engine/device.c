@@ -20,8 +20,25 @@ int device_parse(const char *text, struct device *out, struct err *e)
         out->first = (int)n;
         if (!*end && n <= MAX_INDEX) return ST_OK;
     }
-    return err_set(e, ST_USAGE, "device '%.40s' is not one of cpu, cuda, cuda:N with N 0 to %d",
+    return err_set(e, ST_USAGE, "--device: '%.40s' is not one of cpu, cuda, cuda:N with N 0 to %d",
                    text, MAX_INDEX);
+}
+
+int device_options(const char *text, bool share, enum device_link link, struct device *out,
+                   struct err *e)
+{
+    int st = device_parse(text, out, e);
+    out->share = share;
+    out->link = link;
+    if (st != ST_OK || out->kind != DEVICE_CPU) return st;
+    if (share)
+        return err_set(e, ST_USAGE,
+                       "--share-device is for GPUs, and the device is cpu (--device=cuda)");
+    if (link != DEVICE_LINK_AUTO)
+        return err_set(e, ST_USAGE,
+                       "--exchange is for GPUs, and the device is cpu "
+                       "(--device=cuda)");
+    return ST_OK;
 }
 
 static int count_of(const struct device *d, struct err *e)

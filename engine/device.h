@@ -35,8 +35,12 @@ struct device {
     int (*count)(struct err *e);
 };
 
-/* Errors: ST_USAGE. */
+/* Errors: ST_USAGE, naming --device. */
 int device_parse(const char *text, struct device *out, struct err *e);
+/* The options that commands have in common: --device, --share-device, --exchange. Errors: ST_USAGE,
+ * naming the option; what is for GPUs is refused beside the processors. */
+int device_options(const char *text, bool share, enum device_link link, struct device *out,
+                   struct err *e);
 /* n ranks of this host have a device each. Errors: ST_USAGE, ST_DEVICE when there is no such device. */
 int device_check(const struct device *d, int n, struct err *e);
 /* Of the nth rank of this host. NULL with a sentence. */

@@ -46,8 +46,16 @@ static const char *model_names(const char *between, struct arena *a)
 
 static int unknown_model(const char *name, struct arena *a, struct err *e)
 {
-    char near[96];
+    char near[96], path[PATH_BYTES];
     const char *hint = conf_nearest(name, model_names(" ", a), near, sizeof near);
+    struct err where = { 0 };
+    if (!*model_names("", a)) {
+        if (paths_find("scenarios/models", path, sizeof path, &where) == ST_OK)
+            err_set(&where, ST_USAGE, "%.400s is empty", path);
+        return err_set(e, ST_USAGE,
+                       "no model '%.80s': no such config.json, and no list of names: %s", name,
+                       where.text);
+    }
     return err_set(e, ST_USAGE, "no model '%.80s'%s%s%s a path to a config.json, or one of: %s",
                    name, hint ? "; did you mean '" : "", hint ? hint : "", hint ? "'?" : ";",
                    model_names(", ", a));

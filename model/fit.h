@@ -29,7 +29,8 @@
 #include "model/profile.h"
 
 enum { FIT_MAX_PAR = PROFILE_BLOCK_MAX, FIT_MAX_SIZE = 8 };
-#define FIT_OPEN_SD 0.5 /* of ln v, from which on a parameter counts as not known */
+#define FIT_OPEN_SD      0.5 /* of ln v, from which on a parameter counts as not known */
+#define FIT_HOPELESS_TAU 1.1 /* of ln time, from which on points contradict their law */
 
 struct fit_ask {
     double peak_flop_per_s, mem_bytes_per_s; /* that efficiencies multiply; as the profile's */
@@ -120,6 +121,9 @@ int fit_p2p(const struct fit_ask *q, enum profile_law law, const struct fit_byte
             int64_t n, struct fit *out, struct err *e);
 int fit_step(const struct fit_ask *q, const struct fit_step_point *p, int64_t n, struct fit *out,
              struct err *e);
+
+/* Of n predicted times; NAN of none. */
+struct fit_error fit_error_of(const double *measured, const double *predicted, int64_t n);
 
 /* Constant of a fit by id, NAN if it has none. */
 double fit_value(const struct fit *f, enum profile_id id);

@@ -12,7 +12,7 @@
 
 enum { DEFAULT_FOLDS = 8, LEAST_SITES = 3 };
 /* A typical point that is off by a factor of three fits nothing. */
-static const double HOPELESS_TAU = 1.1, SAME_SIZE = 1e-9;
+static const double SAME_SIZE = 1e-9;
 
 /* ---- points */
 
@@ -104,7 +104,7 @@ int fit_check(const struct fit_form *f, const struct fit_data *d, struct err *e)
 
 /* ---- errors */
 
-static struct fit_error error_of(const double *measured, const double *predicted, int64_t n)
+struct fit_error fit_error_of(const double *measured, const double *predicted, int64_t n)
 {
     struct fit_error r = { NAN, NAN, NAN, NAN, NAN };
     if (n == 0) return r;
@@ -160,7 +160,7 @@ static void cross_validate(const struct fit_form *f, const struct fit_data *d,
     double *held = mem_alloc((size_t)d->n * sizeof *held);
     int done = 0;
     out->n_site = n_site;
-    out->held = error_of(NULL, NULL, 0);
+    out->held = fit_error_of(NULL, NULL, 0);
     if (n_fold >= 2 && q->n_fold >= 0) deal(q, n_site, n_fold, fold);
     for (int k = 0; k < n_fold && n_fold >= 2 && q->n_fold >= 0; k++, done++) {
         struct fit_state part = { .weight = NULL };
@@ -173,7 +173,7 @@ static void cross_validate(const struct fit_form *f, const struct fit_data *d,
         if (n_use < f->n_par + 1 || fit_solve(f, d, use, whole->log_v, q, &part) != 0) break;
         predict(f, d, part.log_v, left, held);
     }
-    if (done && done == n_fold) out->held = error_of(d->s, held, d->n);
+    if (done && done == n_fold) out->held = fit_error_of(d->s, held, d->n);
     free(held);
     free(use);
     free(fold);
@@ -291,7 +291,7 @@ static void keep_table(const struct fit_form *f, const struct fit_data *d,
     out->measured_s = seconds;
     out->predicted_s = predicted;
     out->weight = s->weight;
-    out->in = error_of(seconds, predicted, d->n);
+    out->in = fit_error_of(seconds, predicted, d->n);
     for (int64_t i = 0; i < d->n; i++) out->n_outlier += s->weight[i] <= 0;
 }
 
@@ -312,7 +312,7 @@ int fit_run(const struct fit_form *f, const struct fit_data *d, const struct fit
     if (fit_solve(f, d, NULL, NULL, q, &s) != 0)
         return err_set(e, ST_USAGE, "%s: no fit to the %lld points was found", law,
                        (long long)d->n);
-    if (s.tau > HOPELESS_TAU)
+    if (s.tau > FIT_HOPELESS_TAU)
         return err_set(e, ST_USAGE,
                        "%s: the points contradict the law or one another: a typical one is off by "
                        "a factor of %.2g",

@@ -79,7 +79,7 @@ const char *profile_law_name(enum profile_law l)
     static const char *const names[LAW_N] = { "gemm",        "decode",    "prefill",
                                               "elementwise", "allreduce", "allreduce_own",
                                               "allgather",   "p2p",       "net",
-                                              "step" };
+                                              "step",        "stage" };
     return (unsigned)l < LAW_N ? names[l] : "?";
 }
 

@@ -90,11 +90,12 @@ enum profile_law {
     LAW_ALLGATHER,
     LAW_P2P,
     LAW_NET,
-    LAW_STEP, /* whole steps: host times, rank skew, the common factor on device times */
+    LAW_STEP,  /* whole steps: host times, rank skew, the common factor on device times */
+    LAW_STAGE, /* stages of a pipeline on one host: how they slow each other, the tokens' way back */
     LAW_N
 };
 #define PROFILE_LAW_WORDS                                                                          \
-    "gemm decode prefill elementwise allreduce allreduce_own allgather p2p net step"
+    "gemm decode prefill elementwise allreduce allreduce_own allgather p2p net step stage"
 enum profile_size {
     SIZE_M,
     SIZE_N,

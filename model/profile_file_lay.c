@@ -182,12 +182,20 @@ static void lay_steps(struct lay *l)
     l->out->host_overlap = l->p->host_overlap;
 }
 
+/* Of stages that share a host's memory and processors. */
+static void lay_stages(struct lay *l)
+{
+    const struct fit *f = find(l, LAW_STAGE, -1, -1);
+    if (f && l->s->pp > 1) put_fit(l, f, P_N, 0);
+}
+
 static const char *missing(const struct lay *l)
 {
-    bool tp = l->s->tp > 1, pp = l->s->pp > 1;
+    bool tp = l->s->tp > 1, pp = l->s->pp > 1, host = l->p->hw.sys.fabric == HW_HOST;
     const bool needed[LAW_N] = {
-        [LAW_GEMM] = true,    [LAW_DECODE] = true,  [LAW_PREFILL] = true, [LAW_ELT] = true,
-        [LAW_ALLREDUCE] = tp, [LAW_ALLGATHER] = tp, [LAW_P2P] = pp,       [LAW_STEP] = true
+        [LAW_GEMM] = true, [LAW_DECODE] = true,  [LAW_PREFILL] = true,
+        [LAW_ELT] = true,  [LAW_ALLREDUCE] = tp, [LAW_ALLGATHER] = tp,
+        [LAW_P2P] = pp,    [LAW_STEP] = true,    [LAW_STAGE] = pp && host
     };
     const char *text = "";
     for (int i = 0; i < LAW_N; i++)
@@ -208,10 +216,13 @@ void profile_file_lay(const struct profile_file *p, const struct strategy *s, st
     lay_kernels(&l);
     lay_collectives(&l);
     lay_steps(&l);
-    for (int i = 0; i < p->n_extra; i++)
+    lay_stages(&l);
+    for (int i = 0; i < p->n_extra; i++) {
         out->p[p->extra[i].id] =
             (struct param){ p->extra[i].v, p->extra[i].sd_log, COVER_FIT,
                             arena_printf(a, "measured on %s %s", p->machine, p->date) };
+        l.have[LAW_STAGE] |= p->extra[i].id >= P_STAGE_RETURN_S;
+    }
     out->stage0_drives = strcmp(p->engine, "orrery") == 0;
     out->block = l.block;
     out->range = l.range;

@@ -115,6 +115,7 @@ static const char *outside_measured(const struct step *m, const struct step_exte
     if (m->n_stage > 1) {
         double bytes = 2.0 * (double)x->max_tok * m->env.arch->hidden * 2;
         text = check_most(p, LAW_P2P, SIZE_BYTES, bytes / (double)m->env.strategy->tp, text, a);
+        text = check_most(p, LAW_STAGE, SIZE_TOK, (double)x->max_tok, text, a);
     }
     text = check_most(p, LAW_STEP, SIZE_SEQS, (double)x->max_seqs, text, a);
     return check_most(p, LAW_STEP, SIZE_TOK, (double)x->max_tok, text, a);
@@ -182,6 +183,11 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
                             !by_table && source ? " (" : "", !by_table && source ? source : "",
                             !by_table && source ? ")" : "");
     }
+    const struct param *stage = &p->p[P_STAGE_SLOW]; /* none: nothing is known of it */
+    if (!(stage->v > 0)) stage = &p->p[P_STAGE_RETURN_S];
+    if (pp && stage->v > 0)
+        text = arena_printf(a, "%s; stages beside each other %s (%s)", text,
+                            cover_name(stage->cover), stage->source);
     if (*m->by_law)
         text = arena_printf(a, "%s; not in the kernel tables, by law: %s", text, m->by_law);
     if (p->note && *p->note) text = arena_printf(a, "%s; %s", text, p->note);

@@ -270,8 +270,17 @@ void scenario_place(const struct scenario *s, struct err *e)
 {
     char key[64], place[300];
     const struct doc *d = s->doc;
-    if (strncmp(e->text, s->path, strlen(s->path)) == 0) return;
+    if (strncmp(e->text, s->path, strlen(s->path)) == 0 || strncmp(e->text, "--", 2) == 0) return;
     key_of(e->text, key, sizeof key);
+    bool swept = s->sweep_key && strcmp(s->sweep_key, key) == 0; /* set as if typed */
+    if (*key && !swept && conf_typed(&s->conf, key)) {
+        size_t n = strlen(key);
+        bool said = strncmp(e->text, key, n) == 0 && e->text[n] == ':';
+        struct err was = *e;
+        err_clear(e);
+        err_set(e, was.status, "--%s%s%s", said ? "" : key, said ? "" : ": ", was.text);
+        return;
+    }
     for (char *p = strtok(key, "."); p && d; p = strtok(NULL, ".")) d = doc_get(d, p);
     if (d && d != s->doc)
         err_prefix(e, "%s", doc_place(d, place, sizeof place));

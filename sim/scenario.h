@@ -72,7 +72,8 @@ int scenario_deploy(struct scenario *s, struct deploy *out, struct err *e);
 void scenario_echo(const struct scenario *s, FILE *f);
 /* "llama-3-70b TP2-PP4-DP1 on dgx-h100 ..." */
 const char *scenario_line(const struct scenario *s, const struct deploy *d);
-/* Puts "file:line:column: " before a sentence that begins with an option's key. */
+/* Puts "file:line:column: " before a sentence that begins with an option's key; "--key: " where the
+ * command line gave the option. */
 void scenario_place(const struct scenario *s, struct err *e);
 
 #endif

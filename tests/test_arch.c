@@ -312,7 +312,7 @@ TEST(arch_refuses_what_is_no_object)
     refused("{" LLAMA "\"hidden_size\":64," BASE "}", ""); /* a key twice */
     struct err e = { 0 };
     struct arch a;
-    CHECK_INT(arch_read("no/such/file.json", &a, &e), ST_IO);
+    CHECK_INT(arch_read("no/such/file.json", &a, &e), ST_USAGE);
     static const char big[8] = "{}";
     err_clear(&e);
     CHECK_INT(arch_parse("big", big, 17ul << 20, &a, &e), ST_USAGE);

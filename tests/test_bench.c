@@ -247,7 +247,8 @@ TEST(bench_resumes_only_its_own_suite)
     suite_log_release(&log);
     err_clear(&e);
     o.out = test_path("none.h5");
-    CHECK_INT(suite_run(&s, &o, &log, &e), ST_IO);
+    CHECK_INT(suite_run(&s, &o, &log, &e), ST_USAGE);
+    CHECK_HAS(e.text, "none.h5");
     suite_log_release(&log);
     arena_release(&s.arena);
 }
@@ -599,6 +600,18 @@ TEST(bench_command_writes_points)
               0);
     CHECK_INT(bench("--suite=model --runs=2 --threads=1 --max_seqs=3 --out=%s --resume", path), 2);
     CHECK_HAS(err, "another suite");
+}
+
+/* One run has no spread, and is not said to have one of 0. */
+TEST(bench_of_one_run_claims_no_spread)
+{
+    CHECK_INT(
+        bench("--suite=model --runs=1 --run_time=1us --threads=1 --out=%s", test_path("o.h5")), 0);
+    CHECK_HAS(err, ", 1 run: about ");
+    CHECK_HAS(out, "of one run: its times have no spread (--runs)\n");
+    CHECK_HAS(out, "  one run");
+    CHECK(!strstr(out, "+-"));
+    CHECK(!strstr(out, "1 runs") && !strstr(err, "1 runs"));
 }
 
 TEST(bench_dry_run_measures_nothing)

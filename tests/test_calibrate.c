@@ -27,13 +27,14 @@ struct bench {
     uint64_t draw;
     double noise;
     int threads, disturbed; /* every n-th sample is three times as long, and marked */
+    int ranks;              /* 0: 1 */
 };
 
 static void put(struct bench *b, struct points_row row, double s)
 {
     row.error = -1;
     if (row.threads == 0) row.threads = b->threads;
-    if (row.ranks == 0) row.ranks = 1;
+    if (row.ranks == 0) row.ranks = b->ranks ? b->ranks : 1;
     int at = points_add(b->p, &row, &b->e);
     for (int i = 0; i < N_RUN && at >= 0; i++) {
         bool bad = b->disturbed && (b->draw % (uint64_t)b->disturbed) == 1;
@@ -407,14 +408,83 @@ TEST(calibrate_predicts_the_steps_of_the_engine_it_measured)
     end(s);
 }
 
-/* ---- a pipeline on one host */
+/* ---- which files gave which constants */
 
-static double extra_of(const struct calibrate *c, enum profile_id id)
+/* llama-25m f32 with its runs, numbered in `which`; -1 where no step was fitted. */
+static double law_with(const char *bench, char path[][200], const char *which, bool plan,
+                       struct session *s)
 {
-    for (int i = 0; i < c->profile.n_extra; i++)
-        if (c->extra[i].id == id) return c->extra[i].v;
-    return NAN;
+    int st = calibrate_add(&s->c, bench, &s->e);
+    for (; *which && st == ST_OK; which++) st = calibrate_add(&s->c, path[*which - '0'], &s->e);
+    if (st == ST_OK) st = plan ? calibrate_plan(&s->c, &s->e) : calibrate_fit(&s->c, &s->e);
+    CHECK_TEXT(s->e.text, "");
+    const struct fit *f = law_of(&s->c, LAW_STEP);
+    return f && isfinite(fit_value(f, P_LAW)) ? fit_value(f, P_LAW) : -1;
 }
+
+/* The common factor is what laws leave out of what they were measured on: other models and formats
+ * move it not at all, and are named; a file that gave host times alone says so, planned or done. */
+TEST(calibrate_says_which_run_gave_what)
+{
+    static const char *const yaml[] = {
+        ENGINE_YAML, "model: llama-110m\nhardware: h100-sxm\nstrategy: {weights: f32, kv: f32}\n",
+        "model: llama-25m\nhardware: h100-sxm\nstrategy: {weights: bf16, kv: f32}\n",
+        "model: llama-25m\nhardware: h100-sxm\nstrategy: {weights: f32, kv: bf16}\n",
+        "model: llama-25m\nhardware: h100-sxm\nstrategy: {tp: 2, weights: f32, kv: f32}\n"
+    };
+    static const char *const why[] = {
+        NULL, "(of another model, llama-110m; the points are of llama-25m)",
+        "(of another number format: no points of products of bf16)",
+        "(of another number format: no points of attention over bf16)",
+        "(of another strategy, TP2-PP1; the points are of TP1-PP1)"
+    };
+    char bench_path[200], path[5][200], name[20];
+    struct bench b;
+    snprintf(bench_path, sizeof bench_path, "%s", test_path("bench.h5"));
+    bench_open(&b, bench_path, 4, 0.005);
+    put_engine(&b);
+    points_note(b.p, "model", "llama-25m", &b.e);
+    points_note(b.p, "strategy", "tp1 pp1 threads1", &b.e);
+    bench_close(&b, NULL);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "run%d.h5", i);
+        snprintf(path[i], sizeof path[i], "%s", test_path(name));
+        write_run(path[i], "measured", yaml[i], true);
+    }
+    struct session *s = begin();
+    double law = law_with(bench_path, path, "0", false, s);
+    CHECK_NEAR(law, LAW, 0.01);
+    CHECK_HAS(s->c.profile.used, "run0.h5: 900 steps: host.step, law, host.seq, host.tok\n");
+    CHECK_HAS(s->c.profile.used, "points (gemm ");
+    end(s);
+    s = begin();
+    CHECK(law_with(bench_path, path, "12034", false, s) == law);
+    for (int i = 1; i < 5; i++) CHECK_HAS(s->c.profile.used, why[i]);
+    CHECK_HAS(s->c.profile.used, "run1.h5: 900 steps: not used (of another model");
+    end(s);
+    s = begin(); /* by themselves they give the host's times, and the factor stays the catalog's */
+    CHECK(law_with(bench_path, path, "1", false, s) == -1);
+    const struct fit *f = law_of(&s->c, LAW_STEP);
+    if (CHECK(f != NULL)) CHECK_NEAR(fit_value(f, P_HOST_SEQ_S), HOST_SEQ_S, 0.05);
+    CHECK_HAS(s->c.profile.used,
+              "run1.h5: 900 steps: host.step, host.seq, host.tok, nothing of the "
+              "device (of another model");
+    CHECK_HAS(s->c.skipped, "no fit of the common factor (law)");
+    end(s);
+    for (int k = 0; k < 2; k++) {
+        s = begin();
+        law_with(bench_path, path, k ? "01" : "4", true, s);
+        CHECK_HAS(s->c.profile.used,
+                  k ? "run0.h5: 900 steps: host.step, law, host.seq, host.tok\n"
+                    : "run4.h5: 900 steps: host.step, host.seq, host.tok, nothing "
+                      "of the device (of another strategy");
+        CHECK(!k || strstr(s->c.profile.used, "run1.h5: 900 steps: not used (of another model"));
+        CHECK_HAS(s->c.profile.used, "points (gemm 45, decode ");
+        end(s);
+    }
+}
+
+/* ---- a pipeline on one host */
 
 static void put_stage(struct bench *b, int64_t tok, int64_t busy, double s)
 {
@@ -451,10 +521,17 @@ TEST(calibrate_stages_that_share_a_memory)
         s->c.o.ranks = 2;
         CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
         CHECK_OK(calibrate_choose(&s->c, &s->e), &s->e);
-        calibrate_stages(&s->c); /* one of nine points is wrong, and the median does not mind */
-        CHECK_NEAR(extra_of(&s->c, P_STAGE_SLOW), SLOW, 0.08);
-        CHECK_NEAR(extra_of(&s->c, P_STAGE_TOK), HALF, 0.25);
-        CHECK_NEAR(extra_of(&s->c, P_STAGE_RETURN_S), BACK_S, 0.02);
+        calibrate_stages(&s->c, false); /* one of nine points is wrong: the median does not mind */
+        const struct fit *f = law_of(&s->c, LAW_STAGE);
+        if (CHECK(f != NULL)) {
+            CHECK_NEAR(fit_value(f, P_STAGE_SLOW), SLOW, 0.08);
+            CHECK_NEAR(fit_value(f, P_STAGE_TOK), HALF, 0.25);
+            CHECK_NEAR(fit_value(f, P_STAGE_RETURN_S), BACK_S, 0.02);
+            CHECK(f->n_point == 9 && f->n_site == 9);
+            CHECK(f->n_range == 1 && f->range[0].lo == 1 && f->range[0].hi == 256);
+            CHECK(f->in.median < 0.03 && f->held.median < 0.05);
+            CHECK(f->held.worst > 0.2); /* the wrong one is not hidden */
+        }
         end(s);
     }
 }
@@ -630,6 +707,73 @@ TEST(calibrate_refuses_in_one_sentence)
     refused("--pigeon=1", "pigeon");
     snprintf(args, sizeof args, "%s --comm=pigeon", a);
     refused(args, "pigeon");
+}
+
+/* The same samples twice would make constants look better known than they are. */
+TEST(calibrate_refuses_a_file_twice)
+{
+    char a[200], b[200], args[900], cmd[900];
+    snprintf(a, sizeof a, "%s", small_bench("a.h5", "first processor", 1, 0));
+    snprintf(b, sizeof b, "%s", test_path("b.h5"));
+    snprintf(args, sizeof args, "%s %s", a, a);
+    refused(args, "a.h5 is given twice: its samples count once");
+    snprintf(cmd, sizeof cmd, "cp %s %s", a, b);
+    CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);
+    snprintf(args, sizeof args, "%s %s", a, b);
+    refused(args, "b.h5 hold the same measurement: its samples count once");
+    snprintf(args, sizeof args, "%s %s/./a.h5", a, test_dir());
+    refused(args, "./a.h5 hold the same measurement");
+    write_run(b, "measured", ENGINE_YAML, true);
+    snprintf(args, sizeof args, "%s %s %s", a, b, b);
+    refused(args, "b.h5 is given twice");
+}
+
+/* Stages have units, errors, and a range that a simulation heeds and names. */
+TEST(calibrate_stages_are_told_and_covered)
+{
+    struct bench b;
+    char path[200], profile[200], yaml[900], cmd[900];
+    snprintf(path, sizeof path, "%s", test_path("bench.h5"));
+    snprintf(profile, sizeof profile, "%s", test_path("p.h5"));
+    bench_open(&b, path, 6, 0.01);
+    b.ranks = 2;
+    put_gemms(&b);
+    put_attention(&b, false);
+    put_bytes(&b);
+    for (int64_t tok = 1; tok <= 256; tok *= 2) {
+        double alone = 1e-3 + 1e-4 * (double)tok;
+        put_stage(&b, tok, 1, alone);
+        put_stage(&b, tok, 2, alone * (1 + 0.8 / (1 + (double)tok / 12)));
+        put(&b, (struct points_row){ .op = POINTS_RETURN, .ranks = 2, .m = tok, .n = 1 }, 3e-4);
+    }
+    bench_close(&b, "first processor");
+    CHECK_INT(orrery("%s --ranks=2 --dry-run", path), 0);
+    CHECK_HAS(out_text, "stage: 9 pairs of points, alone and beside busy stages");
+    CHECK_HAS(out_text, "stage: 9 points of the tokens' way back");
+    CHECK_INT(orrery("%s --ranks=2 --out=%s", path, profile), 0);
+    CHECK_HAS(out_text, "\n  stage: 9 points at 9 sites, their own spread ");
+    CHECK_HAS(out_text, " of alone   [");
+    CHECK_HAS(out_text, " tok        [");
+    CHECK_HAS(out_text, "\n    covers    tok 1 .. 256\n");
+    CHECK_HAS(out_text, "stage 27)");
+    CHECK(strstr(strstr(out_text, "\n  stage: "), "held out  MAPE "));
+    CHECK_INT(orrery("%s --ranks=2 --json", path), 0);
+    CHECK_HAS(out_text, "\"unit\": \"tok\"");
+    for (int k = 0; k < 2; k++) {
+        snprintf(yaml, sizeof yaml,
+                 "model: llama-25m\nhardware: {name: %s, profile: %s}\n"
+                 "strategy: {pp: 2, weights: f32, kv: f32}\n"
+                 "policy: {max_batch_tokens: %dtok, max_seqs: 8, kv_blocks: 4000}\n"
+                 "workload: {arrivals: burst, requests: 6, prompt: {mean: 400tok, max: 400tok}, "
+                 "output: {mean: 8tok}}\n",
+                 profile, profile, k ? 300 : 128);
+        put_text("s.yaml", yaml);
+        snprintf(cmd, sizeof cmd, "%s simulate %s", getenv("ORRERY_BIN"), test_path("s.yaml"));
+        CHECK(test_run(cmd, out_text, sizeof out_text, err_text, sizeof err_text) <= 1);
+        CHECK_TEXT(err_text, "");
+        CHECK_HAS(out_text, "stages beside each other fitted (measured on first processor");
+        CHECK(!k == !strstr(out_text, "stage tok 300 (measured 1 to 256)"));
+    }
 }
 
 TEST(calibrate_tells_and_plans)

@@ -120,13 +120,22 @@ TEST(cli_bash_completion_works)
           "}\n"
           "try \"$ORRERY_BIN\" tr\n"
           "try \"$ORRERY_BIN\" help ma\n"
-          "try \"$ORRERY_BIN\" trace --workload.prompt.m\n",
+          "try \"$ORRERY_BIN\" trace --workload.prompt.m\n"
+          "try \"$ORRERY_BIN\" engine r\n"
+          "try \"$ORRERY_BIN\" help engine g\n"
+          "try \"$ORRERY_BIN\" engine run x.yaml --workload.prompt.m\n"
+          "try \"$ORRERY_BIN\" engine generate --max_n\n"
+          "try \"$ORRERY_BIN\" engine recover --\n"
+          "try \"$ORRERY_BIN\" completion z\n",
           f);
     fclose(f);
     snprintf(cmd, sizeof cmd, "bash %s", test_path("c.bash"));
     CHECK_INT(cli_shell("%s", cmd), 0);
     CHECK_TEXT(cli_out, "trace\nman\n"
-                        "--workload.prompt.mean= --workload.prompt.min= --workload.prompt.max=\n");
+                        "--workload.prompt.mean= --workload.prompt.min= --workload.prompt.max=\n"
+                        "run recover\ngenerate\n"
+                        "--workload.prompt.mean= --workload.prompt.min= --workload.prompt.max=\n"
+                        "--max_new=\n--out=\nzsh\n");
     CHECK_TEXT(cli_err, "");
 }
 
@@ -157,7 +166,7 @@ TEST(cli_trace_refuses_wrong_files)
         check_sentence(bad[i].part);
         CHECK_TEXT(cli_out, "");
     }
-    CHECK_INT(cli_run("", "trace describe %s", test_path("absent.csv")), 5);
+    CHECK_INT(cli_run("", "trace describe %s", test_path("absent.csv")), 2);
     check_sentence("No such file");
     CHECK_INT(cli_run("", "trace describe %s", test_dir()), 5);
     check_sentence("directory");
@@ -248,4 +257,166 @@ TEST(cli_reader_that_leaves_early_is_no_failure)
     snprintf(cmd, sizeof cmd, "bash -c 'set -o pipefail; %s help trace | true'", bin);
     CHECK_INT(test_run(cmd, NULL, 0, cli_err, sizeof cli_err), 0);
     CHECK_TEXT(cli_err, "");
+}
+
+/* A name of nothing is the command line's mistake, wherever it stands: 2, as every help has it. */
+TEST_LIMIT(cli_missing_files_are_wrong_command_lines, 120)
+{
+    static const char *const args[] = {
+        "simulate nosuch.yaml",
+        "simulate scenarios/smoke.yaml --model=nosuch/config.json",
+        "simulate scenarios/smoke.yaml --hardware=nosuch.h5",
+        "simulate scenarios/smoke.yaml --hardware.profile=nosuch.h5",
+        "simulate scenarios/smoke.yaml --workload.trace=nosuch.csv",
+        "verify nosuch.yaml",
+        "verify scenarios/smoke.yaml --on=nosuch.yaml",
+        "engine run nosuch.yaml",
+        "engine run scenarios/engine-chat.yaml --model=nosuch",
+        "engine generate --model=nosuch --tokens=1",
+        "engine generate --model=/nosuch/config.json --tokens=1",
+        "engine recover nosuch.csv --out=%s/x.h5",
+        "bench --model=nosuch --dry-run",
+        "bench --model=/nosuch --dry-run",
+        "bench --suite=model --resume --run_time=1us --out=%s/nosuch.h5",
+        "calibrate nosuch.h5",
+        "validate nosuch.yaml",
+        "validate --predicted=nosuch.h5 --measured=%s/other.h5",
+        "plot nosuch.h5 --out=%s",
+        "report nosuch.h5 --out=%s/x.html",
+        "trace describe nosuch.csv",
+        "trace convert nosuch.csv %s/x.csv",
+        "import nosuch.json",
+    };
+    char line[600];
+    for (size_t i = 0; i < sizeof args / sizeof *args; i++) {
+        const char *hole = strstr(args[i], "%s");
+        if (hole)
+            snprintf(line, sizeof line, "%.*s%s%s", (int)(hole - args[i]), args[i], test_dir(),
+                     hole + 2);
+        else
+            snprintf(line, sizeof line, "%s", args[i]);
+        bool ok = CHECK_INT(cli_run("", "%s", line), 2);
+        ok &= CHECK_TEXT(cli_out, "");
+        ok &= CHECK_HAS(cli_err, "nosuch");
+        if (strncmp(args[i], "bench --suite", 13) != 0) check_sentence("nosuch");
+        if (!ok) printf("for: %s\n%s", line, cli_err);
+    }
+}
+
+/* What is for GPUs is refused beside the processors, and a device that is none is the option's fault. */
+TEST(cli_options_of_gpus_are_not_ignored)
+{
+    static const char *const command[] = { "engine run scenarios/engine-chat.yaml --dry-run",
+                                           "engine generate --model=llama-25m --tokens=1",
+                                           "bench --dry-run" };
+    for (size_t i = 0; i < sizeof command / sizeof *command; i++) {
+        const char *verb = i < 2 ? "orrery engine: " : "orrery bench: ";
+        char want[200];
+        CHECK_INT(cli_run("", "%s --share-device", command[i]), 2);
+        snprintf(want, sizeof want,
+                 "%s--share-device is for GPUs, and the device is cpu (--device=cuda)\n", verb);
+        CHECK_TEXT(cli_err, want);
+        CHECK_INT(cli_run("", "%s --exchange=host", command[i]), 2);
+        snprintf(want, sizeof want,
+                 "%s--exchange is for GPUs, and the device is cpu (--device=cuda)\n", verb);
+        CHECK_TEXT(cli_err, want);
+        CHECK_INT(cli_run("", "%s --device=gpu", command[i]), 2);
+        snprintf(want, sizeof want,
+                 "%s--device: 'gpu' is not one of cpu, cuda, cuda:N with N 0 to 1023\n", verb);
+        CHECK_TEXT(cli_err, want);
+    }
+}
+
+/* Who gave a wrong value is blamed: the file, or the command line. */
+TEST(cli_blames_the_option_or_the_file)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s",
+             cli_put("s.yaml", "model: llama-3-8b\nhardware: dgx-h100\nstrategy: {tp: 5}\n"
+                               "workload: {rate: 1/s, requests: 5}\n"));
+    CHECK_INT(cli_run("", "simulate %s", path), 2);
+    check_sentence("s.yaml:3:");
+    CHECK_INT(cli_run("", "simulate %s --strategy.tp=3", path), 2);
+    check_sentence("orrery simulate: --strategy.tp: tp 3 does not divide");
+    CHECK_INT(cli_run("", "simulate %s --model=llama-3-9b", path), 2);
+    check_sentence("orrery simulate: --model: no model 'llama-3-9b'; did you mean");
+}
+
+TEST(cli_helps_with_parts_of_a_verb)
+{
+    static char first[sizeof cli_out];
+    static const char *const part[] = { "engine run", "engine generate", "engine recover",
+                                        "trace synth" };
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        CHECK_INT(cli_run("", "%s --help", part[i]), 0);
+        strcpy(first, cli_out);
+        CHECK_HAS(first, "\n  --");
+        CHECK_INT(cli_run("", "help %s", part[i]), 0);
+        CHECK_TEXT(cli_out, first);
+        CHECK_TEXT(cli_err, "");
+    }
+    CHECK_INT(cli_run("", "help engine rnu"), 2);
+    CHECK_TEXT(cli_err, "orrery: engine has no 'rnu'; there are: run generate recover\n");
+    CHECK_INT(cli_run("", "help simulate run"), 2);
+    check_sentence("help takes one verb");
+    CHECK_INT(cli_run("", "help engine run x"), 2);
+    check_sentence("help takes one verb");
+}
+
+/* The manual has every option that --help has, and where files are looked for. */
+TEST(cli_man_page_lists_the_options)
+{
+    static char man[sizeof cli_out];
+    static const char *const verb[] = { "simulate",       "engine run", "engine generate",
+                                        "engine recover", "bench",      "calibrate",
+                                        "trace",          "import" };
+    char key[64], line[128];
+    CHECK_INT(cli_run("", "man | sed 's/[\\]-/-/g; s/[\\]&//g'"), 0);
+    CHECK_TEXT(cli_err, "");
+    strcpy(man, cli_out);
+    CHECK_HAS(man, "$ORRERY_HOME, where that is set");
+    for (size_t i = 0; i < sizeof verb / sizeof *verb; i++) {
+        int n = 0;
+        snprintf(line, sizeof line, "\n.SS orrery %s\n", verb[i]);
+        const char *at = strstr(man, line);
+        if (!CHECK(at != NULL)) continue;
+        CHECK_INT(cli_run("", "%s --help", verb[i]), 0);
+        char *save = NULL;
+        for (char *l = strtok_r(cli_out, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
+            if (sscanf(l, "  --%60[a-z0-9_.]=", key) != 1) continue;
+            snprintf(line, sizeof line, "\n  --%s=", key);
+            CHECK_HAS(at, line);
+            n++;
+        }
+        CHECK(n > 0);
+    }
+}
+
+TEST(cli_says_where_it_looks_for_files)
+{
+    char cmd[1500];
+    CHECK_INT(cli_run("", "help"), 0);
+    CHECK_HAS(cli_out, "\nFiles\n");
+    CHECK_HAS(cli_out, "$ORRERY_HOME, where that is set");
+    CHECK_HAS(cli_out, "/share/orrery\n  the current directory\n");
+    /* by itself elsewhere it has no models, and says where they should be */
+    snprintf(cmd, sizeof cmd, "p=$(realpath %s); home=$PWD; cp $p %s/ && cd %s && ", cli_bin(),
+             test_dir(), test_dir());
+    if (cli_shell("%s[ -e /usr/local/share/orrery ]", cmd) == 0) SKIP("orrery is installed");
+    CHECK_INT(
+        cli_shell("%s unset ORRERY_HOME; ./orrery engine generate --model=llama-25m --tokens=1",
+                  cmd),
+        2);
+    check_sentence("(ORRERY_HOME=DIR names another place)");
+    cli_put("s.yaml", "model: llama-25m\nhardware: h100-sxm\nworkload: {rate: 1/s}\n");
+    CHECK_INT(
+        cli_shell("%s mkdir -p own/scenarios && cp -r $home/scenarios/hardware own/scenarios; "
+                  "ORRERY_HOME=own ./orrery simulate s.yaml",
+                  cmd),
+        2);
+    check_sentence("no such config.json, and no list of names: cannot find 'scenarios/models'");
+    CHECK_INT(cli_shell("%s ORRERY_HOME=$home ./orrery simulate s.yaml --workload.requests=5 "
+                        "--dry-run",
+                        cmd),
+              0);
 }

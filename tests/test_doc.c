@@ -223,7 +223,7 @@ TEST(doc_reads_of_what_is_no_plain_file)
     struct err e = { 0 };
     char *bytes = NULL;
     size_t n = 0;
-    CHECK_INT(doc_read_yaml(&arena, test_path("absent.yaml"), &d, &e), ST_IO);
+    CHECK_INT(doc_read_yaml(&arena, test_path("absent.yaml"), &d, &e), ST_USAGE);
     CHECK_HAS(e.text, "No such file");
     err_clear(&e);
     CHECK_INT(doc_read_yaml(&arena, test_dir(), &d, &e), ST_IO);

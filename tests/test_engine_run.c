@@ -56,6 +56,18 @@ TEST(engine_run_reports_what_it_measured)
     CHECK_HAS(cli_out, "MISSED");
 }
 
+/* A replica that nothing was sent to is here all the same. */
+TEST(engine_run_says_which_replicas_had_no_steps)
+{
+    CHECK_INT(cli_run("",
+                      "engine run %s --strategy.dp=3 --threads=1 --workload.requests=1 "
+                      "--sim.warmup=0",
+                      scenario()),
+              0);
+    CHECK_HAS(cli_out, "   no steps\n");
+    CHECK(!strstr(cli_out, "another process"));
+}
+
 /* The tokens are the same however the model is divided and the cache is used. */
 TEST_LIMIT(engine_run_says_the_same_tokens_divided_or_not, 120)
 {
@@ -284,9 +296,14 @@ TEST(engine_run_keeps_what_finished_when_interrupted)
     for (int k = 0; k < 2; k++) {
         int64_t finished = 0;
         arena_init(&a);
-        CHECK_INT(signalled("INT", k ? "--strategy.dp=2 --strategy.pp=2 --threads=1" : ""), 130);
+        CHECK_INT(signalled("INT", k ? "--strategy.dp=2 --strategy.pp=2 --threads=1 --sim.warmup=0"
+                                     : "--sim.warmup=0"),
+                  130);
         CHECK_HAS(cli_err, "orrery engine: interrupted; ");
         CHECK_HAS(cli_err, "requests had finished, they are in ");
+        CHECK_HAS(cli_out, "ended early interrupted\n            the figures are of the ");
+        CHECK_HAS(cli_out, "SLO         no verdict: the run ended early\n");
+        CHECK(strstr(cli_out, "held") == NULL && strstr(cli_out, "MISSED") == NULL);
         CHECK_OK(run_open(test_path("run.h5"), &a, &f, &e), &e);
         size_t n = column(&f, "requests/status", &a, &status);
         for (size_t i = 0; i < n; i++) {
@@ -302,6 +319,18 @@ TEST(engine_run_keeps_what_finished_when_interrupted)
     }
 }
 
+TEST(engine_run_gives_no_verdict_in_json_when_interrupted)
+{
+    CHECK_INT(signalled("INT", "--json --sim.warmup=0"), 130);
+    json_t *j = cli_json();
+    CHECK_TEXT(cli_text(j, "ended_early"), "interrupted");
+    CHECK(json_is_null(cli_at(j, "slo.held")));
+    CHECK(json_is_null(cli_at(j, "slo.attainment_ratio")));
+    CHECK(json_is_null(cli_at(j, "slo.ttft.attainment_ratio")));
+    CHECK_NEAR(cli_number(j, "slo.asked_ratio"), .9, 1e-9);
+    json_decref(j);
+}
+
 /* A run file of the journal has its requests, every one, and can be reported. */
 static void recovered(const char *journal, int n_line)
 {
@@ -309,7 +338,7 @@ static void recovered(const char *journal, int n_line)
     struct err e = { 0 };
     struct run_file f;
     struct recover_journal j;
-    double *due, *last, *n_out;
+    double *due, *last, *n_out, kv;
     char cmd[1500], *why = NULL;
     arena_init(&a);
     CHECK_OK(recover_read(journal, &a, &j, &e), &e);
@@ -327,6 +356,8 @@ static void recovered(const char *journal, int n_line)
               n_out[i] == j.row[i].r.n_out && j.row[i].r.status == RUN_OK);
     CHECK_OK(h5_read_attr_text(f.h5, "/summary", "ended_early", &a, &why, &e), &e);
     CHECK_HAS(why, "recovered from its journal");
+    CHECK_OK(h5_read_attr_f64(f.h5, "/summary", "kv_mean", &kv, &e), &e);
+    CHECK(isnan(kv));
     struct ci *c;
     int k;
     CHECK_OK(run_read_summary(&f, "ttft", &a, &c, &k, &e), &e);
@@ -335,6 +366,15 @@ static void recovered(const char *journal, int n_line)
     snprintf(cmd, sizeof cmd, "%s report %s --out=%s", cli_bin(), test_path("back.h5"),
              test_path("back.html"));
     CHECK_INT(cli_shell("%s", cmd), 0);
+    static const char *const says[] = {
+        "<strong>No verdict:</strong> the run ended early: the process was killed",
+        "<tr><th>KV blocks in use, mean</th><td>-</td></tr>", /* no step was seen: not 0 % */
+    };
+    for (int i = 0; i < 2; i++)
+        CHECK_INT(cli_shell("grep -qF '%s' %s", says[i], test_path("back.html")), 0);
+    CHECK_INT(cli_shell("grep -q 'SLO is held\\|SLO is missed\\|What limits it' %s",
+                        test_path("back.html")),
+              1);
     arena_release(&a);
 }
 
@@ -344,7 +384,7 @@ TEST(engine_recover_refuses_what_is_no_journal)
     CHECK_HAS(cli_err, "recover takes one journal and --out=RUN.h5");
     CHECK_INT(cli_run("", "engine recover %s --out=%s", scenario(), test_path("x.h5")), 2);
     CHECK_HAS(cli_err, "s.yaml:1: this is no journal of orrery engine run");
-    CHECK_INT(cli_run("", "engine recover %s --out=%s", test_path("absent"), test_path("x.h5")), 5);
+    CHECK_INT(cli_run("", "engine recover %s --out=%s", test_path("absent"), test_path("x.h5")), 2);
     cli_put("bad.csv", "#measured m\n#workload w\n#scenario s\n#|title: t\n"
                        "request,status,t_due,t_start\n1,ok,5,6,7,x\n");
     CHECK_INT(cli_run("", "engine recover %s --out=%s", test_path("bad.csv"), test_path("x.h5")),

@@ -201,7 +201,7 @@ TEST(engine_refuses_wrong_models_before_it_starts)
     o.kernels = NULL;
     struct err e = { 0 };
     CHECK(engine_open(&o, &e) == NULL);
-    CHECK_INT(e.status, ST_IO);
+    CHECK_INT(e.status, ST_USAGE);
 }
 
 /* The weights of one case with the configuration of another. */

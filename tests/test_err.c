@@ -142,5 +142,17 @@ TEST(paths_are_found_in_order_and_every_place_is_named)
     CHECK_TEXT(buf, file);
     CHECK_OK(paths_resolve("thing", NULL, ".", ".yaml", buf, sizeof buf, &e), &e);
     CHECK_HAS(buf, "/./thing.yaml");
-    CHECK_INT(paths_resolve("", NULL, "models", ".json", buf, sizeof buf, NULL), ST_IO);
+    CHECK_INT(paths_resolve("", NULL, "models", ".json", buf, sizeof buf, NULL), ST_USAGE);
+    /* A name is the user's: nothing of that name is his mistake, and where it was looked for is said. */
+    err_clear(&e);
+    CHECK_INT(paths_resolve("such", NULL, "no", ".json", buf, sizeof buf, &e), ST_USAGE);
+    CHECK_HAS(e.text, "no file 'such', and cannot find 'no/such.json'; looked in ");
+    CHECK(!strstr(e.text, "ORRERY_HOME"));
+    err_clear(&e);
+    CHECK_INT(paths_resolve("/no/such", NULL, "no", ".json", buf, sizeof buf, &e), ST_USAGE);
+    CHECK_TEXT(e.text, "cannot read /no/such: No such file or directory");
+    unsetenv("ORRERY_HOME");
+    err_clear(&e);
+    CHECK_INT(paths_find("no/such.yaml", buf, sizeof buf, &e), ST_IO);
+    CHECK_HAS(e.text, "the current directory (ORRERY_HOME=DIR names another place)");
 }

@@ -171,7 +171,7 @@ TEST(h5_abort_and_bad_paths_leave_nothing)
     CHECK(access(test_path("c.h5"), F_OK) != 0);
     err_clear(&e);
     CHECK(h5_open(test_path("c.h5"), &e) == NULL);
-    CHECK_INT(e.status, ST_IO);
+    CHECK_INT(e.status, ST_USAGE);
     err_clear(&e);
     CHECK(h5_open(test_dir(), &e) == NULL);
     CHECK_INT(e.status, ST_USAGE);

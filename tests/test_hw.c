@@ -110,7 +110,7 @@ TEST(hw_names_the_nearest)
     CHECK_INT(hw_load("dgx-h100", NULL, 0, &a, &h, &e), ST_USAGE);
     CHECK_HAS(e.text, "0 nodes: from 1 to 1048576 are possible");
     err_clear(&e);
-    CHECK_INT(hw_load("no/such.yaml", NULL, 1, &a, &h, &e), ST_IO);
+    CHECK_INT(hw_load("no/such.yaml", NULL, 1, &a, &h, &e), ST_USAGE);
     arena_release(&a);
 }
 

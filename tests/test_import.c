@@ -381,7 +381,7 @@ TEST(import_says_what_it_means)
     check_refused(import(vllm, "--format=guidellm", NULL, NULL), 2, "a file of vLLM bench serve");
     check_refused(import(put("e.json", ""), NULL, NULL, NULL), 2, "empty");
     check_refused(import(put("x.csv", "a,b\n1,2\n"), NULL, NULL, NULL), 2, "none of vLLM");
-    check_refused(import(test_path("absent"), NULL, NULL, NULL), 5, "absent");
+    check_refused(import(test_path("absent"), NULL, NULL, NULL), 2, "absent");
     check_refused(import(NULL, NULL, NULL, NULL), 2, "takes one file");
 }
 

@@ -305,7 +305,7 @@ TEST(points_are_checked_when_read)
     refuses((struct change){ .op = 250 }, "points/op");
     refuses((struct change){ .op = 1, .words = "read waltz" }, "points/op");
     arena_init(&a);
-    CHECK_INT(points_read(test_path("absent.h5"), &a, &f, &e), ST_IO);
+    CHECK_INT(points_read(test_path("absent.h5"), &a, &f, &e), ST_USAGE);
     arena_release(&a);
 }
 

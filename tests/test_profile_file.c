@@ -328,7 +328,7 @@ TEST(profile_file_of_a_part_leaves_the_rest_to_the_catalog)
     CHECK_HAS(p.note, "gemm");
     CHECK_HAS(p.note, "allgather");
     CHECK(!strstr(p.note, "allreduce"));
-    CHECK_INT(hw_measured("/nonexistent.h5", NULL, &m.a, &h, &m.e), ST_IO);
+    CHECK_INT(hw_measured("/nonexistent.h5", NULL, &m.a, &h, &m.e), ST_USAGE);
     machine_release(&m);
 }
 
@@ -567,7 +567,7 @@ TEST_LIMIT(profile_file_survives_damage, 120)
     free(copy);
     free(bytes);
     CHECK(refused("/nonexistent.h5", &e));
-    CHECK_INT(e.status, ST_IO);
+    CHECK_INT(e.status, ST_USAGE);
     machine_release(&m);
 }
 
@@ -616,7 +616,7 @@ TEST_LIMIT(profile_file_is_what_a_simulation_runs_on, 120)
     CHECK_HAS(out, "engine: orrery");
     CHECK_INT(simulate("machine.h5, name: machine.h5", "", ""), 0);
     CHECK_HAS(out, "on synthetic-2");
-    CHECK_INT(simulate("nowhere.h5", "", ""), 5);
+    CHECK_INT(simulate("nowhere.h5", "", ""), 2);
     CHECK_HAS(err, "nowhere.h5");
     /* Beyond the contexts and rows measured. */
     CHECK_INT(simulate(path, "",

@@ -20,7 +20,7 @@ TEST(prov_sha256_known_answers)
     struct err e = { 0 };
     CHECK_OK(prov_sha256_file(test_path("a"), hex, &e), &e);
     CHECK_TEXT(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-    CHECK_INT(prov_sha256_file(test_path("none"), hex, &e), ST_IO);
+    CHECK_INT(prov_sha256_file(test_path("none"), hex, &e), ST_USAGE);
     CHECK_HAS(e.text, "No such file");
     err_clear(&e);
     CHECK_INT(prov_sha256_file(test_dir(), hex, &e), ST_IO);

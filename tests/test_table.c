@@ -146,7 +146,7 @@ TEST(table_refuses_hostile_files_with_their_place)
     struct arena a;
     arena_init(&a);
     struct table *t;
-    CHECK_INT(table_read("/nonexistent", &a, &t, NULL), ST_IO);
+    CHECK_INT(table_read("/nonexistent", &a, &t, NULL), ST_USAGE);
     arena_release(&a);
 }
 

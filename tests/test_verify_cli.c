@@ -336,8 +336,8 @@ TEST(verify_cli_refuses_wrong_input_with_one_sentence)
         { "verify " PLAN_70B " --simulate=maybe", "", "simulate", 2 },
         { "verify " PLAN_70B " --verify.context=8192", "", "has no unit", 2 },
         { "verify " PLAN_70B " --on=t4-1 --detect", "", "both", 2 },
-        { "verify " PLAN_70B " --workload.trace=no-such.csv", "", "no-such.csv", 5 },
-        { "verify no-such.yaml", "", "no-such.yaml", 5 },
+        { "verify " PLAN_70B " --workload.trace=no-such.csv", "", "no-such.csv", 2 },
+        { "verify no-such.yaml", "", "no-such.yaml", 2 },
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char args[900], *hole = NULL;

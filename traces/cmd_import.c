@@ -18,9 +18,11 @@ static const char usage[] =
     "`orrery plot` and `orrery report` read. From nccl-tests and llama-bench --out writes a file\n"
     "of points. Figures without per-request data are shown with their tool's definition.\n"
     "\n"
-    "Exit status: 1 if limits are given and missed, or nccl-tests found wrong data; 4 if limits "
-    "are\n"
-    "given and the client was too slow to judge the server by them.\n"
+    "Exit status: 0; 1 if limits are given and missed, or nccl-tests found wrong data; 2 a wrong "
+    "option\n"
+    "or file; 4 if limits are given and the client was too slow to judge the server by them; 5 "
+    "reading\n"
+    "or writing failed.\n"
     "\n";
 static const char examples[] =
     "\nExamples\n"

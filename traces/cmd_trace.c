@@ -23,7 +23,8 @@ static const char usage[] =
     "\n"
     "Formats are azure (csv), mooncake (jsonl), csv and jsonl; --format says which where the file "
     "does not.\n"
-    "Options of the workload may be written without `workload.`, and with - for _.\n";
+    "Options of the workload may be written without `workload.`, and with - for _.\n"
+    "Exit status: 0; 2 a wrong option or file; 5 reading or writing failed.\n";
 static const char examples[] =
     "\nExamples\n"
     "  orrery trace describe scenarios/traces/chat-sample.csv\n"
