@@ -4,7 +4,7 @@
 #
 #   1. A/A: one configuration again and again, in two arms by turns; its throughput is the capacity that loads refer to
 #   2. by rounds, so that a drift of the machine falls on all of them: `orrery bench --suite=model` for every (threads,
-#      ranks), `orrery engine run` of every configuration; steal and other work are watched during each run
+#      ranks), `orrery engine run` of every configuration; steal and other work are watched during each run, the speed of memory before and after
 #   3. `orrery calibrate` from the benchmarks and the runs declared for it
 #   4. `orrery simulate` of every configuration, `orrery validate` of all
 # Everything is kept under DIR (build/validate); a run file that is there already is measured again. Exit status: that of
@@ -32,7 +32,7 @@ t0=$(date +%s)
 cpus=$(nproc)
 mkdir -p "$dir/m" "$dir/p" "$dir/bench" "$dir/aa" "$dir/disturbed" || exit 5
 rm -f "$dir"/disturbed/*.h5 "$dir"/m/*.h5 "$dir"/p/*.h5 "$dir"/bench/*.h5 "$dir"/aa/*.h5 "$dir"/*.h5 "$dir/noise" "$dir/failed"
-: > "$dir/noise"; : > "$dir/failed"
+: > "$dir/noise"; : > "$dir/failed"; : > "$dir/speed"
 spent() { echo $(($(date +%s) - t0)); }
 say() { echo "[$(spent) s] $*" >&2; }
 
@@ -59,16 +59,25 @@ own_ticks() { # FILE: of what `times` wrote there, the processes that this shell
     awk -v hz="$(getconf CLK_TCK)" 'NR == 2 { gsub(/s/, ""); split($1, u, "m"); split($2, s, "m")
         printf "%d\n", hz * (u[1] * 60 + u[2] + s[1] * 60 + s[2]) }' "$1"
 }
-watched() { # NAME COMMAND...: notes the share of the processors that others took
-    w_name=$1; shift
+probe() { # GB/s at which all processors together write zeros to memory: what neighbours on the host leave of it
+    p_i=0
+    while [ $p_i -lt "$cpus" ]; do
+        LC_ALL=C dd if=/dev/zero of=/dev/null bs=128M count=3 2>&1 | sed -n 's/^\([0-9]*\) bytes.* copied, \([0-9.e-]*\) s.*/\1 \2/p' &
+        p_i=$((p_i + 1))
+    done | awk '{ bytes += $1; if ($2 > s) s = $2 } END { printf "%.2f\n", (s > 0 ? 1e-9 * bytes / s : 0) }'
+}
+watched() { # NAME COMMAND...: notes the share of the processors that others took, and the memory's speed before or after it
+    w_name=$1 w_speed=$(cat "$dir/speed"); shift
     times > "$dir/times.0" # not in a subshell, whose times are its own
     set_before=$(cpu_ticks) at=$(date +%s.%N)
     "$@" > "$dir/last.out" 2> "$dir/last.err"; rc=$?
     times > "$dir/times.1"
-    echo "$w_name $at $(date +%s.%N) $set_before $(cpu_ticks) $(own_ticks "$dir/times.0") $(own_ticks "$dir/times.1")" |
+    w_end="$(date +%s.%N) $set_before $(cpu_ticks)"
+    probe > "$dir/speed"
+    echo "$w_name $at $w_end $(own_ticks "$dir/times.0") $(own_ticks "$dir/times.1") $w_speed $(cat "$dir/speed")" |
         awk -v cpus="$cpus" -v hz="$(getconf CLK_TCK)" '{ all = ($3 - $2) * cpus * hz
             other = $6 - $4 - ($9 - $8); if (other < 0) other = 0
-            printf "%s %.4f %.4f\n", $1, ($7 - $5) / all, other / all }' >> "$dir/noise"
+            printf "%s %.4f %.4f %.2f\n", $1, ($7 - $5) / all, other / all, $10 < $11 ? $10 : $11 }' >> "$dir/noise"
     return $rc
 }
 engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
@@ -80,8 +89,11 @@ engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
     rc=$?
     [ $rc -le 1 ] && [ -f "$to" ]
 }
-disturbed() { # NAME: the latest run of that name was; a hypervisor or other work took more than is usual
-    awk -v n="$1" '$1 == n { bad = $2 > .02 || $3 > .05 } END { exit !bad }' "$dir/noise"
+# a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory was slower than 75 % of its usual rate
+is_busy='$2 > .02 || $3 > .05 || $4 < .75 * usual'
+usual() { awk '{ print $4 }' "$dir/noise" | sort -g | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] }'; } # upper quartile
+disturbed() { # NAME: the latest run of that name was
+    awk -v n="$1" -v usual="$(usual)" '$1 == n { bad = '"$is_busy"' } END { exit !bad }' "$dir/noise"
 }
 quiet() { # NAME FILE COMMAND...: again up to twice while the machine was disturbed; disturbed files are kept apart, and counted
     q_name=$1 q_file=$2 tries=1
@@ -100,6 +112,8 @@ last_error() { sed -n 's/^orrery [a-z]*: //p' "$dir/last.err" | head -1 | tr -d 
 # ---- 1. the same again and again
 
 say "A/A: $n_aa runs in two arms; $cpus processors, load average $(cut -d ' ' -f 1 /proc/loadavg)"
+probe > /dev/null # the first touches memory that is cold
+probe > "$dir/speed"
 i=1
 while [ $i -le $n_aa ]; do
     engine "aa.$i" "$dir/aa/$i.h5" llama-25m chat 1 1 1 thread || { say "the A/A run failed: $(last_error)"; exit 5; }
@@ -235,7 +249,8 @@ done 3< "$dir/rows"
 # ranks behind the link are started by daemons, whose processor time is not this shell's
 grep -v -e '^calibrate' -e link "$dir/noise" > "$dir/noise.runs"
 n_run=$(wc -l < "$dir/noise.runs")
-n_busy=$(awk '$2 > .02 || $3 > .05 { n++ } END { print n + 0 }' "$dir/noise.runs")
+n_busy=$(awk -v usual="$(usual)" "$is_busy"' { n++ } END { print n + 0 }' "$dir/noise.runs")
+speeds=$(awk '{ print $4 }' "$dir/noise" | sort -g | awk '{ x[NR] = $1 } END { print x[1] " .. " x[NR] }')
 cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)
 ranks='threads (no mpirun)'
 [ -n "$mpi" ] && ranks=MPI
@@ -249,15 +264,15 @@ ranks='threads (no mpirun)'
         "not in the figures."
     [ "$left_out" -gt 0 ] && echo "$left_out runs of later rounds did not fit into $limit_s s."
     if [ "$n_busy" -gt $((n_run / 4)) ]; then
-        echo "NOISY MACHINE: during $n_busy of $n_run runs a hypervisor took more than 2 % of the processors or other" \
-             "work more than 5 %" \
+        echo "NOISY MACHINE: $n_busy of $n_run runs were disturbed" \
              "$(awk '{ if ($2 > s) s = $2; if ($3 > o) o = $3 }
                      END { printf "(at most %.0f %% and %.0f %%)", 100 * s, 100 * o }' "$dir/noise.runs");" \
              "the figures below are those of a busy machine."
     else
-        echo "Noise watch: $n_busy of $n_run runs with more than 2 % of the processors taken by a hypervisor or 5 % by" \
-             "other work."
+        echo "Noise watch: $n_busy of $n_run runs were disturbed."
     fi
+    echo "Disturbed: a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory took writes at less" \
+        "than 75 % of the usual $(usual) GB/s ($speeds GB/s, looked at before and after each run)."
     [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
     echo
 } > "$dir/head.md"
