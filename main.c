@@ -379,6 +379,15 @@ static int finish(int rc)
     return rc == 130 ? rc : 5;
 }
 
+/* Weights are mapped: what another program cuts off them while they are read is no read that fails. */
+static void on_bus_error(int sig)
+{
+    static const char text[] = "orrery: a mapped file became shorter while it was read, or memory failed\n";
+    (void)sig;
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(5);
+    _exit(5);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -391,6 +400,7 @@ int main(int argc, char **argv)
     struct err e = { 0 };
     hold_streams();
     signal(SIGPIPE, SIG_IGN); /* a gone reader is a failed write: files are still finished */
+    signal(SIGBUS, on_bus_error);
     stop_install();
     gsl_set_error_handler_off();
     if (argc < 2) {

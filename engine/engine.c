@@ -99,7 +99,7 @@ static int connect_ranks(struct engine *g, struct err *e)
     struct comm_mpi_place p = rank_place(g);
     int spin_max = bell_spin_max(p.n * o->threads, p.cpus);
     if (o->mpi)
-        comm_mpi_split(o->mpi, o->tp, (size_t)o->m.max_tok * (size_t)g->spec.a.hidden, spin_max);
+        comm_mpi_split(o->mpi, o->tp, model_sum_floats(&g->spec, o->m.max_tok), spin_max);
     else if (!(g->comm = comm_thread_open(o->tp, o->pp, spin_max, e)))
         return ST_USAGE;
     reserve_channels(g);
@@ -129,7 +129,7 @@ static int choose_link(struct engine *g, struct err *e)
                              .pp = o->pp,
                              .threads = !o->mpi,
                              .message_bytes =
-                                 (size_t)o->m.max_tok * (size_t)g->spec.a.hidden * sizeof(float),
+                                 model_sum_floats(&g->spec, o->m.max_tok) * sizeof(float),
                              .alive = alive,
                              .alive_arg = g };
     return link_choose(&g->link, &o->device, rank_place(g).n, e);

@@ -109,8 +109,8 @@ struct residual {
     const struct backend_norm *next; /* of the stream, to m->h; NULL: not here */
 };
 
-/* Sums m->out over the ranks, then biases, then onto the residual stream. */
-static int reduce(struct model *m, int32_t n_tok, const struct residual *r, struct err *e)
+/* m->out, summed over the ranks, with biases, onto the residual stream. */
+static void onto(struct model *m, int32_t n_tok, const struct residual *r)
 {
     const struct backend_ops *op = m->b->ops;
     const int32_t shape[2] = { n_tok, m->spec->a.hidden };
@@ -122,17 +122,21 @@ static int reduce(struct model *m, int32_t n_tok, const struct residual *r, stru
                                   .y = m->h,
                                   .m = n_tok,
                                   .n = shape[1] };
-    int st = exchange_sum(&m->ranks, m->out, (size_t)n_tok * (size_t)shape[1], e);
-    if (st != ST_OK) return st;
     if (op->add_norm) {
         op->add_norm(m->b, &a);
-        return ST_OK;
+        return;
     }
     if (a.bias) op->add_bias(m->b, m->out, a.bias, a.m, a.n);
     if (a.bias2) op->add_bias(m->b, m->out, a.bias2, a.m, a.n);
     op->add(m->b, m->x, m->out, (int64_t)a.m * a.n);
     if (a.norm) op->norm(m->b, a.norm, m->x, m->h, shape);
-    return ST_OK;
+}
+
+static int reduce(struct model *m, int32_t n_tok, const struct residual *r, struct err *e)
+{
+    int st = exchange_sum(&m->ranks, m->out, (size_t)n_tok * (size_t)m->spec->a.hidden, e);
+    if (st == ST_OK) onto(m, n_tok, r);
+    return st;
 }
 
 /* Llama and its kin: x += attention(h); x += mlp(norm x). m->h = norm x before, as the layer behind
@@ -152,7 +156,8 @@ static int layer_serial(struct model *m, int i, const struct backend_step *s, st
     return reduce(m, s->n_tok, &(struct residual){ y->down_bias, NULL, next }, e);
 }
 
-/* Falcon: x += attention(h) + mlp(h, or another norm of x), with one sum over the ranks. */
+/* Falcon: x += attention(h) + mlp(h, or another norm of x), with one sum over the ranks: of both, side
+ * by side. Added before it they would be half the bytes, and other bits for every tp. */
 static int layer_parallel(struct model *m, int i, const struct backend_step *s, struct err *e)
 {
     const struct backend_ops *op = m->b->ops;
@@ -161,13 +166,22 @@ static int layer_parallel(struct model *m, int i, const struct backend_step *s, 
     const int32_t att[2] = { s->n_tok, m->spec->a.head_dim * m->s.n_head };
     const int32_t act[2] = { s->n_tok, m->s.n_ffn };
     const struct backend_norm *next = i + 1 < m->s.n_layer ? &y[1].norm_attn : NULL;
+    int64_t n = (int64_t)s->n_tok * shape[1];
     attention(m, y, s);
     partial(m, y->o, m->att, m->out, att);
     if (m->spec->a.n_norm_layer == 2) op->norm(m->b, &y->norm_mlp, m->x, m->h, shape);
     mlp_inner(m, y, s->n_tok);
-    partial(m, y->down, m->act, m->h, act);
-    op->add(m->b, m->out, m->h, (int64_t)s->n_tok * shape[1]);
-    return reduce(m, s->n_tok, &(struct residual){ y->o_bias, y->down_bias, next }, e);
+    partial(m, y->down, m->act, m->out + n, act);
+    int st = exchange_sum(&m->ranks, m->out, 2 * (size_t)n, e);
+    if (st != ST_OK) return st;
+    op->add(m->b, m->out, m->out + n, n);
+    onto(m, s->n_tok, &(struct residual){ y->o_bias, y->down_bias, next });
+    return ST_OK;
+}
+
+size_t model_sum_floats(const struct spec *s, int32_t max_tok)
+{
+    return (size_t)max_tok * (size_t)s->a.hidden * (s->a.parallel_attn ? 2 : 1);
 }
 
 const float *model_rows(const struct model *m)

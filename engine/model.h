@@ -58,7 +58,8 @@ struct model {
     struct backend_mat *embed, *head;
     struct backend_norm norm;
     float *cs; /* [max_ctx][2][head_dim / 2] */
-    float *x, *h, *qkv, *att, *up, *act, *out, *pick, *logits;
+    float *x, *h, *qkv, *att, *up, *act, *pick, *logits;
+    float *out; /* [model_sum_floats]: a rank's share of what is summed over tp */
     float *shares, *rows; /* with tokens and tp > 1: [tp][max_out][s.n_vocab], [max_out][vocab] */
     int64_t weight_bytes, kv_bytes, read_bytes; /* read_bytes: of the checkpoint */
     double load_s;
@@ -75,6 +76,8 @@ void model_release(struct model *m);
  * m->tokens the backend has tokens. All of it may still have to be waited for: exchange_sync.
  * Errors: ST_DEVICE from the communicator or the backend. */
 int model_forward(struct model *m, const struct backend_step *s, struct err *e);
+/* Floats of the largest sum over tp ranks. */
+size_t model_sum_floats(const struct spec *s, int32_t max_tok);
 /* Where whole rows of logits are, with m->tokens. */
 const float *model_rows(const struct model *m);
 

@@ -409,8 +409,9 @@ static int activations(struct loader *l)
     const struct arch *a = &m->spec->a;
     const struct shard *s = &m->s;
     int64_t t = m->o.max_tok, d = a->head_dim, gate = a->gated_mlp ? 2 : 1;
+    size_t sum = model_sum_floats(m->spec, m->o.max_tok);
     bool all = (m->x = floats(l, t, a->hidden)) && (m->h = floats(l, t, a->hidden)) &&
-               (m->out = floats(l, t, a->hidden)) &&
+               (m->out = floats(l, 1, (int64_t)sum)) &&
                (m->qkv = floats(l, t, d * (s->n_head + 2 * s->n_kv))) &&
                (m->att = floats(l, t, d * s->n_head)) && (m->up = floats(l, t, gate * s->n_ffn)) &&
                (m->act = floats(l, t, s->n_ffn)) &&
@@ -421,7 +422,7 @@ static int activations(struct loader *l)
         m->b->ops->reserve(m->b, m->o.max_tok > m->o.max_out ? m->o.max_tok : m->o.max_out, l->e);
     if (st == ST_OK) st = room(l);
     m->ranks = (struct exchange){ .b = m->b, .tp = m->tp, .pipe = m->pipe };
-    return st == ST_OK ? exchange_open(&m->ranks, (size_t)(t * a->hidden) * sizeof(float), l->e)
+    return st == ST_OK ? exchange_open(&m->ranks, sum * sizeof(float), l->e)
                        : st;
 }
 

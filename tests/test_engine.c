@@ -106,6 +106,41 @@ TEST_LIMIT(engine_greedy_tokens_are_the_same_for_all_divisions, 300)
         for (int pp = 1; pp <= 4; pp *= 2) each_case(engine_env_opts("", tp, pp), 7, 1e-4, true);
 }
 
+/* Tokens can agree by luck; bits cannot. */
+static void bits_of(const char *dir, const struct engine_expect *x, const int division[2], float *to)
+{
+    struct err e = { 0 };
+    struct engine_opts o = engine_env_opts(dir, division[0], division[1]);
+    int32_t out[ENGINE_GREEDY];
+    struct engine *g = engine_open(&o, &e);
+    CHECK_TEXT(e.text, "");
+    if (g) CHECK_INT(engine_env_run(g, x, 0, 7, to, out, &e), ST_OK);
+    engine_close(g);
+}
+
+TEST(engine_logits_have_the_same_bits_for_all_divisions)
+{
+    static const int division[][2] = { { 2, 1 }, { 4, 1 }, { 1, 2 }, { 2, 2 } };
+    for (int i = 0; i < ENGINE_CASES; i++) {
+        struct arena a;
+        struct engine_expect x = { 0 };
+        struct err e = { 0 };
+        const char *dir = golden(engine_case[i]);
+        arena_init(&a);
+        CHECK(engine_expect_read(dir, &a, &x, &e));
+        size_t n = (size_t)x.n_prompt[0] * (size_t)x.vocab;
+        float *one = arena_array(&a, n, sizeof *one), *other = arena_array(&a, n, sizeof *other);
+        bits_of(dir, &x, (const int[2]){ 1, 1 }, one);
+        for (size_t k = 0; k < sizeof division / sizeof division[0]; k++) {
+            bits_of(dir, &x, division[k], other);
+            bool same = memcmp(one, other, n * sizeof *one) == 0;
+            if (!same) printf("%s tp %d pp %d\n", dir, division[k][0], division[k][1]);
+            CHECK(same);
+        }
+        arena_release(&a);
+    }
+}
+
 TEST(engine_threads_within_ranks_change_nothing)
 {
     struct engine_opts o = engine_env_opts("", 2, 1);
