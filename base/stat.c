@@ -107,10 +107,17 @@ struct ci stat_ci_batch(const double *x, size_t n, size_t skip, double level, do
     size_t kept = n > skip ? n - skip : 0, size = kept / N_BATCH;
     if (lag1) *lag1 = NAN;
     if (size == 0) return (struct ci){ NAN, stat_mean(x + (n - kept), kept), NAN };
-    const double *from = x + (n - size * N_BATCH); /* the remainder goes with the warm-up */
-    for (int i = 0; i < N_BATCH; i++) batch[i] = stat_mean(from + (size_t)i * size, size);
+    const double *from = x + (n - kept);
+    size_t longer = kept % N_BATCH; /* the first so many batches hold one value more */
+    for (size_t i = 0, at = 0; i < N_BATCH; i++) {
+        size_t len = size + (i < longer);
+        batch[i] = stat_mean(from + at, len);
+        at += len;
+    }
     if (lag1) *lag1 = stat_lag1(batch, N_BATCH);
-    return stat_ci_mean(batch, N_BATCH, level);
+    struct ci c = stat_ci_mean(batch, N_BATCH, level);
+    double mean = longer ? stat_mean(from, kept) : c.mid, half = c.hi - c.mid;
+    return (struct ci){ mean - half, mean, mean + half };
 }
 
 struct ci stat_ci_wilson(double k, double n, double level)

@@ -25,8 +25,10 @@ struct ci stat_ci_mean(const double *x, size_t n, double level);
  * minus[r] the estimate without run r. Interval: pseudo-values est*R-(R-1)*minus[r], t with R-1,
  * around their mean; mid is est itself. */
 struct ci stat_ci_jackknife(double est, const double *minus, size_t R, double level);
-/* 20 batch means of a single run after deleting `skip` leading values; *lag1 gets the lag-1
- * correlation of the batch means: |lag1| >= .45 says that the interval is optimistic. */
+/* Mean of a single run after deleting `skip` leading values, with the interval that 20 batch means
+ * of all the others give: the first n mod 20 batches are one value longer. *lag1 gets the lag-1
+ * correlation of the batch means: |lag1| >= .45 says that the interval is optimistic. NAN bounds
+ * for fewer than 20. */
 struct ci stat_ci_batch(const double *x, size_t n, size_t skip, double level, double *lag1);
 /* Wilson score interval of k successes in n independent trials. */
 struct ci stat_ci_wilson(double k, double n, double level);

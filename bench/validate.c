@@ -202,7 +202,6 @@ static void pair_requests(struct validate_case *c, int m, struct arena *a)
     if (p->n == 0) return;
     p->mape = stat_mean(ape, (size_t)p->n);
     p->bias = stat_ci_batch(e, (size_t)p->n, 0, LEVEL, &lag1);
-    p->bias.mid = stat_mean(e, (size_t)p->n);
     stat_sort(ape, (size_t)p->n);
     p->median = stat_quantile_sorted(ape, (size_t)p->n, .5);
     if (R > 1) p->scatter = sqrt(var / (double)p->n);
@@ -229,6 +228,7 @@ static void compute_case(struct validate *v, struct validate_case *c)
         return;
     }
     v->n_of[c->use]++;
+    v->n_single += c->use == VALIDATE_HELD_OUT && c->n_measured < 2;
     v->n_extrapolated += c->predicted.extrapolated;
     parts(c);
     for (int m = 0; m < METRIC_N; m++)
@@ -339,7 +339,7 @@ static void summarise(struct validate *v, enum validate_use use, int q)
     stat_sort(ape, n);
     s->median = stat_quantile_sorted(ape, n, .5);
     s->p90 = stat_quantile_sorted(ape, n, .9);
-    s->tost = s->delta > 0 ? tost(s->bias, s->delta) : VALIDATE_INCONCLUSIVE;
+    s->tost = s->delta > 0 && isfinite(s->floor) ? tost(s->bias, s->delta) : VALIDATE_INCONCLUSIVE;
 }
 
 /* ---- strategies in order */
@@ -454,30 +454,37 @@ static void drift(const struct validate *v, int q, struct validate_aa *x)
 /* ---- bars */
 
 /* Every error within its limit, or within its own floor where that is larger; but what passes only
- * because its floor is more than twice the limit was not judged. */
+ * because its floor is more than twice the limit was not judged, and nothing that has no floor. */
 static void error_bar(const struct validate *v, struct validate_bar *b, int q, double median_limit,
                       double worst_limit)
 {
     const struct validate_sum *s = &v->sum[VALIDATE_HELD_OUT][q];
     double *excess = arena_array(v->arena, (size_t)v->n_case + 1, sizeof *excess), median;
-    int n = 0, n_over = 0, n_saved = 0, n_blind = 0;
+    int n = 0, n_over = 0, n_saved = 0, n_blind = 0, n_known = 0, n_known_over = 0;
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
         if (c->refused || c->use != VALIDATE_HELD_OUT || !isfinite(c->err[q].e)) continue;
         double ape = fabs(expm1(c->err[q].e)), floor = expm1(c->err[q].floor);
         bool within = isfinite(floor) && ape <= floor;
-        excess[n++] = within ? 0 : ape;
+        n++;
         n_over += ape > worst_limit && !within;
+        if (isfinite(floor)) excess[n_known++] = within ? 0 : ape;
+        n_known_over += isfinite(floor) && ape > worst_limit && !within;
         n_saved += ape > worst_limit && within;
         n_blind += ape > median_limit && within && floor > 2 * worst_limit;
     }
-    stat_sort(excess, (size_t)n);
-    median = stat_quantile_sorted(excess, (size_t)n, .5);
-    b->verdict = n_over || median > median_limit ? VALIDATE_MISSED
-                 : n == 0 || n_blind             ? VALIDATE_INCONCLUSIVE
-                                                 : VALIDATE_MET;
+    stat_sort(excess, (size_t)n_known);
+    median = stat_quantile_sorted(excess, (size_t)n_known, .5);
+    b->verdict = n_known_over || median > median_limit ? VALIDATE_MISSED
+                 : n_known < n || n == 0 || n_blind    ? VALIDATE_INCONCLUSIVE
+                                                       : VALIDATE_MET;
     if (n == 0)
         snprintf(b->text, sizeof b->text, "no configuration was held out");
+    else if (n_known == 0)
+        snprintf(b->text, sizeof b->text,
+                 "median %.1f %% (limit %.0f %%); worst %.1f %% (limit %.0f %%): %d of %d over "
+                 "it; " VALIDATE_NO_FLOOR,
+                 100 * s->median, 100 * median_limit, 100 * s->worst, 100 * worst_limit, n_over, n);
     else
         snprintf(b->text, sizeof b->text,
                  "median %.1f %%, beyond the noise floor %.1f %% (limit %.0f %%); worst %.1f %% "
@@ -490,6 +497,10 @@ static void error_bar(const struct validate *v, struct validate_bar *b, int q, d
         snprintf(b->text + at, sizeof b->text - at, ", %d of them within the noise floor", n_saved);
     at = strlen(b->text);
     if (n_blind) snprintf(b->text + at, sizeof b->text - at, "; too noisy to judge %d", n_blind);
+    at = strlen(b->text);
+    if (n_known > 0 && n_known < n)
+        snprintf(b->text + at, sizeof b->text - at, "; one run, so no noise floor: %d",
+                 n - n_known);
 }
 
 static void rank_bar(const struct validate *v, struct validate_bar *b)
@@ -516,12 +527,14 @@ static void coverage_bar(const struct validate *v, struct validate_bar *b)
                           validate_q(METRIC_TTFT, VALIDATE_MEAN),
                           validate_q(METRIC_TPOT, VALIDATE_P99) };
     int n = 0, k = 0, strict = 0, cases = 0;
+    bool known = true;
     for (int i = 0; i < 4; i++) {
         const struct validate_sum *s = &v->sum[VALIDATE_HELD_OUT][which[i]];
         n += s->n_interval;
         k += s->n_covered_noisy;
         strict += s->n_covered;
         if (s->n_interval > cases) cases = s->n_interval;
+        known = known && isfinite(s->floor);
     }
     b->verdict = VALIDATE_INCONCLUSIVE;
     if (n == 0) {
@@ -530,7 +543,9 @@ static void coverage_bar(const struct validate *v, struct validate_bar *b)
     }
     double p = (double)k / n;
     struct ci w = stat_ci_wilson(p * cases, cases, .95);
-    if (p >= .85 && p <= .95)
+    if (!known)
+        b->verdict = VALIDATE_INCONCLUSIVE; /* what noise leaves uncovered is not known */
+    else if (p >= .85 && p <= .95)
         b->verdict = VALIDATE_MET;
     else if (w.hi < .85 || w.lo > .95)
         b->verdict = VALIDATE_MISSED;

@@ -29,7 +29,9 @@
  *     rank     Kendall's tau over the pairs of strategies whose measured difference exceeds both
  *              floors in quadrature; regret = (best measured - measured of the predicted best)/best
  *
- * Cases that calibrated the prediction are marked and never averaged with the others.
+ * What has no noise floor is not judged: with one run a configuration every verdict is inconclusive.
+ * Cases that calibrated the prediction are marked and never averaged with the others: those that say
+ * so, and those of a run that the prediction's hardware profile was made of.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BENCH_VALIDATE_H
 #define BENCH_VALIDATE_H
@@ -65,6 +67,7 @@ const char *validate_q_name(int q); /* "throughput", "TTFT mean", "TPOT p99" */
 enum validate_use { VALIDATE_HELD_OUT, VALIDATE_CALIBRATED, VALIDATE_N_USE };
 enum validate_verdict { VALIDATE_MET, VALIDATE_MISSED, VALIDATE_INCONCLUSIVE };
 extern const char *const validate_verdict_word[3]; /* "met" "missed" "inconclusive" */
+#define VALIDATE_NO_FLOOR "one run a configuration: noise floor unknown"
 
 struct validate_opts {
     double delta_throughput, delta_tpot, delta_ttft, delta_tail; /* ratios */
@@ -89,6 +92,7 @@ extern const char *const validate_part_name[VALIDATE_N_PART];
 struct validate_run {
     const char *path, *created;         /* created: UTC, of the provenance; "" */
     const char *run_id, *scenario_yaml; /* "" and NULL where there is none */
+    const char *calibrated_by;          /* of a prediction: profile_file.h's runs; "" */
     uint64_t device, inode;             /* of the file */
     bool measured, simulated;           /* as its kind says */
     int64_t n_request, n_ok, n_kept, preempted;
@@ -120,6 +124,7 @@ struct validate_case {
     const char *name, *group; /* group: cases that differ by strategy only; "" */
     const char *refused;      /* why there is no prediction; NULL: there is one */
     const char *unlike;       /* why requests are not paired; NULL: they are */
+    const char *calibrated;   /* which run calibrated the prediction, in words; NULL: none known */
     enum validate_use use;
     struct validate_run predicted, *measured;
     int n_measured;
@@ -166,6 +171,7 @@ struct validate {
     const char *title;
     struct validate_case *c;
     int n_case, n_refused, n_of[VALIDATE_N_USE], n_noisy, n_extrapolated;
+    int n_single;                /* held out, of one run each: their noise floor is not known */
     struct validate_run *arm[2]; /* of the A/A check, in order of time */
     int n_arm[2];
     struct validate_sum sum[VALIDATE_N_USE][VALIDATE_N];
@@ -198,8 +204,13 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
  * copy. */
 int validate_check_files(const struct validate *v, const struct validate_case *c, struct err *e);
 int validate_check_arms(const struct validate *v, struct err *e);
-/* ST_USAGE where a measured run has another model, strategy or load than the prediction (without:
- * than the first). Runs without a scenario pass. */
+/* Words about a measured run of c that calibrated its prediction; NULL: none is known to. */
+const char *validate_calibrated(const struct validate_case *c, struct arena *a);
+/* Whether a scenario draws its requests, so that its seed decides which they are: no trace. */
+struct doc;
+bool validate_draws(const struct doc *scenario);
+/* ST_USAGE where a measured run has another model, strategy, load, policy or, of requests that are
+ * drawn, seed than the prediction (without: than the first). Runs without a scenario pass. */
 int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e);
 const char *validate_first_file(const struct validate_case *c); /* for words about a case */
 /* Pairs the requests of a case's runs and reduces them to quantities. */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/doc.h"
+#include "base/prov.h"
 #include "bench/validate.h"
 
 /* ---- one run in two places */
@@ -81,6 +82,33 @@ int validate_check_arms(const struct validate *v, struct err *e)
     return ST_OK;
 }
 
+/* ---- what the prediction was made of */
+
+/* The line of r in `runs` (model/profile_file.h); NULL: it is none of them. */
+static const char *line_of(const struct validate_run *r, const char *runs)
+{
+    char sha[65] = "";
+    const char *id = r->run_id;
+    if (!*runs) return NULL;
+    if (!*id && prov_sha256_file(r->path, sha, NULL) == ST_OK) id = sha;
+    size_t n = strlen(id);
+    for (const char *p = runs; n && *p; p += strcspn(p, "\n"), p += *p == '\n')
+        if (strncmp(p, id, n) == 0 && p[n] == ' ') return p + n + 1;
+    return NULL;
+}
+
+const char *validate_calibrated(const struct validate_case *c, struct arena *a)
+{
+    for (int i = 0; i < c->n_measured && c->predicted.path; i++) {
+        const char *how = line_of(&c->measured[i], c->predicted.calibrated_by);
+        if (how)
+            return arena_printf(a, "%s calibrated the profile that %s was predicted with%s",
+                                c->measured[i].path, c->predicted.path,
+                                strncmp(how, "host", 4) == 0 ? " (for host times)" : "");
+    }
+    return NULL;
+}
+
 const char *validate_first_file(const struct validate_case *c)
 {
     return c->predicted.path ? c->predicted.path : c->n_measured ? c->measured->path : "no file";
@@ -136,19 +164,28 @@ static const struct doc *scenario_of(const struct validate_run *r, struct arena 
     return root;
 }
 
+bool validate_draws(const struct doc *scenario)
+{
+    const struct doc *t = doc_get(doc_get(scenario, "workload"), "trace");
+    return !t || t->kind != DOC_SCALAR || strcmp(t->text, "-") == 0;
+}
+
 /* Which part of the scenarios differs, and how; NULL: none, or not known of a run of another tool. */
 static const char *unlike(const struct validate_run *x, const struct validate_run *y,
                           const char **part, struct arena *a)
 {
-    static const char *const key[] = { "model", "strategy", "workload" };
-    static const char *const word[] = { "model", "strategy", "load" };
+    static const char *const key[] = { "model", "strategy", "workload", "policy" };
+    static const char *const word[] = { "model", "strategy", "load", "policy" };
     const struct doc *p = scenario_of(x, a), *m = scenario_of(y, a);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         const char *d = difference(doc_get(p, key[i]), doc_get(m, key[i]), "", a);
         *part = word[i];
         if (d) return d;
     }
-    return NULL;
+    *part = "draw of requests";
+    if (!validate_draws(p) && !validate_draws(m)) return NULL;
+    return difference(doc_get(doc_get(p, "sim"), "seed"), doc_get(doc_get(m, "sim"), "seed"), "sim",
+                      a);
 }
 
 int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e)

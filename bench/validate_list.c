@@ -21,8 +21,8 @@ struct list {
     int n;
 };
 
-/* ---- what a scenario is: model, strategy, workload, policy and seed. Hardware, SLO, records and
- * the number of draws change nothing about what is asked. */
+/* ---- what a scenario is: model, strategy, workload, policy and, where requests are
+ * drawn, seed. Hardware, SLO, records and the number of draws change nothing about what is asked. */
 
 static const char *stem(const char *path, struct arena *a)
 {
@@ -58,7 +58,8 @@ static const char *identity(const struct run_file *r, bool strategy, struct aren
     if (strategy) put_tree(f, doc_get(root, "strategy"), "strategy", a);
     put_tree(f, doc_get(root, "workload"), "workload", a);
     put_tree(f, doc_get(root, "policy"), "policy", a);
-    if (seed && seed->kind == DOC_SCALAR) fprintf(f, "sim.seed=%s\n", seed->text);
+    if (seed && seed->kind == DOC_SCALAR && validate_draws(root))
+        fprintf(f, "sim.seed=%s\n", seed->text);
     fclose(f);
     const char *out = arena_copy_text(a, text, n);
     free(text);
@@ -177,12 +178,19 @@ static int add_measured(struct validate_case *c, const char *path, struct arena 
     if (c->n_measured) memcpy(more, c->measured, (size_t)c->n_measured * sizeof *more);
     c->measured = more;
     int st = validate_read(path, a, &more[c->n_measured], e);
-    if (st == ST_OK && c->predicted.measured && more[c->n_measured].simulated)
+    if (st != ST_OK) return st;
+    if (c->predicted.measured && more[c->n_measured].simulated)
         return err_set(e, ST_USAGE,
                        "%s was measured and %s simulated: they are the wrong way round",
                        c->predicted.path, path);
-    if (st == ST_OK) c->n_measured++;
-    return st;
+    if (more[c->n_measured].simulated)
+        return err_set(e, ST_USAGE, "case '%s': %s is no measurement: it was simulated", c->name,
+                       path);
+    if (c->predicted.measured)
+        return err_set(e, ST_USAGE, "case '%s': %s is no prediction: it was measured", c->name,
+                       c->predicted.path);
+    c->n_measured++;
+    return ST_OK;
 }
 
 static struct validate_case *add_case(struct validate *v, const char *name, struct err *e)
@@ -209,6 +217,8 @@ static int fill_case(struct validate *v, const struct file *p, const struct list
     int st = validate_read(p->path, v->arena, &c->predicted, e);
     for (int i = 0; i < m->n && st == ST_OK; i++)
         if (of[i] == k) st = add_measured(c, m->f[i].path, v->arena, e);
+    if (st == ST_OK && (c->calibrated = validate_calibrated(c, v->arena)))
+        c->use = VALIDATE_CALIBRATED;
     if (st == ST_OK) st = validate_check_files(v, c, e);
     return st;
 }
@@ -318,7 +328,7 @@ static int read_files(const struct doc *list, const char *path, struct arena *a,
 }
 
 /* The case that was just read, beside those before it. */
-static int check_case(const struct validate *v, const struct validate_case *c, const struct doc *d,
+static int check_case(const struct validate *v, struct validate_case *c, const struct doc *d,
                       struct err *e)
 {
     char place[300];
@@ -330,6 +340,10 @@ static int check_case(const struct validate *v, const struct validate_case *c, c
                          validate_first_file(x), validate_first_file(c));
     if (st == ST_OK) st = validate_check_files(v, c, &why);
     if (st == ST_OK) st = validate_check_scenario(c, v->arena, &why);
+    c->calibrated = validate_calibrated(c, v->arena);
+    if (st == ST_OK && c->calibrated && c->use == VALIDATE_HELD_OUT)
+        st = err_set(&why, ST_USAGE, "case '%s' is not held out: %s; say use: calibrated", c->name,
+                     c->calibrated);
     if (st == ST_OK) return ST_OK;
     return err_set(e, st, "%s: %s", doc_place(d, place, sizeof place), why.text);
 }
@@ -365,7 +379,7 @@ static int read_arms(struct validate *v, const struct doc *d, const char *path, 
 {
     static const char *const key[2] = { "a", "b" };
     for (int i = 0; i < 2; i++) {
-        struct validate_case c = { .refused = "an arm of the A/A check" };
+        struct validate_case c = { .name = "aa", .refused = "an arm of the A/A check" };
         const struct doc *list = doc_get(d, key[i]);
         if (!list) return wrong(d, e, "aa takes two lists of run files, a and b");
         int st = read_files(list, path, v->arena, &c, e);

@@ -87,7 +87,22 @@ static void print_head(const struct validate *v, FILE *f, bool md)
         fprintf(f, " (at most %d each)\n", most);
     else
         fputs(runs > 1 ? " (one each)\n" : "\n", f);
-    fprintf(f, "%sverdict: %s%s\n", md ? "\n**" : "", tost_word[v->verdict], md ? "**" : "");
+    fprintf(f, "%sverdict: %s%s", md ? "\n**" : "", tost_word[v->verdict], md ? "**" : "");
+    fprintf(f, " %s +-%.3g %% throughput, %.3g %% mean TPOT, %.3g %% mean TTFT, %.3g %% p99 TPOT",
+            v->verdict == VALIDATE_INCONCLUSIVE ? "at" : "within", 100 * v->o.delta_throughput,
+            100 * v->o.delta_tpot, 100 * v->o.delta_ttft, 100 * v->o.delta_tail);
+    if (v->n_single && v->n_single == v->n_of[VALIDATE_HELD_OUT])
+        fputs(": " VALIDATE_NO_FLOOR, f);
+    else if (v->n_single)
+        fprintf(f, "; %d configuration%s of one run not judged: noise floor unknown", v->n_single,
+                v->n_single == 1 ? "" : "s");
+    else if (!v->n_of[VALIDATE_HELD_OUT])
+        fputs(": nothing was held out", f);
+    fputc('\n', f);
+    for (int i = 0; i < v->n_case; i++)
+        if (v->c[i].calibrated)
+            fprintf(f, "%s%s: calibrated, not held out: %s\n", md ? "\n" : "", v->c[i].name,
+                    v->c[i].calibrated);
 }
 
 static void print_bars(const struct validate *v, struct table *t)
@@ -471,6 +486,7 @@ static json_t *json_case(const struct validate_case *c)
     json_t *j = json_object(), *err = json_object(), *pair = json_object();
     json_put_text(j, "name", c->name);
     json_put_text(j, "use", c->refused ? "refused" : use_word[c->use]);
+    if (c->calibrated) json_put_text(j, "calibrated_by", c->calibrated);
     json_put_text(j, "group", c->group);
     json_put_i64(j, "runs", c->n_measured);
     json_put_bool(j, "noisy", c->noisy);

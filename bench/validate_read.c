@@ -194,6 +194,10 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
     out->created = origin(&f, "created_utc", a);
     out->run_id = origin(&f, "run_uuid", a);
     out->scenario_yaml = f.scenario_yaml;
+    char *runs = NULL;
+    if (h5_has(f.h5, "/scenario/calibrated_by"))
+        st = h5_read_text(f.h5, "/scenario/calibrated_by", a, &runs, e);
+    out->calibrated_by = runs ? runs : "";
     struct stat info;
     if (stat(path, &info) == 0) {
         out->device = (uint64_t)info.st_dev;
@@ -203,7 +207,7 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
     out->simulated = f.kind && strcmp(f.kind, "simulated") == 0;
     out->path = f.path;
     for (int k = 0; k < VALIDATE_N_PART; k++) out->part_s[k] = NAN;
-    st = read_rows(&f, a, out, e);
+    if (st == ST_OK) st = read_rows(&f, a, out, e);
     if (st == ST_OK) {
         sort_rows(out, a);
         read_intervals(&f, a, out);

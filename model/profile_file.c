@@ -225,6 +225,8 @@ static int put_machine(h5 *f, const struct profile_file *p, struct err *e)
     if (st == ST_OK) st = h5_attr_i64(f, "/machine", "host_overlap", p->host_overlap, e);
     if (st == ST_OK) st = h5_attr_f64(f, "/machine", "allreduce_limit", p->ar_limit_bytes, e);
     if (st == ST_OK) st = h5_text(f, "/used", p->used ? p->used : "", "points and runs used", e);
+    if (st == ST_OK && p->runs && *p->runs)
+        st = h5_text(f, "/runs", p->runs, "measured runs used: run_uuid, and what for", e);
     return st;
 }
 

@@ -2,6 +2,7 @@
  *
  *     /             schema "orrery-profile", version, title, source, history, ... (base/prov.h)
  *     /machine      attributes: machine, date, engine, threads, host_overlap, used
+ *     /runs         optional, text: the measured runs among them (struct profile_file)
  *     /hardware     attributes of one device, and of the node of such devices (SI units)
  *     /laws/NAME    one fit each ("gemm_bf16", "allreduce_2"): attributes law, dtype, ranks,
  *                   constants (names), covers (names of sizes), source, note, points, sites,
@@ -47,9 +48,12 @@ struct profile_file {
     const char *date;    /* ISO 8601, when it was measured */
     const char *engine;  /* whose kernels and host times: "orrery" */
     const char *used;    /* which points and runs were used, lines of text; "" */
-    const char *title;   /* NULL: made of machine and date */
-    int threads;         /* of a rank */
-    bool host_overlap;   /* of the host's work with the device's, see struct profile */
+    /* Measured runs that constants were fitted to, a line each: their run_uuid (without one the
+     * file's SHA-256), a blank, "device" or, where they gave host times only, "host"; "" or NULL */
+    const char *runs;
+    const char *title; /* NULL: made of machine and date */
+    int threads;       /* of a rank */
+    bool host_overlap; /* of the host's work with the device's, see struct profile */
     double ar_limit_bytes;
     /* One node: gpu is one device, sys.n_gpu how many ranks it can hold. Efficiencies of the fits
      * refer to gpu.flop_per_s[dtype] (16 bit, else 32, for attention) and gpu.mem_bytes_per_s. */

@@ -187,7 +187,7 @@ static void read_laws(struct in *in, struct profile_file *out)
 
 static void read_machine(struct in *in, struct profile_file *out)
 {
-    char *used = NULL;
+    char *used = NULL, *runs = NULL;
     out->machine = name(in, "/machine", "machine");
     out->date = name(in, "/machine", "date");
     out->engine = name(in, "/machine", "engine");
@@ -199,6 +199,9 @@ static void read_machine(struct in *in, struct profile_file *out)
     if (in->st == ST_OK && h5_has(in->f, "/used"))
         in->st = h5_read_text(in->f, "/used", in->a, &used, in->e);
     if (used) out->used = used;
+    if (in->st == ST_OK && h5_has(in->f, "/runs"))
+        in->st = h5_read_text(in->f, "/runs", in->a, &runs, in->e);
+    out->runs = runs ? runs : "";
 }
 
 static void read_hardware(struct in *in, struct hw *out)

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "model/profile_file.h"
+
 static void put_request(void *ctx, const struct run_request *row)
 {
     struct store *t = ctx;
@@ -215,8 +217,9 @@ static void put_scalars(struct store *t, const struct print_in *in)
     }
 }
 
+/* runs: of the measured profile that the constants come from (model/profile_file.h); NULL: none. */
 static void put_scenario(struct store *t, const struct scenario *s, const struct prov *p,
-                         const char *kind)
+                         const char *kind, const char *runs)
 {
     char *yaml = NULL, sha[65];
     size_t n = 0;
@@ -236,6 +239,9 @@ static void put_scenario(struct store *t, const struct scenario *s, const struct
         h5_attr_text(h, "/provenance", "scenario_sha256", sha, &t->e);
     if (!t->e.status) h5_group(h, "/scenario", "what was asked, defaults included", &t->e);
     if (!t->e.status) h5_text(h, "/scenario/yaml", yaml, "effective scenario", &t->e);
+    if (!t->e.status && runs && *runs)
+        h5_text(h, "/scenario/calibrated_by", runs,
+                "measured runs that the hardware's profile was made of", &t->e);
     free(yaml);
 }
 
@@ -253,7 +259,8 @@ static int end(struct store *t, struct err *e)
 int store_finish(struct store *t, const struct print_in *in, const struct prov *p, struct err *e)
 {
     t->measured = in->line != NULL;
-    put_scenario(t, in->s, p, in->line ? "measured" : "simulated");
+    const struct profile_file *from = in->line ? NULL : in->d->hw.measured;
+    put_scenario(t, in->s, p, in->line ? "measured" : "simulated", from ? from->runs : NULL);
     put_quantities(t, in);
     put_stages(t, in->d, &in->o->all);
     put_shares(t, in);
@@ -305,7 +312,7 @@ void store_sweep_row(struct store *t, const struct print_in *in, double value)
 int store_finish_sweep(struct store *t, const struct scenario *s, const struct prov *p,
                        struct err *e)
 {
-    put_scenario(t, s, p, "simulated");
+    put_scenario(t, s, p, "simulated", NULL);
     h5 *f = run_h5(t->run);
     if (!t->e.status) h5_attr_text(f, "/sweep", "key", s->sweep_key, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_ttft_ns", s->slo.ttft_ns, &t->e);

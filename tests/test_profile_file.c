@@ -140,6 +140,7 @@ static int machine_init(struct machine *m, double noise)
                                   .date = "2026-08-01",
                                   .engine = "orrery",
                                   .used = "points of bench.h5\nrun a.h5",
+                                  .runs = "d9d3a9d0 device\n5a1b host\n",
                                   .threads = 1,
                                   .hw = { .gpu = { .name = "synthetic",
                                                    .title = "a synthetic rank",
@@ -189,6 +190,7 @@ TEST(profile_file_reads_what_was_written)
     CHECK_OK(profile_file_read(path, &m.a, &r, &m.e), &m.e);
     CHECK_TEXT(r.machine, m.p.machine);
     CHECK_TEXT(r.used, m.p.used);
+    CHECK_TEXT(r.runs, m.p.runs);
     CHECK_INT(r.threads, 1);
     CHECK(r.hw.gpu.mem_bytes_per_s == RATE && r.hw.gpu.flop_per_s[DT_F32] == PEAK);
     CHECK_INT(r.hw.sys.n_gpu, 2);
@@ -611,6 +613,14 @@ TEST_LIMIT(profile_file_is_what_a_simulation_runs_on, 120)
     CHECK_HAS(out, "collective fitted (measured on");
     CHECK_INT(simulate(path, ", pp: 2", ""), 0);
     CHECK_HAS(out, "p2p fitted (measured on");
+    /* A prediction tells which runs it was made of. */
+    char run_path[200], *runs = NULL;
+    snprintf(run_path, sizeof run_path, "--out=%s", test_path("p.h5"));
+    CHECK_INT(simulate(path, "", run_path), 0);
+    h5 *f = h5_open(run_path + 6, &m.e);
+    if (f) h5_read_text(f, "/scenario/calibrated_by", &m.a, &runs, &m.e);
+    h5_close(f);
+    CHECK_TEXT(runs ? runs : "", m.p.runs);
     /* Hardware by the file alone; the engine is the file's. */
     CHECK_INT(simulate(path, "", "--dry-run"), 0);
     CHECK_HAS(out, "engine: orrery");

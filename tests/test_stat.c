@@ -68,6 +68,25 @@ TEST(stat_ci_batch_of_a_ramp)
     CHECK(isnan(stat_ci_batch(x, 3, 9, 0.95, NULL).mid));
 }
 
+/* No value is left out: the mean is that of all, and inside its interval. */
+TEST(stat_ci_batch_holds_all_values)
+{
+    double x[60], lag1;
+    for (size_t n = 20; n <= 60; n++) {
+        for (size_t i = 0; i < n; i++) x[i] = i < n % 20 ? 100 : (double)(i % 2);
+        struct ci c = stat_ci_batch(x, n, 0, 0.9, &lag1);
+        CHECK_NEAR(c.mid, stat_mean(x, n), 1e-12);
+        CHECK(c.lo <= c.mid && c.mid <= c.hi);
+        CHECK_NEAR(c.mid - c.lo, c.hi - c.mid, 1e-9);
+    }
+    /* 1..30: ten batches of two, 1.5 .. 19.5, then ten of one, 21 .. 30; sum of squares about their
+     * mean 18 = (330 + 10 * 7.5^2) + (82.5 + 10 * 7.5^2) */
+    for (int i = 0; i < 30; i++) x[i] = i + 1;
+    struct ci c = stat_ci_batch(x, 30, 0, 0.95, NULL);
+    CHECK_NEAR(c.mid, 15.5, 1e-12);
+    CHECK_NEAR(c.hi - c.mid, 2.093024054 * sqrt((330 + 82.5 + 2 * 10 * 7.5 * 7.5) / 19 / 20), 1e-9);
+}
+
 TEST(stat_jackknife_of_the_mean_is_the_t_interval)
 {
     const double x[] = { 3.1, 2.7, 4.4, 3.9, 2.2, 5.0 };

@@ -1,0 +1,256 @@
+/* tests/test_validate_pairs.c - which runs may stand beside a prediction: of the right kind, none
+ * that it was made of, of its policy and its requests, and enough of them to know their noise.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <hdf5.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/prov.h"
+#include "bench/validate.h"
+#include "tests/cli.h"
+#include "tests/test.h"
+#include "traces/run.h"
+
+/* ---- run files of 40 requests, a token each, all latencies times f */
+
+struct made {
+    const char *kind, *scenario;
+    double f;
+    const char *made_of; /* /scenario/calibrated_by; NULL: none */
+};
+
+static const char *file(const char *name)
+{
+    char full[80];
+    snprintf(full, sizeof full, "%s.h5", name);
+    return test_path(full);
+}
+
+/* Its run_uuid in id[37]; false where it could not be made. */
+static bool make(const char *name, struct made m, char *id)
+{
+    struct err e = { 0 };
+    struct prov p;
+    static char word[] = "test";
+    char *argv[] = { word, NULL };
+    run *r = run_create(file(name), &e);
+    if (!r) return false;
+    prov_collect(&p, 1, argv);
+    prov_write(&p, run_h5(r), "orrery-run", "1.0.0", "made by hand", &e);
+    h5_attr_text(run_h5(r), "/provenance", "kind", m.kind, &e);
+    h5_group(run_h5(r), "/scenario", "what was asked", &e);
+    h5_text(run_h5(r), "/scenario/yaml", m.scenario, "scenario", &e);
+    if (m.made_of) h5_text(run_h5(r), "/scenario/calibrated_by", m.made_of, "runs", &e);
+    for (int64_t i = 0; i < 40; i++) {
+        struct run_request q = { .t_due_ns = i * 100000000,
+                                 .t_start_ns = i * 100000000,
+                                 .n_in = 10,
+                                 .n_out = 3,
+                                 .session = -1 };
+        q.t_first_ns = q.t_due_ns + (int64_t)(m.f * 2e7);
+        q.t_last_ns = q.t_first_ns + (int64_t)(m.f * 1e7);
+        run_put_request(r, &q, &e);
+    }
+    struct ci c = { NAN, 100 / m.f, NAN };
+    run_put_summary(r, "output_per_s", &c, 1, "mean", "token s-1", "by hand", &e);
+    memcpy(id, p.run_uuid, sizeof p.run_uuid);
+    prov_release(&p);
+    if (e.status != ST_OK) run_abort(r);
+    return e.status == ST_OK && run_commit(r, &e) == ST_OK;
+}
+
+static const char *yaml(const char *workload, int max_seqs, int seed)
+{
+    static char text[4][200];
+    static int at;
+    char *t = text[at++ % 4];
+    snprintf(t, sizeof text[0],
+             "model: m\nworkload: {%s}\npolicy: {name: vllm, max_seqs: %d}\nsim: {seed: %d}\n",
+             workload, max_seqs, seed);
+    return t;
+}
+
+static int manifest(const char *use, const char *predicted, const char *measured)
+{
+    char text[300];
+    snprintf(text, sizeof text, "cases:\n  - {name: one, %spredicted: %s, measured: [%s]}\n", use,
+             predicted, measured);
+    return cli_run("", "validate %s", cli_put("m.yaml", text));
+}
+
+static int pair(const char *predicted, const char *measured)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s", file(predicted));
+    return cli_run("", "validate --predicted=%s --measured=%s", path, file(measured));
+}
+
+/* ---- what a prediction was made of */
+
+TEST(validate_knows_the_runs_that_calibrated)
+{
+    char a[37], b[37], p[37], lines[200];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("a", (struct made){ "measured", s, 1, NULL }, a));
+    CHECK(make("b", (struct made){ "measured", s, 1.01, NULL }, b));
+    CHECK(make("c", (struct made){ "measured", s, 1.02, NULL }, p));
+    snprintf(lines, sizeof lines, "%s device\n%s host\n", a, b);
+    CHECK(make("p", (struct made){ "simulated", s, 1, lines }, p));
+    CHECK_INT(pair("p", "a"), 3);
+    CHECK_HAS(cli_out, "0 held out, 1 calibrated the prediction");
+    CHECK_HAS(cli_out, "p: calibrated, not held out: ");
+    CHECK_HAS(cli_out, "a.h5 calibrated the profile that ");
+    CHECK_HAS(cli_out, "p.h5 was predicted with\n");
+    CHECK_INT(pair("p", "b"), 3);
+    CHECK_HAS(cli_out, "b.h5 calibrated the profile that ");
+    CHECK_HAS(cli_out, "p.h5 was predicted with (for host times)\n");
+    CHECK_INT(pair("p", "c"), 3);
+    CHECK_HAS(cli_out, "1 held out, 0 calibrated");
+    /* one of several is enough, a copy is the same run, and saying nothing says held out */
+    CHECK_INT(cli_shell("cp %s %s/copy.h5", file("a"), test_dir()), 0);
+    CHECK_INT(manifest("use: held-out, ", "p.h5", "c.h5, copy.h5"), 2);
+    CHECK_HAS(cli_err, "m.yaml:2:");
+    CHECK_HAS(cli_err, "case 'one' is not held out: ");
+    CHECK_HAS(cli_err, "copy.h5 calibrated the profile that ");
+    CHECK_HAS(cli_err, "p.h5 was predicted with; say use: calibrated");
+    CHECK_INT(manifest("", "p.h5", "b.h5"), 2);
+    CHECK_HAS(cli_err, "(for host times)");
+    CHECK_INT(manifest("use: calibrated, ", "p.h5", "a.h5, b.h5"), 3);
+    CHECK_INT(manifest("use: held-out, ", "p.h5", "c.h5"), 3);
+}
+
+/* ---- kinds */
+
+TEST(validate_refuses_the_wrong_kind)
+{
+    char id[37];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("m", (struct made){ "measured", s, 1, NULL }, id));
+    CHECK(make("n", (struct made){ "measured", s, 1, NULL }, id));
+    CHECK(make("p", (struct made){ "simulated", s, 1, NULL }, id));
+    CHECK(make("q", (struct made){ "simulated", s, 1, NULL }, id));
+    CHECK_INT(pair("p", "q"), 2);
+    CHECK_HAS(cli_err, "q.h5 is no measurement: it was simulated");
+    CHECK_INT(pair("m", "n"), 2);
+    CHECK_HAS(cli_err, "m.h5 is no prediction: it was measured");
+    CHECK_INT(pair("m", "p"), 2);
+    CHECK_HAS(cli_err, "the wrong way round");
+    CHECK_INT(manifest("", "p.h5", "m.h5, q.h5"), 2);
+    CHECK_HAS(cli_err, "case 'one': ");
+    CHECK_HAS(cli_err, "q.h5 is no measurement: it was simulated");
+    CHECK_INT(manifest("", "m.h5", "n.h5"), 2);
+    CHECK_HAS(cli_err, "m.h5 is no prediction: it was measured");
+    CHECK_INT(cli_run("", "validate %s",
+                      cli_put("m.yaml", "aa: {a: [m.h5], b: [q.h5]}\n"
+                                        "cases: [{name: one, predicted: p.h5, measured: [n.h5]}]")),
+              2);
+    CHECK_HAS(cli_err, "case 'aa': ");
+    CHECK_HAS(cli_err, "q.h5 is no measurement");
+    CHECK_INT(pair("p", "m"), 3);
+}
+
+/* ---- policy and seed */
+
+TEST(validate_refuses_another_policy_or_draw)
+{
+    char id[37];
+    const char *drawn = "trace: \"-\", rate: 1/s", *trace = "trace: t.csv";
+    const struct {
+        const char *workload;
+        int max_seqs, seed;
+        const char *says; /* NULL: may be compared */
+    } with[] = {
+        { drawn, 8, 1, "predicts another policy than" },
+        { drawn, 4, 2, "predicts another draw of requests than" },
+        { drawn, 4, 1, NULL },
+        { trace, 8, 1, "policy.max_seqs=4 against policy.max_seqs=8" },
+        { trace, 4, 2, NULL },
+    };
+    for (size_t i = 0; i < sizeof with / sizeof *with; i++) {
+        CHECK(make("p", (struct made){ "simulated", yaml(with[i].workload, 4, 1), 1, NULL }, id));
+        CHECK(make("m",
+                   (struct made){ "measured",
+                                  yaml(with[i].workload, with[i].max_seqs, with[i].seed), 1, NULL },
+                   id));
+        CHECK_INT(manifest("", "p.h5", "m.h5"), with[i].says ? 2 : 3);
+        if (with[i].says) CHECK_HAS(cli_err, with[i].says);
+        CHECK_INT(pair("p", "m"), with[i].says ? 2 : 3);
+    }
+    CHECK(make("p", (struct made){ "simulated", yaml("rate: 1/s", 4, 1), 1, NULL }, id));
+    CHECK(make("m", (struct made){ "measured", yaml("rate: 1/s", 4, 9), 1, NULL }, id));
+    CHECK_INT(manifest("", "p.h5", "m.h5"), 2);
+    CHECK_HAS(cli_err, "sim.seed=1 against sim.seed=9");
+}
+
+/* ---- noise that is not known */
+
+TEST(validate_judges_nothing_by_one_run)
+{
+    char id[37];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("p", (struct made){ "simulated", s, 2, NULL }, id)); /* twice as long */
+    CHECK(make("m", (struct made){ "measured", s, 1, NULL }, id));
+    CHECK(make("n", (struct made){ "measured", s, 1.001, NULL }, id));
+    CHECK_INT(pair("p", "m"), 3);
+    CHECK_HAS(cli_out, "verdict: inconclusive at +-3 % throughput, 3 % mean TPOT, 10 % mean TTFT, "
+                       "10 % p99 TPOT: one run a configuration: noise floor unknown\n");
+    CHECK_HAS(cli_out, "1 of 1 over it; one run a configuration: noise floor unknown\n");
+    CHECK(strstr(cli_out, "missed") == NULL && strstr(cli_out, "nan") == NULL);
+    CHECK_INT(manifest("", "p.h5", "m.h5, n.h5"), 1);
+    CHECK_HAS(cli_out, "verdict: not accurate within +-3 % throughput, ");
+    CHECK_INT(cli_run("", "validate %s",
+                      cli_put("m.yaml", "cases:\n"
+                                        "  - {name: one, predicted: p.h5, measured: [m.h5]}\n"
+                                        "  - {name: r, refused: why, measured: [n.h5]}\n")),
+              3);
+}
+
+/* ---- runs of the simulator itself */
+
+/* Simulations that take the part of measurements: no other kind of run has known constants. */
+static bool say_measured(const char *path)
+{
+    const char *kind = "measured";
+    hid_t f = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), t = H5Tcopy(H5T_C_S1);
+    hid_t space = H5Screate(H5S_SCALAR);
+    H5Tset_size(t, H5T_VARIABLE);
+    H5Tset_cset(t, H5T_CSET_UTF8);
+    H5Adelete_by_name(f, "/provenance", "kind", H5P_DEFAULT);
+    hid_t a = H5Acreate_by_name(f, "/provenance", "kind", t, space, H5P_DEFAULT, H5P_DEFAULT,
+                                H5P_DEFAULT);
+    bool ok = a >= 0 && H5Awrite(a, t, &kind) >= 0;
+    H5Aclose(a);
+    H5Sclose(space);
+    H5Tclose(t);
+    return H5Fclose(f) >= 0 && ok;
+}
+
+/* Equal constants are accurate, a law 6 % slower is found. */
+TEST(validate_simulated_runs)
+{
+    char p[300], same[300], slow[300], also[2][300];
+    snprintf(p, sizeof p, "%s", file("p"));
+    snprintf(same, sizeof same, "%s", file("same"));
+    snprintf(slow, sizeof slow, "%s", file("slow"));
+    snprintf(also[0], sizeof also[0], "%s", file("same2"));
+    snprintf(also[1], sizeof also[1], "%s", file("slow2"));
+    const char *one = "simulate scenarios/smoke.yaml --sim.replications=1";
+    if (access("scenarios/smoke.yaml", R_OK) != 0)
+        SKIP("tests run from the root of the repository");
+    CHECK_INT(cli_run("", "%s --sim.draws=16 --out=%s", one, p), 0);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --out=%s", one, same), 0);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --profile.law=1.06 --out=%s", one, slow), 0);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --out=%s", one, also[0]), 0);
+    CHECK_INT(cli_run("", "%s --sim.draws=0 --profile.law=1.06 --out=%s", one, also[1]), 0);
+    CHECK(say_measured(same) && say_measured(slow) && say_measured(also[0]) &&
+          say_measured(also[1]));
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, same, also[0]), 0);
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s,%s --json", p, slow, also[1]), 1);
+    json_t *j = json_loads(cli_out, 0, NULL);
+    json_t *s = json_object_get(json_object_get(j, "held_out"), "TPOT mean");
+    double bias = json_real_value(json_object_get(json_object_get(s, "mean_log_error"), "mid"));
+    CHECK(bias < -.045 && bias > -.075);
+    json_decref(j);
+}
