@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/stat.h"
+#include "bench/suite.h"
 
 #define AT(m) offsetof(struct calibrate_opts, m)
 /* clang-format off */
@@ -40,7 +41,9 @@ static const double MEDIAN_SE = 1.2533, MAD_SD = 1.4826;
 
 void calibrate_init(struct calibrate *c, const struct calibrate_opts *o, struct arena *a)
 {
-    *c = (struct calibrate){ .o = *o, .a = a, .skipped = "", .of_device = "", .of_host = "" };
+    *c = (struct calibrate){
+        .o = *o, .a = a, .skipped = "", .warned = "", .of_device = "", .of_host = ""
+    };
 }
 
 void calibrate_release(struct calibrate *c)
@@ -59,6 +62,16 @@ void calibrate_note(struct calibrate *c, const char *fmt, ...)
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
     c->skipped = arena_printf(c->a, "%s%s\n", c->skipped, line);
+}
+
+void calibrate_warn(struct calibrate *c, const char *fmt, ...)
+{
+    char line[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    c->warned = arena_printf(c->a, "%s%s\n", c->warned, line);
 }
 
 enum dtype calibrate_dtype(uint8_t d)
@@ -108,10 +121,15 @@ static void pool_spread(struct calibrate *c)
     free(x);
 }
 
-/* The samples of one point: those of a quiet machine if there are enough. */
+/* The samples of one point: those of a quiet machine if there are enough. Of a wrong result the time
+ * says nothing. */
 static void add_point(struct calibrate *c, const struct points_file *f, int32_t row,
                       const int64_t *at, int n)
 {
+    if (n > 0 && f->row[row].error > suite_tolerance(&f->row[row])) {
+        c->file[c->n_file].n_wrong++;
+        return;
+    }
     double *x = mem_alloc((size_t)(n > 0 ? n : 1) * sizeof *x);
     int clean = 0, k = 0;
     for (int i = 0; i < n; i++) clean += !f->sample[at[i]].noisy;
@@ -153,6 +171,14 @@ static void read_gpu(h5 *f, struct calibrate_gpu *g, struct arena *a)
     g->count = number_of(f, "gpu_count", a);
 }
 
+/* An imported file names the machine that imported it, not the one that was measured. */
+static void read_host(h5 *f, struct calibrate_file *k, struct arena *a)
+{
+    k->host = k->imported ? "" : text_of(f, "host", a);
+    k->processors = number_of(f, "processors", a);
+    k->memory_bytes = number_of(f, "memory_bytes", a);
+}
+
 /* "tp2 pp1 ..."; else zeros. */
 static void read_strategy(const char *text, struct calibrate_file *k)
 {
@@ -180,6 +206,8 @@ static int add_points(struct calibrate *c, const char *path, struct err *e)
     k->model = text_of(f.h5, "model", c->a);
     read_strategy(text_of(f.h5, "strategy", c->a), k);
     k->imported = strcmp(f.kind, "imported") == 0;
+    read_host(f.h5, k, c->a);
+    k->partial = strcmp(text_of(f.h5, "complete", c->a), "no") == 0;
     read_gpu(f.h5, &k->gpu, c->a);
     k->n_sample = f.n_sample;
     size_t rows = (size_t)f.n_row;
@@ -199,7 +227,19 @@ static int add_points(struct calibrate *c, const char *path, struct err *e)
     free(at);
     free(first);
     points_close(&f);
+    c->invalid = k->n_point == 0 && k->n_wrong > 0;
+    if (c->invalid)
+        return err_set(e, ST_USAGE,
+                       "%s: all of its %lld points gave wrong results, so their times say nothing",
+                       path, (long long)k->n_wrong);
     if (k->n_point == 0) return err_set(e, ST_USAGE, "%s: no point in it has a sample", path);
+    if (k->n_wrong > 0)
+        calibrate_warn(c, "%s: %lld point%s gave wrong results and %s left out", path,
+                       (long long)k->n_wrong, k->n_wrong > 1 ? "s" : "",
+                       k->n_wrong > 1 ? "are" : "is");
+    if (k->partial)
+        calibrate_warn(
+            c, "%s is of an interrupted benchmark: some points have fewer samples or none", path);
     c->n_file++;
     return ST_OK;
 }
@@ -215,8 +255,11 @@ static int add_run(struct calibrate *c, const char *path, struct err *e)
     k->date = text_of(k->run.h5, "created_utc", c->a);
     k->model = text_of(k->run.h5, "model", c->a);
     k->imported = *text_of(k->run.h5, "source_tool", c->a) != 0;
+    read_host(k->run.h5, k, c->a);
     c->n_file++;
     c->n_run++;
+    if (k->run.ended_early)
+        calibrate_warn(c, "%s is of a run that ended early: %s", path, k->run.ended_early);
     if (!k->run.kind || strcmp(k->run.kind, "measured") != 0)
         return err_set(e, ST_USAGE, "%s: a run that is %s, not measured", path,
                        k->run.kind ? k->run.kind : "of no kind");
@@ -262,12 +305,26 @@ int calibrate_add(struct calibrate *c, const char *path, struct err *e)
 
 /* ---- the machine */
 
+static bool is_foreign(const struct calibrate *c)
+{
+    for (int i = 0; i < c->n_file; i++)
+        if (c->file[i].is_run && c->file[i].imported) return true;
+    return false;
+}
+
 static int one_machine(struct calibrate *c, const char **machine, struct err *e)
 {
     const char *name = NULL, *from = NULL;
+    const struct calibrate_file *host = NULL;
     for (int i = 0; i < c->n_file; i++) {
         const struct calibrate_file *f = &c->file[i];
         if (f->is_run && f->imported) continue; /* the client's machine, not the server's */
+        if (host && *f->host && strcmp(host->host, f->host) != 0)
+            return err_set(e, ST_USAGE,
+                           "%s was measured on host %s (%s), %s on host %s (%s): one profile is of "
+                           "one machine",
+                           host->path, host->host, host->machine, f->path, f->host, f->machine);
+        if (!host && *f->host) host = f;
         if (!f->machine || !*f->machine) continue;
         if (name && strcmp(name, f->machine) != 0)
             return err_set(e, ST_USAGE,
@@ -403,10 +460,41 @@ static void gpu_hardware(struct calibrate *c, struct hw *h)
     h->sys.peer_alpha_s = h->sys.inter_alpha_s = 1e-5;
 }
 
+static double memory_here(void)
+{
+    return (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+}
+
+/* Memory and processors of the machine that was measured: by its files, or where they are silent and
+ * it is this one; 0: unknown. */
+static void size_of_host(const struct calibrate *c, double *memory, int *cpus)
+{
+    struct prov v;
+    char word[] = "orrery", *argv[] = { word };
+    prov_collect(&v, 1, argv);
+    *memory = 0;
+    *cpus = 0;
+    for (int i = 0; i < c->n_file; i++) {
+        const struct calibrate_file *f = &c->file[i];
+        bool here = strcmp(f->host, v.host_sha) == 0;
+        if (*memory <= 0)
+            *memory = f->memory_bytes > 0 ? (double)f->memory_bytes : here ? memory_here() : 0;
+        if (*cpus <= 0)
+            *cpus = f->processors > 0 ? (int)f->processors
+                    : here            ? (int)sysconf(_SC_NPROCESSORS_ONLN)
+                                      : 0;
+    }
+    prov_release(&v);
+}
+
 static void hardware(struct calibrate *c, struct hw *h, const char *machine)
 {
-    double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    int cpus = (int)sysconf(_SC_NPROCESSORS_ONLN), ranks = c->ranks > 1 ? c->ranks : 1;
+    double memory;
+    int cpus, ranks = c->ranks > 1 ? c->ranks : 1;
+    size_of_host(c, &memory, &cpus);
+    if (!is_foreign(c) && (memory <= 0 || cpus <= 0))
+        calibrate_warn(c, "memory and processors of the measured machine are unknown%s",
+                       *c->gpu.name ? "" : ": as the device's memory stands that of this one");
     if (cpus / c->threads > ranks) ranks = cpus / c->threads;
     for (int i = 0; i < c->n_file; i++)
         if (c->file[i].is_run && ranks < 64) ranks = 64; /* more ranks than processors may run */
@@ -414,7 +502,7 @@ static void hardware(struct calibrate *c, struct hw *h, const char *machine)
     h->gpu.name = "measured-cpu";
     h->gpu.title = machine;
     h->gpu.arch = "cpu";
-    h->gpu.mem_bytes = memory;
+    h->gpu.mem_bytes = memory > 0 ? memory : memory_here();
     h->gpu.mem_bytes_per_s = c->limit_mem;
     for (int d = 0; d < DT_N; d++) h->gpu.flop_per_s[d] = c->limit_of[d];
     h->gpu.price_date = h->gpu.source = h->gpu.notes = "";
@@ -528,9 +616,17 @@ static const char *say_run(const struct calibrate *c, const struct calibrate_fil
     return *text ? text : "not used";
 }
 
+/* A line of struct profile_file's runs; "": nothing of it was used. */
+static const char *run_line(const struct calibrate *c, const struct calibrate_file *f)
+{
+    if (strstr(f->said, "not used") && f->n_request == 0) return "";
+    bool device = f->imported || (f->own && !f->beside && *c->of_device);
+    return arena_printf(c->a, "%s %s\n", *f->uuid ? f->uuid : f->sha, device ? "device" : "host");
+}
+
 static void list_used(struct calibrate *c)
 {
-    const char *text = "";
+    const char *text = "", *runs = "";
     for (int i = 0; i < c->n_file; i++) {
         struct calibrate_file *f = &c->file[i];
         if (!f->is_run)
@@ -538,15 +634,10 @@ static void list_used(struct calibrate *c)
         else if (!*f->said)
             f->said = say_run(c, f);
         text = arena_printf(c->a, "%s%s: %s\n", text, f->path, f->said);
+        if (f->is_run) runs = arena_printf(c->a, "%s%s", runs, run_line(c, f));
     }
+    c->profile.runs = runs;
     c->profile.used = arena_printf(c->a, "%s%s", text, c->skipped);
-}
-
-static bool is_foreign(const struct calibrate *c)
-{
-    for (int i = 0; i < c->n_file; i++)
-        if (c->file[i].is_run && c->file[i].imported) return true;
-    return false;
 }
 
 static int plan_foreign(struct calibrate *c)
@@ -568,6 +659,19 @@ int calibrate_plan(struct calibrate *c, struct err *e)
     if (st == ST_OK) calibrate_stages(c, true);
     if (st == ST_OK) list_used(c);
     return st;
+}
+
+/* Laws that say nothing of points they were not fitted to. */
+static void doubt(struct calibrate *c)
+{
+    for (int i = 0; i < c->profile.n_fit; i++) {
+        const struct fit *f = &c->fit[i];
+        if (f->held.mape > expm1(FIT_HOPELESS_TAU))
+            calibrate_warn(c,
+                           "%s is off by %.0f %% on points that it was not fitted to: predictions "
+                           "with it mean little",
+                           profile_law_name(f->law), 100 * f->held.mape);
+    }
 }
 
 int calibrate_fit(struct calibrate *c, struct err *e)
@@ -594,6 +698,7 @@ int calibrate_fit(struct calibrate *c, struct err *e)
     if (c->profile.n_fit + c->profile.n_extra == 0)
         return err_set(e, ST_USAGE, "no law can be fitted to these files%s%.*s",
                        *c->skipped ? ": " : "", (int)strcspn(c->skipped, "\n"), c->skipped);
+    doubt(c);
     list_used(c);
     if (strlen(c->profile.used) >= PROFILE_FILE_MAX_TEXT)
         c->profile.used = arena_copy_text(c->a, c->profile.used, PROFILE_FILE_MAX_TEXT - 1);

@@ -10,18 +10,25 @@
  * Samples marked noisy are left out where a third or more of a point's are not; the count is kept.
  *
  * Steps of measured runs then give host times, rank skew and the common factor of device times by
- * law, with device times predicted from those laws. Runs of one stage only: with several, a step's
- * time holds the waiting of the others. Without runs, whole steps of the points files serve. The
- * common factor is what these laws and tables leave out of the times of what they were measured on:
- * runs of another strategy, model or number format than the points' have no say in it. They give the
- * host's times between steps, which depend on none of these, where no other run does. Each file says
- * which constants it gave.
+ * law, with device times predicted from those laws. Host times are fitted to the host's time that
+ * the runs' files have for each step. What is constant in the device's part beside the factor
+ * (submitting) is host time too, unless it is more than the median of that: then the factor takes
+ * all of it. Runs of one stage only: with several, a step's time holds the waiting of the others.
+ * Without runs, whole steps of the points files serve. The common factor is what these laws and
+ * tables leave out of the times of what they were measured on: runs of another strategy, model or
+ * number format than the points' have no say in it. They give the host's times between steps, which
+ * depend on none of these, where no other run does. Each file says which constants it gave.
  *
  * Of a pipeline, points of its stages give how much they slow each other and the way of the tokens
  * back to the scheduler (LAW_STAGE).
  *
- * Errors: ST_USAGE in one sentence: another kind of file, one given twice, several machines, thread counts or
- * communicators with none chosen, points that no law can be fitted to. SPDX-License-Identifier: Apache-2.0 */
+ * Points whose result was wrong (suite_tolerance of bench/suite.h) are left out, and counted.
+ * Warnings say so, and what else makes a profile doubtful; they do not change it.
+ *
+ * Errors: ST_USAGE in one sentence: another kind of file, one given twice, several machines
+ * (processor or host), options that concern none of the points, wrong results only (then `invalid`),
+ * thread counts or communicators with none chosen, points that no law can be fitted to.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BENCH_CALIBRATE_H
 #define BENCH_CALIBRATE_H
 
@@ -63,9 +70,13 @@ struct calibrate_gpu {
 
 struct calibrate_file {
     const char *path, *title, *machine, *date, *model;
+    const char *host; /* id of the host it was measured on; "" where that is not known */
+    int64_t processors, memory_bytes; /* of that host; 0: the file does not say */
     struct calibrate_gpu gpu;
     bool is_run, imported;
-    int tp, pp; /* of a points file; 0: it does not say */
+    bool partial;    /* points of an interrupted benchmark */
+    int tp, pp;      /* of a points file; 0: it does not say */
+    int64_t n_wrong; /* points left out because their result was wrong */
     int64_t n_point, n_sample, n_noisy, n_kept_noisy;
     struct run_file run;
     char sha[65];       /* of the file */
@@ -96,6 +107,8 @@ struct calibrate {
     struct profile_extra extra[P_N];
     struct profile_file profile;
     const char *skipped; /* lines: what was there and was not fitted, and why; "" */
+    const char *warned;  /* lines: what makes the result doubtful; "" */
+    bool invalid;        /* refused because the measurement itself is wrong */
     /* Tables of the operators' times, per layer (model/table.h), or none. */
     struct profile_ops ops;
     int n_table_row;
@@ -132,6 +145,9 @@ double calibrate_elt_bytes(const struct points_row *r, double kv_elt);
 /* Seconds of the point with the same sizes and another part; 0: none. */
 double calibrate_beside(const struct calibrate *c, const struct calibrate_point *p, int part);
 void calibrate_note(struct calibrate *c, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+/* A line that is shown as a warning. */
+void calibrate_warn(struct calibrate *c, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks);
 

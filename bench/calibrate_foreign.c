@@ -29,6 +29,9 @@ enum {
 static const double DIFFERENCE = 0.005;
 static const enum profile_id moved[N_PAR] = { P_HOST_STEP_S, P_HOST_REQ_S, P_LAW };
 static const double prior_sd[N_PAR] = { 1, 1, 0.5 };
+/* The catalog's products run at about 0.8 of the peaks of arithmetic and memory, mostly: a factor below
+ * 0.7 is a device faster than its peaks. Above 3 an engine leaves three quarters of it unused. */
+static const double LAW_LEAST = 0.7, LAW_MOST = 3;
 /* Where the catalog has none: a guess of the size. */
 static const double at_zero[N_PAR] = { 1e-4, 1e-4, 1 };
 
@@ -362,6 +365,19 @@ static int prepare(struct replay *k, struct calibrate_file *f, struct err *e)
     return ST_OK;
 }
 
+static void doubt(struct calibrate *c)
+{
+    for (int i = 0; i < c->profile.n_extra; i++) {
+        double v = c->extra[i].v;
+        if (c->extra[i].id != P_LAW || (v >= LAW_LEAST && v <= LAW_MOST)) continue;
+        calibrate_warn(
+            c,
+            "law is %.3g, outside %g .. %g: %s may not describe the measured run (model, "
+            "number of GPUs, formats, hardware)",
+            v, LAW_LEAST, LAW_MOST, c->o.scenario);
+    }
+}
+
 int calibrate_foreign(struct calibrate *c, struct err *e)
 {
     struct calibrate_file *f = &c->file[0];
@@ -377,5 +393,6 @@ int calibrate_foreign(struct calibrate *c, struct err *e)
     if ((st = search(k, e)) != ST_OK) return st;
     for (int kind = 0; kind < 2; kind++) c->foreign.after[kind] = median_error(k, kind);
     c->foreign.done = true;
+    doubt(c);
     return ST_OK;
 }

@@ -68,6 +68,9 @@ static int choose_comm(struct calibrate *c, struct err *e)
                             points_word(POINTS_COMM_WORDS, k, word, sizeof word));
     }
     if (c->o.comm) c->comm = (enum points_comm)c->o.comm;
+    if (n == 0 && c->o.comm)
+        return err_set(e, ST_USAGE, "--comm=%s: the files have no points of messages",
+                       points_word(POINTS_COMM_WORDS, c->o.comm, word, sizeof word));
     if (n > 1 && !c->o.comm)
         return err_set(e, ST_USAGE,
                        "messages were measured over %s: a profile is of one communicator; say "
@@ -76,6 +79,25 @@ static int choose_comm(struct calibrate *c, struct err *e)
     if (n > 0 && !has[c->comm])
         return err_set(e, ST_USAGE, "--comm=%s: messages were measured over %s",
                        points_word(POINTS_COMM_WORDS, (int)c->comm, word, sizeof word), list);
+    return ST_OK;
+}
+
+/* --tp says of what degree points of a model are that do not say so themselves. */
+static int check_tp(const struct calibrate *c, struct err *e)
+{
+    bool kernels = false;
+    int told = 0;
+    for (int64_t i = 0; i < c->n_point; i++) kernels |= is_kernel(&c->point[i].row);
+    for (int i = 0; i < c->n_file; i++) {
+        if (c->file[i].is_run || c->file[i].tp == 0) continue;
+        told = c->file[i].tp;
+        if (told == c->o.tp) return ST_OK;
+    }
+    if (c->o.tp > 0 && told > 0)
+        return err_set(e, ST_USAGE, "--tp=%lld: the points are of TP%d", (long long)c->o.tp, told);
+    if (c->o.tp > 0 && !kernels)
+        return err_set(e, ST_USAGE, "--tp=%lld: the files have no points of a model",
+                       (long long)c->o.tp);
     return ST_OK;
 }
 
@@ -108,6 +130,7 @@ int calibrate_choose(struct calibrate *c, struct err *e)
     if (st == ST_OK)
         st = only(c, offsetof(struct points_row, ranks), c->o.ranks, "ranks", &c->ranks, e);
     if (st == ST_OK) st = choose_comm(c, e);
+    if (st == ST_OK) st = check_tp(c, e);
     if (st == ST_OK) mark_used(c);
     return st;
 }

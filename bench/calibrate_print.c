@@ -51,14 +51,30 @@ static void print_error(const char *what, const struct fit_error *x, FILE *f)
                 what, 100 * x->mape, 100 * x->median, 100 * x->p90, 100 * x->worst, 100 * x->bias);
 }
 
-static void print_fit(const struct fit *t, FILE *f)
+/* Points of one sample have no spread of their own; steps of runs are many. */
+static bool spread_is_known(const struct calibrate *c, const struct fit *t)
+{
+    if (t->law == LAW_STEP && c->n_run > 0) return true;
+    for (int64_t i = 0; i < c->n_point; i++) {
+        const struct calibrate_point *p = &c->point[i];
+        bool its = p->laws >> t->law & 1 || (t->law == LAW_STEP && p->row.op == POINTS_STEP);
+        if (p->used && its && p->n > 1) return true;
+    }
+    return false;
+}
+
+static void print_fit(const struct calibrate *c, const struct fit *t, FILE *f)
 {
     bool typed = t->law == LAW_GEMM || t->law == LAW_DECODE || t->law == LAW_PREFILL;
     fprintf(f, "\n  %s%s%s", profile_law_name(t->law), typed ? " " : "",
             typed ? dtype_name((enum dtype)t->dtype) : "");
     if (t->ranks > 1) fprintf(f, " over %d ranks", t->ranks);
-    fprintf(f, ": %lld points at %lld sites, their own spread %.2f %%\n", (long long)t->n_point,
-            (long long)t->n_site, 100 * t->spread);
+    fprintf(f, ": %lld points at %lld sites, their own spread ", (long long)t->n_point,
+            (long long)t->n_site);
+    if (spread_is_known(c, t))
+        fprintf(f, "%.2f %%\n", 100 * t->spread);
+    else
+        fputs("- (one sample each)\n", f);
     for (int j = 0; j < t->n_par; j++)
         print_constant(t->id[j], t->v[j], t->sd_log[j], t->known[j], f);
     print_error("held out", &t->held, f);
@@ -90,7 +106,7 @@ void calibrate_print(const struct calibrate *c, FILE *f)
     if (c->o.dry_run) fputs("Nothing fitted (--dry-run).\n", f);
     if (p->n_fit)
         fputs("\nLaws: constants with 90 % intervals; those without a unit are ratios\n", f);
-    for (int i = 0; i < p->n_fit; i++) print_fit(&p->fit[i], f);
+    for (int i = 0; i < p->n_fit; i++) print_fit(c, &p->fit[i], f);
     if (p->n_extra) fputs("\nConstants over those of the catalog, with 90 % intervals\n", f);
     for (int i = 0; i < p->n_extra; i++)
         print_constant(p->extra[i].id, p->extra[i].v, p->extra[i].sd_log,
@@ -101,6 +117,8 @@ void calibrate_print(const struct calibrate *c, FILE *f)
                 "    TPOT %.2f %% -> %.2f %%, TTFT %.2f %% -> %.2f %% (in sample)\n",
                 (long long)c->foreign.n, c->foreign.scenario, 100 * c->foreign.before[0],
                 100 * c->foreign.after[0], 100 * c->foreign.before[1], 100 * c->foreign.after[1]);
+    if (*c->warned) fputs("\nWARNING\n", f);
+    print_lines(c->warned, f);
     for (int i = 0; i < c->n_file; i++)
         if (10 * c->file[i].n_kept_noisy > c->file[i].n_sample)
             fprintf(
@@ -142,7 +160,7 @@ static void put_constant(json_t *list, enum profile_id id, double v, double sd, 
     json_array_append_new(list, k);
 }
 
-static json_t *fit_json(const struct fit *t)
+static json_t *fit_json(const struct calibrate *c, const struct fit *t)
 {
     json_t *j = json_object(), *constants = json_array(), *range = json_object();
     json_put_text(j, "law", profile_law_name(t->law));
@@ -151,7 +169,7 @@ static json_t *fit_json(const struct fit *t)
     json_put_i64(j, "points", t->n_point);
     json_put_i64(j, "sites", t->n_site);
     json_put_i64(j, "outliers", t->n_outlier);
-    json_put_f64(j, "spread", t->spread);
+    json_put_f64(j, "spread", spread_is_known(c, t) ? t->spread : NAN);
     json_put_f64(j, "tau", t->tau);
     for (int k = 0; k < t->n_par; k++)
         put_constant(constants, t->id[k], t->v[k], t->sd_log[k], t->known[k]);
@@ -184,6 +202,8 @@ static json_t *files_json(const struct calibrate *c)
         if (!f->is_run) {
             json_put_i64(j, "points", f->n_point);
             json_put_i64(j, "points_used", used);
+            json_put_i64(j, "points_wrong", f->n_wrong);
+            json_put_bool(j, "complete", !f->partial);
             json_put_i64(j, "samples", f->n_sample);
             json_put_i64(j, "samples_noisy_left_out", f->n_noisy);
             json_put_i64(j, "samples_noisy_kept", f->n_kept_noisy);
@@ -202,7 +222,7 @@ json_t *calibrate_json(const struct calibrate *c)
     json_put_text(j, "engine", p->engine);
     json_put_i64(j, "threads", p->threads);
     json_put_i64(j, "ranks", c->ranks);
-    for (int i = 0; i < p->n_fit; i++) json_array_append_new(laws, fit_json(&p->fit[i]));
+    for (int i = 0; i < p->n_fit; i++) json_array_append_new(laws, fit_json(c, &p->fit[i]));
     json_put(j, "laws", laws);
     for (int i = 0; i < p->n_extra; i++)
         put_constant(extra, p->extra[i].id, p->extra[i].v, p->extra[i].sd_log,
@@ -217,6 +237,7 @@ json_t *calibrate_json(const struct calibrate *c)
     }
     json_put(j, "files", files_json(c));
     json_put_text(j, "notes", c->skipped);
+    json_put_text(j, "warnings", c->warned);
     json_put_text(j, "profile", c->o.dry_run ? NULL : c->o.out);
     json_put_i64(j, "table_rows", c->n_table_row);
     return j;

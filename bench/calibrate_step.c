@@ -197,30 +197,29 @@ static int at_of(const struct fit *f, enum profile_id id)
 }
 
 /* host: host.step, host.seq, host.tok of the work beside the device; joined with `to`, whose
- * host.step is what is left of a step on the device, however small. Constant times add up; the
- * covariance is that of the logarithms, to first order. */
+ * host.step, if it has one, is what submitting takes of a step on the device. Constant times add up;
+ * the covariance is that of the logarithms, to first order. */
 static void join_host(struct fit *to, const struct fit *host, struct arena *text_in)
 {
     int a = at_of(to, P_HOST_STEP_S), b = at_of(host, P_HOST_STEP_S);
-    if (a < 0 || b < 0) return;
-    double sum = to->v[a] + host->v[b], wa = to->v[a] / sum, wb = host->v[b] / sum;
-    for (int j = 0; j < to->n_par; j++) {
-        to->cov[a][j] *= wa;
-        to->cov[j][a] *= wa;
+    if (b < 0) return;
+    double sum = (a < 0 ? 0 : to->v[a]) + host->v[b], wb = host->v[b] / sum;
+    for (int j = 0; j < to->n_par && a >= 0; j++) {
+        to->cov[a][j] *= 1 - wb;
+        to->cov[j][a] *= 1 - wb;
     }
     int row[FIT_MAX_PAR] = { 0 };
-    for (int j = 0; j < host->n_par; j++) row[j] = j == b ? a : to->n_par++;
+    for (int j = 0; j < host->n_par; j++) row[j] = j == b && a >= 0 ? a : to->n_par++;
     for (int j = 0; j < host->n_par; j++) {
         double wj = j == b ? wb : 1;
         to->id[row[j]] = host->id[j];
-        if (j != b) to->v[row[j]] = host->v[j];
+        to->v[row[j]] = j == b ? sum : host->v[j];
         for (int k = 0; k < host->n_par; k++)
             to->cov[row[j]][row[k]] += wj * (k == b ? wb : 1) * host->cov[j][k];
-        if (j != b) to->known[row[j]] = host->known[j];
+        to->known[row[j]] = host->known[j];
     }
-    to->v[a] = sum;
     for (int j = 0; j < to->n_par; j++) to->sd_log[j] = sqrt(fmax(0, to->cov[j][j]));
-    to->known[a] = to->sd_log[a] < FIT_OPEN_SD;
+    if (a >= 0) to->known[a] = to->sd_log[a] < FIT_OPEN_SD;
     const char *left = to->n_outlier > 0
                            ? arena_printf(text_in, "%lld of %lld points left out as outliers",
                                           (long long)to->n_outlier, (long long)to->n_point)
@@ -440,19 +439,70 @@ static void formats_of(const struct calibrate *c, struct strategy *s)
 
 /* ---- the fit */
 
-/* The host's times alone; of a pipeline that is all that steps tell. */
-static bool fit_host(struct calibrate *c, const struct fit_ask *ask,
-                     const struct fit_step_point *host, int64_t n, struct fit *out)
+static bool host_is_measured(struct calibrate *c, const struct fit_step_point *host, int64_t n)
 {
-    struct err why = { 0 };
     for (int64_t i = 0; i < n; i++)
         if (!(host[i].s > 0)) {
             calibrate_note(c, "step: no host times of the scheduler; they come with measured runs");
             return false;
         }
+    return n > 0;
+}
+
+static double host_median(const struct fit_step_point *host, int64_t n)
+{
+    double *x = mem_alloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = host[i].s;
+    stat_sort(x, (size_t)n);
+    double mid = stat_quantile_sorted(x, (size_t)n, 0.5);
+    free(x);
+    return mid;
+}
+
+/* Where no law holds for the host's times, one constant: the median of steps of all kinds. */
+static void host_constant(struct calibrate *c, const struct fit_step_point *host, int64_t n)
+{
+    double mid = host_median(host, n), *x = mem_alloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = fabs(log(host[i].s / mid));
+    stat_sort(x, (size_t)n);
+    double sd = 1.4826 * stat_quantile_sorted(x, (size_t)n, 0.5);
+    free(x);
+    c->of_host = profile_param_name(P_HOST_STEP_S);
+    c->extra[c->profile.n_extra++] =
+        (struct profile_extra){ P_HOST_STEP_S, mid,
+                                fmin(FIT_OPEN_SD, MEDIAN_SE * sd / sqrt((double)n)) };
+}
+
+/* The host's times alone; of a pipeline that is all that steps tell. */
+static bool fit_host(struct calibrate *c, const struct fit_ask *ask,
+                     const struct fit_step_point *host, int64_t n, struct fit *out)
+{
+    struct err why = { 0 };
     if (fit_step(ask, host, n, out, &why) == ST_OK) return true;
-    calibrate_note(c, "no fit of host times: %s", why.text);
+    calibrate_note(c, "no fit of host times, host.step is their median: %s", why.text);
+    host_constant(c, host, n);
     return false;
+}
+
+/* The device's part of steps. What is left of it beside the common factor is submitting, which the
+ * host does: where the host's times were measured (host_s, their median; 0: not), more than that is
+ * not its own but what the laws leave out, and goes to the factor. */
+static bool fit_device(struct calibrate *c, struct fit_ask ask, const struct fit_step_point *x,
+                       int64_t n, double host_s, struct fit *out)
+{
+    struct err why = { 0 };
+    int st = fit_step(&ask, x, n, out, &why);
+    int a = st == ST_OK ? at_of(out, P_HOST_STEP_S) : -1;
+    if (a >= 0 && host_s > 0 && out->v[a] > host_s) {
+        calibrate_note(c,
+                       "host.step: a constant of %.4g us beside the laws is more than the %.4g us "
+                       "that the host was measured to take, so the common factor takes it",
+                       1e6 * out->v[a], 1e6 * host_s);
+        ask.device_only = true;
+        st = fit_step(&ask, x, n, out, &why);
+    }
+    if (st != ST_OK) calibrate_note(c, "no fit of steps: %s", why.text);
+    return st == ST_OK;
 }
 
 /* "host.step, host.seq": what a fit found. */
@@ -470,7 +520,6 @@ static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct 
 {
     struct predictor p;
     struct fit f, of_host;
-    struct err why = { 0 };
     int st = l->n > 0 ? predictor_init(c, q, l, &p, e) : ST_OK;
     if (st != ST_OK) return st;
     if (l->n > 0) qsort(l->x, (size_t)l->n, sizeof *l->x, by_key);
@@ -479,11 +528,11 @@ static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct 
     int64_t n = device_points(l, &p, x), n_host = host_points(host_l, host);
     struct fit_ask ask =
         calibrate_ask(c, (enum dtype)q->strategy.weight_dtype, (int)q->strategy.tp);
-    bool timed = fit_host(c, &ask, host, n_host, &of_host), whole = l->n > 0 && q->strategy.pp < 2;
-    if (whole && fit_step(&ask, x, n, &f, &why) != ST_OK) {
-        calibrate_note(c, "no fit of steps: %s", why.text);
-        whole = false;
-    }
+    bool told = host_is_measured(c, host, n_host);
+    bool timed = told && fit_host(c, &ask, host, n_host, &of_host);
+    bool whole = l->n > 0 && q->strategy.pp < 2;
+    ask.device_only = told && !timed;
+    if (whole) whole = fit_device(c, ask, x, n, told ? host_median(host, n_host) : 0, &f);
     if (whole) c->of_device = constants_of(&f, c->a);
     if (timed) c->of_host = constants_of(&of_host, c->a);
     if (whole && timed) join_host(&f, &of_host, c->a);

@@ -35,9 +35,13 @@ static const char usage[] =
     "host.request and the common factor are moved from the catalog's values until they agree:\n"
     "hardware: {name: dgx-h100, profile: PROFILE.h5}.\n"
     "\n"
-    "Exit status: 0; 2 a wrong option or file, or nothing that can be fitted; 5 reading or "
-    "writing\n"
-    "failed. Nothing is written unless all of it succeeds.\n"
+    "Points whose result was wrong are left out, and counted; a warning says so, as it does of an\n"
+    "interrupted benchmark and of constants that are not plausible.\n"
+    "\n"
+    "Exit status: 0; 2 a wrong option or file, or nothing that can be fitted; 4 all points of a "
+    "file\n"
+    "gave wrong results; 5 reading or writing failed. Nothing is written unless all of it "
+    "succeeds.\n"
     "\n";
 static const char examples[] = "\nExamples\n"
                                "  orrery bench --suite=model --model=llama-25m --out=bench.h5\n"
@@ -79,7 +83,7 @@ static int work(struct calibrate *c, const struct conf_args *args, int argc, cha
     return written(e);
 }
 
-static int run_verb(int argc, char **argv, struct arena *a, struct err *e)
+static int run_verb(int argc, char **argv, struct arena *a, bool *invalid, struct err *e)
 {
     struct calibrate_opts o = { 0 };
     struct conf_set set;
@@ -102,6 +106,7 @@ static int run_verb(int argc, char **argv, struct arena *a, struct err *e)
     for (int i = 0; i < argc; i++) full[i + 1] = argv[i];
     calibrate_init(c, &o, a);
     st = work(c, &args, argc + 1, full, e);
+    *invalid = c->invalid;
     calibrate_release(c);
     free(full);
     free(c);
@@ -111,10 +116,12 @@ static int run_verb(int argc, char **argv, struct arena *a, struct err *e)
 int cmd_calibrate(int argc, char **argv)
 {
     struct arena a;
+    bool invalid = false;
     struct err e = { 0 };
     arena_init(&a);
-    int st = run_verb(argc, argv, &a, &e);
+    int st = run_verb(argc, argv, &a, &invalid, &e);
     if (st != ST_OK) fprintf(stderr, "orrery calibrate: %s\n", e.text);
     arena_release(&a);
+    if (invalid) return 4;
     return st == ST_OK ? 0 : st == ST_USAGE || st == ST_RANGE ? 2 : st == ST_STOPPED ? 130 : 5;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/rng.h"
 #include "base/stat.h"
@@ -145,6 +146,29 @@ static int put_gpu_notes(const struct suite *s, points *p, struct err *e)
     return st;
 }
 
+/* The size of the host, which a profile made elsewhere cannot look up. */
+static int put_host_notes(points *p, struct err *e)
+{
+    char text[32];
+    int64_t page = sysconf(_SC_PAGESIZE), pages = sysconf(_SC_PHYS_PAGES);
+    snprintf(text, sizeof text, "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+    int st = points_note(p, "processors", text, e);
+    snprintf(text, sizeof text, "%" PRId64, page * pages);
+    return st == ST_OK ? points_note(p, "memory_bytes", text, e) : st;
+}
+
+/* Options that change what samples mean, and are not in the rows. */
+static const char *settings(struct suite *s, const struct suite_run_opts *o)
+{
+    char word[16];
+    return arena_printf(
+        &s->arena, "weights %s of %s%s, run_time %g s, seed %" PRIu64 ", kernels %s",
+        points_word(POINTS_DTYPE_WORDS, (int)suite_dtype(s->o.weight), word, sizeof word),
+        s->o.random ? "random_weights " : "the checkpoint",
+        s->o.random ? arena_printf(&s->arena, "%" PRIu64, s->o.seed) : "", s->o.run_s, o->seed,
+        s->o.kernels ? s->o.kernels : "best");
+}
+
 static int put_notes(struct suite *s, const struct suite_run_opts *o, const struct suite_log *log,
                      points *p, struct err *e)
 {
@@ -160,6 +184,8 @@ static int put_notes(struct suite *s, const struct suite_run_opts *o, const stru
     if (st == ST_OK) st = points_note(p, "runs", text, e);
     snprintf(text, sizeof text, "%" PRIu64, o->seed);
     if (st == ST_OK) st = points_note(p, "order_seed", text, e);
+    if (st == ST_OK) st = points_note(p, "settings", settings(s, o), e);
+    if (st == ST_OK) st = put_host_notes(p, e);
     for (int i = 0; i < s->n_skipped && st == ST_OK; i++) {
         snprintf(text, sizeof text, "skipped_%d", i);
         st = points_note(p, text, s->skipped[i], e);
@@ -257,6 +283,40 @@ static int save(struct suite *s, const struct suite_run_opts *o, const struct su
 
 /* ---- what an earlier process has left */
 
+static const char *note_of(struct suite *s, struct points_file *f, const char *name)
+{
+    char *text = NULL;
+    return h5_read_attr_text(f->h5, "/provenance", name, &s->arena, &text, NULL) == ST_OK && text
+               ? text
+               : "";
+}
+
+/* Samples of two machines, or of other options, in one file could not be told apart. A file that
+ * does not say is believed. */
+static int same_place(struct suite *s, const struct suite_run_opts *o, struct points_file *f,
+                      struct err *e)
+{
+    struct prov v;
+    char word[] = "orrery", *argv[] = { word };
+    const char *was = note_of(s, f, "settings"), *now = settings(s, o);
+    const char *host = note_of(s, f, "host");
+    prov_collect(&v, 1, argv);
+    bool here = (!*host || strcmp(host, v.host_sha) == 0) &&
+                (!*f->machine || strcmp(f->machine, v.cpu) == 0);
+    int st = here ? ST_OK
+                  : err_set(e, ST_USAGE,
+                            "--resume: %s was measured on %s (host %s), this is %s (host %s): one "
+                            "file is of one machine",
+                            o->out, f->machine, host, v.cpu, v.host_sha);
+    prov_release(&v);
+    if (st == ST_OK && *was && strcmp(was, now) != 0)
+        st = err_set(e, ST_USAGE,
+                     "--resume: %s was made with %s, this would go on with %s: give the options it "
+                     "was made with, or leave --resume out",
+                     o->out, was, now);
+    return st;
+}
+
 static int same_suite(struct suite *s, struct points_file *f, const char *path, struct err *e)
 {
     char want[32], *found = NULL;
@@ -271,12 +331,14 @@ static int same_suite(struct suite *s, struct points_file *f, const char *path, 
     return ST_OK;
 }
 
-static int resume(struct suite *s, const char *path, struct suite_log *log, struct err *e)
+static int resume(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
+                  struct err *e)
 {
     struct points_file f;
-    int st = points_read(path, &s->arena, &f, e);
+    int st = points_read(o->out, &s->arena, &f, e);
     if (st != ST_OK) return st;
-    st = same_suite(s, &f, path, e);
+    st = same_suite(s, &f, o->out, e);
+    if (st == ST_OK) st = same_place(s, o, &f, e);
     for (int64_t i = 0; i < f.n_sample && st == ST_OK; i++) {
         put_sample(log, &f.sample[i]);
         log->t0_s = fmax(log->t0_s, f.sample[i].t_s);
@@ -387,7 +449,7 @@ int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log 
     struct pace p = { .done = NULL };
     *log = (struct suite_log){ 0 };
     if (o->resume) {
-        int st = resume(s, o->out, log, e);
+        int st = resume(s, o, log, e);
         if (st != ST_OK) return st;
     }
     p.done = find_done(s, log, o->runs);

@@ -40,7 +40,7 @@ struct suite_log {
 
 /* order[n]: the jobs of run `run`. */
 void suite_order(uint64_t seed, int run, int n, int *order);
-/* Errors: ST_IO; ST_USAGE for a file to resume that is not there or of another suite; ST_STOPPED with what there is
+/* Errors: ST_IO; ST_USAGE for a file to resume that is not there, of another suite, machine or options; ST_STOPPED with what there is
  * saved; those of jobs, likewise. log is to be released in any case. */
 int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
               struct err *e);

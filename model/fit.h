@@ -37,6 +37,7 @@ struct fit_ask {
     int dtype;           /* enum dtype of the weights (LAW_GEMM) or of the KV cache (attention) */
     int ranks;           /* of a collective; else 1 */
     bool online;         /* LAW_GEMM: inputs are quantized on the fly, so e_q is fitted */
+    bool device_only;    /* LAW_STEP: the times hold no host work, so no host time is fitted */
     uint64_t seed;       /* of the starts and the folds */
     int n_start, n_fold; /* 0: 12 starts, 8 folds; n_fold < 0: no cross-validation */
     const char *source;  /* words for the constants: "bench.h5, 2026-08-01, 2 threads" */

@@ -36,7 +36,7 @@ void fit_form_decode(struct fit_form *f, const struct fit_ask *q, const struct f
 void fit_form_prefill(struct fit_form *f, const struct fit_ask *q, const struct fit_data *d);
 void fit_form_elt(struct fit_form *f, const struct fit_ask *q, const struct fit_data *d);
 void fit_form_coll(struct fit_form *f, enum profile_law law, bool ramp, const struct fit_data *d);
-void fit_form_step(struct fit_form *f, const struct fit_data *d);
+void fit_form_step(struct fit_form *f, bool device_only, const struct fit_data *d);
 
 /* Result of the least squares alone: ln v, weights 0..1 of the points, what the law leaves out. */
 struct fit_state {

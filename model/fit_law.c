@@ -269,7 +269,7 @@ static double step_eval(const struct fit_form *f, const double *x, const double 
     return device + host;
 }
 
-void fit_form_step(struct fit_form *f, const struct fit_data *d)
+void fit_form_step(struct fit_form *f, bool device_only, const struct fit_data *d)
 {
     *f = (struct fit_form){ .law = LAW_STEP, .eval = step_eval };
     size(f, SIZE_SEQS, true, true);
@@ -278,9 +278,9 @@ void fit_form_step(struct fit_form *f, const struct fit_data *d)
     size(f, SIZE_COLLS, false, false);
     double per_seq = least_per(f, d, 0), per_tok = least_per(f, d, 1);
     double device = least_per(f, d, 2), per_coll = least_per(f, d, 3);
-    add_time(f, P_HOST_STEP_S, 0.1 * min_s(d), d);
-    if (isfinite(per_seq)) add_time(f, P_HOST_SEQ_S, 0.1 * per_seq, d);
-    if (isfinite(per_tok)) add_time(f, P_HOST_TOK_S, 0.1 * per_tok, d);
+    if (!device_only) add_time(f, P_HOST_STEP_S, 0.1 * min_s(d), d);
+    if (isfinite(per_seq) && !device_only) add_time(f, P_HOST_SEQ_S, 0.1 * per_seq, d);
+    if (isfinite(per_tok) && !device_only) add_time(f, P_HOST_TOK_S, 0.1 * per_tok, d);
     if (isfinite(device)) add(f, P_LAW, 1, 0.5, 0.02, 50);
     if (isfinite(per_coll)) add_time(f, P_RANK_SKEW_S, 0.1 * per_coll, d);
 }

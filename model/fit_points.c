@@ -209,7 +209,7 @@ int fit_step(const struct fit_ask *q, const struct fit_step_point *p, int64_t n,
             (double[]){ p[i].seqs, p[i].tok, p[i].device_s, p[i].n_coll });
     int st = check_first(LAW_STEP, 4, size, &d, e);
     if (st == ST_OK) {
-        fit_form_step(&f, &d);
+        fit_form_step(&f, q->device_only, &d);
         st = fit_run(&f, &d, q, out, e);
     }
     data_release(&d);

@@ -579,9 +579,9 @@ TEST(bench_command_writes_points)
     struct arena a;
     struct err e = { 0 };
     struct points_file f;
-    char *kind = NULL, *complete = NULL;
-    const char *path = test_path("b.h5");
+    char *kind = NULL, *complete = NULL, path[200];
     double read_limit = 0;
+    snprintf(path, sizeof path, "%s", test_path("b.h5"));
     CHECK_INT(bench("--suite=model --runs=2 --run_time=1us --threads=1 --out=%s --json", path), 0);
     CHECK_HAS(out, "\"complete\": true");
     CHECK_HAS(err, "points in");
@@ -600,6 +600,32 @@ TEST(bench_command_writes_points)
               0);
     CHECK_INT(bench("--suite=model --runs=2 --threads=1 --max_seqs=3 --out=%s --resume", path), 2);
     CHECK_HAS(err, "another suite");
+    static const char *const other[] = { "--run_time=2us", "--run_time=1us --seed=7" };
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+        CHECK_INT(bench("--suite=model --runs=3 --threads=1 --out=%s --resume %s", path, other[i]),
+                  2);
+        CHECK_HAS(err, "was made with weights bf16 of the checkpoint, run_time 1e-06 s, seed 1");
+    }
+}
+
+/* The samples of two machines in one file could not be told apart. */
+TEST(bench_resumes_only_on_its_own_machine)
+{
+    struct err e = { 0 };
+    struct suite_log log;
+    struct prov v;
+    char path[200], cmd[500], name[] = "test", *argv[] = { name };
+    snprintf(path, sizeof path, "%s", test_path("a.h5"));
+    CHECK_OK(fake_run(path, false, NULL, &log, &e), &e);
+    suite_log_release(&log);
+    prov_collect(&v, 1, argv);
+    snprintf(cmd, sizeof cmd, "sed -i s/%s/0123456789abcdef/g %s", v.host_sha, path);
+    prov_release(&v);
+    CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);
+    CHECK_INT(fake_run(path, true, NULL, &log, &e), ST_USAGE);
+    CHECK_HAS(e.text, "(host 0123456789abcdef)");
+    CHECK_HAS(e.text, "one file is of one machine");
+    suite_log_release(&log);
 }
 
 /* One run has no spread, and is not said to have one of 0. */

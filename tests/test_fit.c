@@ -216,7 +216,7 @@ static void form_of(const struct truth *t, const struct fit_ask *q, const struct
     case LAW_PREFILL: fit_form_prefill(f, q, d); break;
     case LAW_ELT: fit_form_elt(f, q, d); break;
     case LAW_ALLREDUCE: fit_form_coll(f, t->law, true, d); break;
-    case LAW_STEP: fit_form_step(f, d); break;
+    case LAW_STEP: fit_form_step(f, false, d); break;
     default: fit_form_coll(f, t->law, false, d);
     }
 }

@@ -2,7 +2,8 @@
  *
  *     /                schema "orrery-bench", version, title, source, history
  *     /provenance      base/prov.h: machine, command, revision, date; kind = measured | imported;
- *                      notes (of an import: source_tool, source_version, source_sha256, ...)
+ *                      notes (of an import: source_tool, source_version, source_sha256, ...; else
+ *                      processors, memory_bytes of the host, settings that the rows do not show)
  *     /points          one row per thing measured
  *     /samples         one row per timed run: point, run (repetition), calls, time per call
  *     /limits          attributes: ceilings measured beside them (bandwidths, FMA peak)
