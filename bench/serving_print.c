@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/units.h"
 #include "bench/serving.h"
+#include "engine/comm_sum.h"
 
 enum { N_TEXT = 40 };
 
@@ -104,12 +105,21 @@ static void print_ranks(const struct serving *v, FILE *f)
     }
 }
 
+static void sum_calls(const struct serving *v, struct comm_sum *s)
+{
+    *s = (struct comm_sum){ 0 };
+    for (int i = 0; i < v->n_replica; i++) comm_sum_add(s, v->engine[i]);
+}
+
 static void print_monitor(const struct serving *v, FILE *f)
 {
     const struct monitor *m = &v->monitor;
     char a[N_TEXT], b[N_TEXT], c[N_TEXT];
+    struct comm_sum calls;
     print_replicas(v, f);
     print_ranks(v, f);
+    sum_calls(v, &calls);
+    comm_sum_print(&calls, f);
     fprintf(f,
             "monitor     %lld steps of %s; scheduling and bookkeeping %.2f %%, sampling %.2f %%; "
             "queue %.1f on average, %lld at most\n",
@@ -243,7 +253,9 @@ json_t *serving_json(const struct serving *v)
 {
     const struct monitor *m = &v->monitor;
     struct print_in in = parts(v);
+    struct comm_sum calls;
     json_t *j = json_object();
+    sum_calls(v, &calls);
     json_put_text(j, "kind", "measured");
     print_results_json(&in, j);
     json_put_i64(j, "requests.early_turns", v->result.n_early);
@@ -267,6 +279,7 @@ json_t *serving_json(const struct serving *v)
     put_replicas(j, v);
     put_ranks(j, m);
     put_anomalies(j, m);
+    json_put(j, "comm", comm_sum_json(&calls));
     json_put_f64(j, "wall.serve_s", v->wall_s);
     json_put_f64(j, "wall.peak_memory_bytes", in.peak_bytes);
     if (in.out_path) json_put_text(j, "run_file", in.out_path);
@@ -274,6 +287,50 @@ json_t *serving_json(const struct serving *v)
 }
 
 /* ---- the run file */
+
+static void store_calls(struct serving *v, struct err *e)
+{
+    int ranks = v->eo.tp * v->eo.pp;
+    for (int i = 0; i < v->n_replica * ranks && !e->status; i++) {
+        struct engine_rank_report r;
+        engine_report(v->engine[i / ranks], i % ranks, &r);
+        const struct comm_count *count[COMM_SUM_N] = { r.world, r.tp };
+        for (int k = 0; k < COMM_SUM_N * COMM_N_CALL && !e->status; k++) {
+            const struct comm_count *c = &count[k / COMM_N_CALL][k % COMM_N_CALL];
+            struct run_comm row = { .rank = i,
+                                    .group = (uint8_t)(k / COMM_N_CALL),
+                                    .call = (uint8_t)(k % COMM_N_CALL),
+                                    .calls = c->calls,
+                                    .bytes = c->bytes,
+                                    .ns = c->ns,
+                                    .max_ns = c->max_ns };
+            if (c->calls > 0) run_put_comm(v->store.run, &row, e);
+        }
+    }
+}
+
+/* Sums over all steps; /monitor has every n-th step of a long run. */
+static void store_ranks(struct serving *v, struct err *e)
+{
+    static const char *const name[] = { "compute", "comm", "wait", "host" };
+    const struct monitor *m = &v->monitor;
+    const char *dim = "rank", *one = "1";
+    size_t n = (size_t)m->n_rank;
+    double *index = arena_array(v->s->arena, n, sizeof *index);
+    double *x = arena_array(v->s->arena, n, sizeof *x);
+    const double *scale = index;
+    for (int k = 0; k < 4 && n > 0 && !e->status; k++) {
+        for (size_t i = 0; i < n; i++) {
+            const struct monitor_rank *r = &m->rank[i];
+            const int64_t ns[] = { r->compute_ns, r->comm_ns, r->wait_ns, r->host_ns };
+            index[i] = (double)i;
+            x[i] = r->steps ? (double)ns[k] : NAN; /* not seen: of another process */
+        }
+        h5_array(run_h5(v->store.run), arena_printf(v->s->arena, "/summary/rank_%s", name[k]), 1,
+                 &n, &dim, &scale, &one, x, "ns", "time of each rank over all steps, as /monitor",
+                 e);
+    }
+}
 
 void serving_store(struct serving *v)
 {
@@ -299,7 +356,8 @@ void serving_store(struct serving *v)
         { "engine_threads", v->eo.threads },    { "engine_random_weights", v->eo.random },
         { "engine_read_bytes", v->read_bytes }, { "engine_weight_bytes", v->weight_bytes },
         { "engine_kv_bytes", v->kv_bytes },     { "early_turns", v->result.n_early },
-        { "monitor_steps", m->steps },          { "monitor_queue_max", m->queue_max }
+        { "monitor_steps", m->steps },          { "monitor_queue_max", m->queue_max },
+        { "monitor_windows", m->windows }
     };
     if (!e->status && !h5_has(f, "/summary"))
         h5_group(f, "/summary", "estimates with their intervals", e);
@@ -307,6 +365,8 @@ void serving_store(struct serving *v)
         h5_attr_f64(f, "/summary", real[i].name, real[i].v, e);
     for (size_t i = 0; i < sizeof whole / sizeof *whole && !e->status; i++)
         h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, e);
+    if (!e->status) store_ranks(v, e);
+    if (!e->status) store_calls(v, e);
     if (!e->status) h5_attr_text(f, "/summary", "engine_kernels", engine_kernels(v->engine[0]), e);
     for (int i = 0; i < v->n_replica && v->n_replica > 1 && !e->status; i++)
         run_put_replica(v->store.run, &v->result.part[i], e);

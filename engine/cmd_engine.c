@@ -148,6 +148,7 @@ static void put_result(json_t *j, const struct generate_opts *o, const struct ge
     if (r->allreduce.calls)
         json_put_f64(j, "allreduce.mean_s",
                      1e-9 * (double)r->allreduce.ns / (double)r->allreduce.calls);
+    json_put(j, "comm", comm_sum_json(&r->comm));
     if (!r->logits) return;
     json_t *all = json_array();
     for (int32_t i = 0; i < o->max_new; i++) {

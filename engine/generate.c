@@ -94,6 +94,7 @@ static void account(struct run *u)
         r->allreduce.ns += c->ns;
         if (c->max_ns > r->allreduce.max_ns) r->allreduce.max_ns = c->max_ns;
     }
+    comm_sum_add(&r->comm, u->g);
 }
 
 int generate_run(const struct generate_opts *o, struct generate_result *r, struct err *e)

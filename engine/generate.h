@@ -3,7 +3,7 @@
 #ifndef ENGINE_GENERATE_H
 #define ENGINE_GENERATE_H
 
-#include "engine/engine.h"
+#include "engine/comm_sum.h"
 
 struct generate_opts {
     struct engine_opts e; /* sizes of steps, KV and tables are filled in */
@@ -23,6 +23,7 @@ struct generate_result {
     double load_s, prefill_s, decode_s; /* decode: of the max_new - 1 tokens after the first */
     int64_t weight_bytes, kv_bytes, read_bytes; /* over all ranks */
     struct comm_count allreduce;                /* summed over ranks; max_ns the largest */
+    struct comm_sum comm;                       /* every call, summed over ranks */
     const char *kernels;
 };
 

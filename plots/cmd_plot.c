@@ -24,6 +24,8 @@ static const char usage[] =
     "  gantt        what each pipeline stage does when (record.stages_for)\n"
     "  series       load, KV memory and tokens over time\n"
     "  operators    where the time of a step goes, and how busy the stages are\n"
+    "  ranks        shares of computing, communication, waiting and host of each rank (measured "
+    "runs)\n"
     "A figure that a run file cannot give is left out with a line on standard error; asked for by "
     "name it\n"
     "is an error. Exit status: 0; 2 a wrong option or file; 5 reading, writing or gnuplot "

@@ -6,8 +6,8 @@
 
 #include "plots/plot_data.h"
 
-const char *const figure_name[FIGURE_N] = { "cdf_ttft", "cdf_tpot", "cdf_e2e", "rate",
-                                            "scaling",  "gantt",    "series",  "operators" };
+const char *const figure_name[FIGURE_N] = { "cdf_ttft", "cdf_tpot", "cdf_e2e",   "rate", "scaling",
+                                            "gantt",    "series",   "operators", "ranks" };
 
 const char *const figure_caption[FIGURE_N] = {
     "Share of the requests due that got their first token within the time on the axis (first seed; "
@@ -27,10 +27,28 @@ const char *const figure_caption[FIGURE_N] = {
     "window "
     "of the figures above.",
     "Share of step time by operator class, and how busy each stage is over the window.",
+    "Where each rank's time in steps goes: computing, communicating, waiting for other ranks, and "
+    "on the host (scheduling, bookkeeping, sampling).",
 };
 
+const char *figure_says(enum figure f, const struct source *s)
+{
+    static const char *const measured[FIGURE_N] = {
+        [FIGURE_CDF_TTFT] = "Share of the requests due in the window that got their first token "
+                            "within the time on the axis.",
+        [FIGURE_CDF_TPOT] = "Share of the requests due in the window whose mean time per output "
+                            "token after the first is at most the time on the axis.",
+        [FIGURE_CDF_E2E] = "Share of the requests due in the window that were complete within the "
+                           "time on the axis.",
+        [FIGURE_SERIES] = "Requests in the system, KV memory and tokens over the time of the run; "
+                          "grey lies outside the window of the figures above.",
+    };
+    return s->measured && measured[f] ? measured[f] : figure_caption[f];
+}
+
 static const char *const script[FIGURE_N] = {
-    "cdf.gp", "cdf.gp", "cdf.gp", "rate.gp", "scaling.gp", "gantt.gp", "series.gp", "operators.gp"
+    "cdf.gp",   "cdf.gp",    "cdf.gp",       "rate.gp",  "scaling.gp",
+    "gantt.gp", "series.gp", "operators.gp", "ranks.gp",
 };
 
 bool figure_overlays(enum figure f)
@@ -52,6 +70,7 @@ const char *figure_lacks(enum figure f, struct source *s)
     case FIGURE_SERIES: return s->has_series ? NULL : "has no /series";
     case FIGURE_OPERATORS:
         return source_array(s, "time_share", &x) ? NULL : "has no time_share in /summary";
+    case FIGURE_RANKS: return plot_data_has_ranks(s) ? NULL : "has no /monitor";
     default: return s->has_requests ? NULL : "has no /requests";
     }
 }
@@ -64,6 +83,7 @@ static int put_data(enum figure f, struct source *const *s, int n, struct gnuplo
     case FIGURE_GANTT: return plot_data_gantt(s[0], g, e);
     case FIGURE_SERIES: return plot_data_series(s[0], g, e);
     case FIGURE_OPERATORS: return plot_data_operators(s[0], g, e);
+    case FIGURE_RANKS: return plot_data_ranks(s[0], g, e);
     default: return plot_data_cdf(s, n, (enum source_metric)f, g, e);
     }
 }

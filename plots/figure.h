@@ -15,10 +15,12 @@ enum figure {
     FIGURE_GANTT,
     FIGURE_SERIES,
     FIGURE_OPERATORS,
+    FIGURE_RANKS,
     FIGURE_N
 };
 extern const char *const figure_name[FIGURE_N];    /* "cdf_ttft" */
 extern const char *const figure_caption[FIGURE_N]; /* one sentence that says how to read it */
+const char *figure_says(enum figure f, const struct source *s); /* the same, for the run's kind */
 
 bool figure_overlays(enum figure f); /* several runs go into one picture */
 /* NULL if the run file has what the figure needs, else the reason why not ("has no /stages"). */

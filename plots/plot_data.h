@@ -9,6 +9,7 @@
 #include "plots/gnuplot.h"
 #include "plots/source.h"
 
+enum { PLOT_DATA_MAX_RANK = 64 };
 enum { PLOT_DATA_MAX_RUN = 8 }; /* curves in one figure that eyes can tell apart */
 
 /* Distributions of a latency over the requests due in the window, one curve per run. A request
@@ -21,6 +22,9 @@ int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e);
 int plot_data_gantt(struct source *s, struct gnuplot *g, struct err *e);
 int plot_data_series(struct source *s, struct gnuplot *g, struct err *e);
 int plot_data_operators(struct source *s, struct gnuplot *g, struct err *e);
+/* Shares of each rank's time in steps; the first PLOT_DATA_MAX_RANK. */
+int plot_data_ranks(struct source *s, struct gnuplot *g, struct err *e);
+bool plot_data_has_ranks(struct source *s); /* of one rank at least there are shares */
 
 /* Whether a sweep varies the offered rate (by 5 % or more), the number of GPUs. */
 bool plot_data_varies(struct source *s, const char *column);

@@ -6,7 +6,7 @@
 #include "plots/axis.h"
 #include "plots/plot_data.h"
 
-enum { MAX_POINT = 800, LINE_CHARS = 118, KEY_CHARS = 100 };
+enum { MAX_POINT = 800, LINE_CHARS = 118, KEY_CHARS = 100, NAME_CHARS = 44 };
 
 struct curve {
     double *x; /* [n], ns, ascending */
@@ -23,7 +23,14 @@ static double latency_ns(enum source_metric m, double due, double first, double 
     if (m == SOURCE_TTFT) return first < 0 ? NAN : first - due;
     if (last < 0) return NAN;
     if (m == SOURCE_E2E) return last - due;
-    return n_out < 2 ? -1 : (last - first) / (n_out - 1);
+    return n_out < 2 ? -1 : floor((last - first) / (n_out - 1) + .5); /* whole ns, as the summary */
+}
+
+/* Due in the window of the summary: both ends are in it. Without an end it is open. */
+static bool in_window(const struct source *s, double due)
+{
+    return due >= (double)s->window_begin_ns &&
+           (s->window_end_ns <= s->window_begin_ns || due <= (double)s->window_end_ns);
 }
 
 static int curve_read(struct source *s, enum source_metric m, struct curve *c, struct err *e)
@@ -36,7 +43,7 @@ static int curve_read(struct source *s, enum source_metric m, struct curve *c, s
     *c = (struct curve){ .limit_ns = s->slo_ns[m] > 0 ? (double)s->slo_ns[m] : NAN };
     c->x = arena_array(s->arena, n + 1, sizeof *c->x);
     for (size_t i = 0; i < n; i++) {
-        if (t[0][i] < (double)s->window_begin_ns) continue;
+        if (!in_window(s, t[0][i])) continue;
         c->due++;
         if (t[4][i] != RUN_OK) continue;
         double v = latency_ns(m, t[0][i], t[1][i], t[2][i], t[3][i]);
@@ -94,6 +101,71 @@ static void limits(struct source *const *s, const struct curve *c, int n, const 
     gnuplot_number(g, "n_slo", n_line);
 }
 
+/* Texts of a run that a legend may have to tell apart. */
+enum which { OF_NAME, OF_SCENARIO, OF_WORKLOAD };
+
+static const char *text_of(const struct source *s, enum which w)
+{
+    return w == OF_NAME ? s->name : w == OF_SCENARIO ? s->scenario : s->workload;
+}
+
+static bool same(struct source *const *s, int n, enum which w)
+{
+    for (int i = 1; i < n; i++)
+        if (strcmp(text_of(s[i], w), text_of(s[0], w)) != 0) return false;
+    return true;
+}
+
+/* Between two words; of file names also what stands for a blank there. */
+static bool parts(char c, enum which w)
+{
+    return c == ' ' || (w == OF_NAME && (c == '-' || c == '_' || c == '.'));
+}
+
+/* What run i's text has that the others' have not: whole words between what all begin and all end
+ * with, at most `max` bytes; "" where all are the same. */
+static const char *apart(struct source *const *s, int n, int i, enum which w, size_t max)
+{
+    const char *own = text_of(s[i], w);
+    size_t len = strlen(own), least = len, pre = len, post = len;
+    if (same(s, n, w)) return "";
+    for (int k = 0; k < n; k++) {
+        const char *other = text_of(s[k], w);
+        size_t m = strlen(other), p = 0, q = 0;
+        while (p < len && own[p] == other[p]) p++;
+        while (q < len && q < m && own[len - 1 - q] == other[m - 1 - q]) q++;
+        if (m < least) least = m;
+        if (p < pre) pre = p;
+        if (q < post) post = q;
+    }
+    while (pre > 0 && !(parts(own[pre - 1], w) && pre < len)) pre--;
+    if (post > least - pre) post = least - pre;
+    while (post > 0 && !parts(own[len - post], w)) post--;
+    size_t n_mid = len - pre - post, cut = n_mid > max ? max : n_mid;
+    return arena_printf(s[0]->arena, "%s%.*s%s", pre ? "... " : "", (int)cut, own + pre,
+                        cut < n_mid || post ? " ..." : "");
+}
+
+/* The file's name, what differs of scenario and workload, the share; the latter always has room. */
+static const char *entry(struct source *const *s, int n, int i, const char *met)
+{
+    struct arena *a = s[0]->arena;
+    const char *name = s[i]->name, *colon = ": ";
+    if (strlen(name) > NAME_CHARS) name = apart(s, n, i, OF_NAME, strlen(name));
+    if (strlen(name) > NAME_CHARS) /* its begin and its end */
+        name = arena_printf(a, "%.*s...%s", NAME_CHARS / 2 - 2, name,
+                            name + strlen(name) - NAME_CHARS / 2);
+    size_t used = strlen(name) + strlen(met) + 20, room = used < KEY_CHARS ? KEY_CHARS - used : 0;
+    for (enum which w = OF_SCENARIO; w <= OF_WORKLOAD; w++) {
+        const char *part = room > 8 ? apart(s, n, i, w, room) : "";
+        if (!*part) continue;
+        name = arena_printf(a, "%s%s%s", name, colon, part);
+        room = room > strlen(part) + 2 ? room - strlen(part) - 2 : 0;
+        colon = "; ";
+    }
+    return arena_printf(a, "%s%s", name, met);
+}
+
 static void head(struct source *const *s, const struct curve *c, int n, enum source_metric m,
                  struct gnuplot *g)
 {
@@ -108,17 +180,19 @@ static void head(struct source *const *s, const struct curve *c, int n, enum sou
                               ? ""
                               : arena_printf(a, ", %.1f %% within the SLO",
                                              100. * (double)c[i].met / (double)c[i].due);
-        gnuplot_text(
-            g, arena_printf(a, "run_name[%d]", i + 1),
-            arena_printf(a, "%s: %s%s", s[i]->name, *s[i]->workload ? s[i]->workload : "-", met),
-            KEY_CHARS);
+        gnuplot_text(g, arena_printf(a, "run_name[%d]", i + 1), entry(s, n, i, met), KEY_CHARS);
     }
     if (n == 1) return;
-    bool same = true;
-    for (int i = 1; i < n; i++) same = same && strcmp(s[i]->scenario, s[0]->scenario) == 0;
-    gnuplot_text(g, "fig_sub1", same ? s[0]->scenario : "Scenarios differ between the runs",
+    bool seeds = false;
+    for (int i = 0; i < n; i++) seeds = seeds || s[i]->seeds > 1;
+    gnuplot_text(g, "fig_sub1",
+                 same(s, n, OF_SCENARIO) ? s[0]->scenario : "Scenarios differ between the runs",
                  LINE_CHARS);
-    gnuplot_text(g, "fig_sub2", "First seed of each run, requests due in its window", LINE_CHARS);
+    gnuplot_text(g, "fig_sub2",
+                 arena_printf(a, "%s%s", seeds ? "First seed of each run; " : "",
+                              same(s, n, OF_WORKLOAD) ? s[0]->workload
+                                                      : "Workloads differ between the runs"),
+                 LINE_CHARS);
 }
 
 /* Where most requests meet a limit, its label stands to the right of the line, below the curve;

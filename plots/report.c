@@ -42,9 +42,9 @@ static int figure(struct report *r, enum figure k, struct source *const *s, int 
     if (st == ST_OK) {
         snprintf(prefix, sizeof prefix, "f%d_", ++r->n_figure);
         fputs("<figure>\n", r->f);
-        html_svg(r->f, svg, bytes, prefix, figure_caption[k]);
+        html_svg(r->f, svg, bytes, prefix, figure_says(k, s[0]));
         fputs("\n<figcaption>", r->f);
-        html_text(r->f, figure_caption[k]);
+        html_text(r->f, figure_says(k, s[0]));
         fputs("</figcaption>\n</figure>\n", r->f);
     }
     arena_release(&a);
@@ -115,8 +115,20 @@ static void uncertainty(FILE *f, struct source *s)
 
 /* ---- definitions, origin */
 
+static void window_line(FILE *f, const struct source *s)
+{
+    fprintf(f, "window</dt><dd>%.3f s to %.3f s", 1e-9 * (double)s->window_begin_ns,
+            1e-9 * (double)s->window_end_ns);
+    if (!s->measured)
+        fprintf(f, " of the first seed; %lld seed%s, %lld draws of the constants",
+                (long long)s->seeds, s->seeds == 1 ? "" : "s", (long long)s->draws);
+    fputs("</dd>\n", f);
+}
+
 static void definitions(FILE *f, const struct report *r)
 {
+    int measured = 0;
+    for (int i = 0; i < r->n_run; i++) measured += r->run[i]->measured;
     fputs(
         "<h2>Definitions</h2>\n<dl>\n"
         "<dt>TTFT</dt><dd>time to first token: from when a request was <em>due</em> by the arrival "
@@ -132,26 +144,34 @@ static void definitions(FILE *f, const struct report *r)
         "counts completions inside the window, so the two may differ either way by what is under "
         "way "
         "at its ends</dd>\n"
-        "<dt>percentiles</dt><dd>of simulated runs: nearest rank in a histogram with buckets of "
-        "0.05 % width (off by 0.025 % at most), pooled over seeds; curves: every request of the "
-        "first seed</dd>\n"
-        "<dt>clock</dt><dd>simulated time of a simulated run, the load generator's monotonic clock "
-        "of a measured one</dd>\n",
+        "<dt>percentiles</dt><dd>nearest rank in a histogram with buckets of 0.05 % width (off by "
+        "0.025 % at most)",
         f);
+    if (measured < r->n_run || r->n_run == 0)
+        fputs("; of simulated runs pooled over seeds, while curves are every request of the first "
+              "seed",
+              f);
+    fputs("</dd>\n<dt>clock</dt><dd>", f);
+    if (measured == 0)
+        fputs("simulated time", f);
+    else if (measured == r->n_run)
+        fputs("the load generator's monotonic clock", f);
+    else
+        fputs("simulated time of a simulated run, the load generator's monotonic clock of a "
+              "measured one",
+              f);
+    fputs("</dd>\n", f);
     for (int i = 0; i < r->n_run; i++) {
         struct source *s = r->run[i];
         if (!s->has_summary) continue;
         fputs("<dt>", f);
         if (r->n_run > 1) html_text(f, s->name), fputs(": ", f);
-        fprintf(f,
-                "window</dt><dd>%.3f s to %.3f s of the first seed; %lld seed%s, %lld draws of the "
-                "constants</dd>\n",
-                1e-9 * (double)s->window_begin_ns, 1e-9 * (double)s->window_end_ns,
-                (long long)s->seeds, s->seeds == 1 ? "" : "s", (long long)s->draws);
+        window_line(f, s);
         const char *method = source_text(s, "/summary/ttft", "method");
         if (i > 0 || !*method) continue;
         if (isnan(source_scalar(s, "ttft").lo)) {
-            fputs("<dt>intervals</dt><dd>none: one run</dd>\n", f);
+            fprintf(f, "<dt>intervals</dt><dd>none: one %srun</dd>\n",
+                    s->measured ? "measured " : "");
             continue;
         }
         fprintf(f, "<dt>intervals</dt><dd>%.0f %%: ", 100 * s->level_ratio);
@@ -190,7 +210,7 @@ static void origin(FILE *f, struct source *s)
     origin_line(f, "kind", s->file.kind);
     for (size_t i = 0; i < sizeof line / sizeof *line; i++)
         origin_line(f, line[i].label, source_text(s, "/provenance", line[i].attr));
-    origin_line(f, "digest of events", s->digest);
+    origin_line(f, s->measured ? "digest of tokens" : "digest of events", s->digest);
     fputs("</dl>\n", f);
     if (!s->file.scenario_yaml) return;
     fputs("<p>The scenario, defaults included:</p>\n<pre>", f);
@@ -227,7 +247,8 @@ static void head(struct report *r, const struct source *first)
 
 static int per_run(struct report *r, struct source *s, struct err *e)
 {
-    static const enum figure kinds[] = { FIGURE_OPERATORS, FIGURE_SERIES, FIGURE_GANTT };
+    static const enum figure kinds[] = { FIGURE_OPERATORS, FIGURE_RANKS, FIGURE_SERIES,
+                                         FIGURE_GANTT };
     int st = ST_OK;
     if (r->n_run > 1) fputs("<h2>", r->f), html_text(r->f, s->name), fputs("</h2>\n", r->f);
     if (r->n_run > 1) report_tables_run(r->f, s);

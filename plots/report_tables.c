@@ -5,6 +5,7 @@
 
 #include "base/units.h"
 #include "plots/html.h"
+#include "plots/report_measured.h"
 #include "plots/verdict.h"
 
 static const char *const share_name[SOURCE_N_CLAUSE] = { "attainment_ttft", "attainment_tpot",
@@ -43,7 +44,9 @@ static void throughput(FILE *f, struct source *s)
     if (source_has_slo(s) && !s->ended_early)
         rate_row(f, "goodput: within the SLO [requests/s]", source_scalar(s, "goodput_per_s"), 1);
     rate_row(f, "output [tokens/s]", out, 1);
-    if (s->gpus > 0) rate_row(f, "output a GPU [tokens/s]", out, (double)s->gpus);
+    if (s->gpus > 0)
+        rate_row(f, s->measured ? "output a rank [tokens/s]" : "output a GPU [tokens/s]", out,
+                 (double)s->gpus);
     fputs("</tbody></table>\n", f);
 }
 
@@ -93,16 +96,20 @@ static void capacity(FILE *f, struct source *s)
         n = have[k] > n ? have[k] : n;
     }
     if (n == 0) return;
-    fputs("<h3>Capacity of each GPU, per pipeline stage</h3>\n<div "
-          "class=\"scroll\"><table><thead><tr>"
-          "<th>stage</th>",
-          f);
+    fprintf(f,
+            "<h3>Capacity of each %s, per pipeline stage</h3>\n<div "
+            "class=\"scroll\"><table><thead><tr>"
+            "<th>stage</th>",
+            s->measured ? "rank" : "GPU");
     for (int k = 0; k < N; k++) fprintf(f, "<th>%s</th>", col[k].label);
     fputs("</tr></thead>\n<tbody>\n", f);
+    bool no_window = s->measured && s->window_end_ns <= s->window_begin_ns;
     for (size_t i = 0; i < n && i < 1024; i++) {
         fprintf(f, "<tr><th>%zu</th>", i);
         for (int k = 0; k < N; k++) {
             double v = i < have[k] ? c[k][i] : NAN;
+            if (s->measured && col[k].form == bytes && v <= 0) v = NAN; /* nothing told of it */
+            if (no_window && col[k].form == html_percent) v = NAN;
             html_cell(f, (struct ci){ NAN, v, NAN }, col[k].form);
         }
         fputs("</tr>\n", f);
@@ -122,13 +129,14 @@ static double kv_peak(struct source *s)
     return peak;
 }
 
-/* Share of prompt tokens that the prefix cache served, over the finished requests of the first
- * seed. */
+/* Of the prompt tokens looked up in the prefix cache, those found; of a file that does not say, of
+ * the finished requests' prompt tokens. */
 static double cached_share(struct source *s)
 {
     static const char *const col[] = { "n_in", "cached_in", "status" };
-    double *x[3], in = 0, cached = 0;
+    double *x[3], in = 0, cached = 0, told = source_number(s, "prefix_hit");
     size_t n;
+    if (!isnan(told)) return told;
     if (!s->has_requests || source_columns(s, "requests", col, 3, x, &n, NULL) != ST_OK) return NAN;
     for (size_t i = 0; i < n; i++) {
         if (x[2][i] != RUN_OK) continue;
@@ -141,25 +149,25 @@ static double cached_share(struct source *s)
 static void memory(FILE *f, struct source *s)
 {
     char t[HTML_NUMBER_BYTES];
+    const char *first = s->measured ? "" : ", first seed";
     fputs("<h3>KV memory and requests</h3>\n<table><tbody>\n", f);
     if (s->kv_blocks > 0)
         fprintf(f, "<tr><th>KV blocks a replica</th><td>%lld of %lld tokens</td></tr>\n",
                 (long long)s->kv_blocks, (long long)s->block_tok);
     fprintf(f, "<tr><th>KV blocks in use, mean</th><td>%s</td></tr>\n",
             html_percent(s->kv_mean_ratio, t));
-    fprintf(f, "<tr><th>KV blocks in use, fullest bin of the first seed</th><td>%s</td></tr>\n",
-            html_percent(kv_peak(s), t));
-    fprintf(f, "<tr><th>prompt tokens from the prefix cache, first seed</th><td>%s</td></tr>\n",
+    fprintf(f, "<tr><th>KV blocks in use, fullest bin%s</th><td>%s</td></tr>\n",
+            s->measured ? "" : " of the first seed", html_percent(kv_peak(s), t));
+    fprintf(f, "<tr><th>prompt tokens looked up that the prefix cache had</th><td>%s</td></tr>\n",
             html_percent(cached_share(s), t));
-    fprintf(f, "<tr><th>preemptions, first seed</th><td>%lld</td></tr>\n",
-            (long long)s->preemptions);
+    fprintf(f, "<tr><th>preemptions%s</th><td>%lld</td></tr>\n", first, (long long)s->preemptions);
     fprintf(f,
-            "<tr><th>requests %s</th><td>%lld</td></tr>\n"
+            "<tr><th>requests %s%s</th><td>%lld</td></tr>\n"
             "<tr><th>finished, %s, rejected</th><td>%lld, %lld, %lld</td></tr>\n"
             "</tbody></table>\n",
-            s->ended_early ? "known when it ended early" : "due, first seed", (long long)s->due,
-            s->ended_early ? "under way" : "failed", (long long)s->finished, (long long)s->failed,
-            (long long)s->rejected);
+            s->ended_early ? "known when it ended early" : "due", s->ended_early ? "" : first,
+            (long long)s->due, s->ended_early ? "under way" : "failed", (long long)s->finished,
+            (long long)s->failed, (long long)s->rejected);
 }
 
 void report_tables_run(FILE *f, struct source *s)
@@ -173,6 +181,7 @@ void report_tables_run(FILE *f, struct source *s)
     clauses(f, s);
     capacity(f, s);
     memory(f, s);
+    report_measured(f, s);
 }
 
 /* ---- several runs */
@@ -233,7 +242,12 @@ void report_tables_compare(FILE *f, struct source *const *s, int n)
     fputs("</tr>\n<tr><th>workload</th>", f);
     for (int i = 0; i < n; i++)
         fputs("<td class=\"text\">", f), html_text(f, s[i]->workload), fputs("</td>", f);
-    fputs("</tr>\n<tr><th>GPUs</th>", f);
+    int n_measured = 0;
+    for (int i = 0; i < n; i++) n_measured += s[i]->measured;
+    fprintf(f, "</tr>\n<tr><th>%s</th>",
+            n_measured == 0   ? "GPUs"
+            : n_measured == n ? "ranks"
+                              : "GPUs or ranks");
     for (int i = 0; i < n; i++) fprintf(f, "<td>%lld</td>", (long long)s[i]->gpus);
     fputs("</tr>\n<tr><th>SLO</th>", f);
     for (int i = 0; i < n; i++)

@@ -36,6 +36,16 @@ static double number(struct source *s, const char *object, const char *name)
     return v;
 }
 
+double source_number(struct source *s, const char *name)
+{
+    int64_t v;
+    double x = number(s, "/summary", name);
+    if (isnan(x) && h5_has(s->file.h5, "/summary") &&
+        h5_read_attr_i64(s->file.h5, "/summary", name, &v, NULL) == ST_OK)
+        x = (double)v;
+    return x;
+}
+
 static const char *stem(const char *path, struct arena *a)
 {
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
@@ -109,6 +119,7 @@ int source_open(const char *path, struct arena *a, struct source *out, struct er
     out->has_stages = h5_has(f, "/stages/span");
     out->has_sweep = h5_has(f, "/sweep/point");
     out->has_summary = h5_has(f, "/summary");
+    out->measured = out->file.kind && strcmp(out->file.kind, "measured") == 0;
     out->title = out->file.title ? out->file.title : "";
     out->scenario = source_text(out, "/summary", "scenario");
     out->workload = source_text(out, "/summary", "workload");

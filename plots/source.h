@@ -23,6 +23,7 @@ struct source {
     const char *sweep_key;   /* "" without a sweep */
     const char **sweep_text; /* [n_sweep_text] values as they stand in the scenario, in row order */
     int n_sweep_text;
+    bool measured; /* by an engine or a client; else simulated */
     bool has_requests, has_series, has_stages, has_sweep, has_summary;
     bool extrapolated, overloaded;
     const char *ended_early; /* how; its requests are those that had finished. NULL: a whole run */
@@ -43,6 +44,8 @@ void source_tell_apart(struct source *s, int n);
 bool source_has_slo(const struct source *s);
 /* Text attribute, or "" where there is none. */
 const char *source_text(struct source *s, const char *object, const char *name);
+/* A number that is an attribute of /summary; NAN where there is none. */
+double source_number(struct source *s, const char *name);
 /* A scalar of /summary with its interval; NAN where there is none. */
 struct ci source_scalar(struct source *s, const char *name);
 /* Latency in ns: mean, p50, p90, p99; NAN where there is none. */

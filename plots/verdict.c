@@ -52,7 +52,10 @@ static void interval_words(FILE *f, struct source *s, struct ci a)
 {
     char t[HTML_NUMBER_BYTES];
     if (isnan(a.lo)) {
-        fputs("<p>There is no interval: one run, with the constants taken as exact.</p>\n", f);
+        fputs(s->measured
+                  ? "<p>There is no interval: one measured run.</p>\n"
+                  : "<p>There is no interval: one run, with the constants taken as exact.</p>\n",
+              f);
         return;
     }
     bool inside = a.lo < s->slo_attain_ratio && a.hi >= s->slo_attain_ratio;
@@ -93,7 +96,10 @@ static void limits_and_losses(FILE *f, struct source *s)
 {
     bool none = strncmp(s->bottleneck, "none: ", 6) == 0;
     if (*s->bottleneck && strncmp(s->bottleneck, "not known", 9) != 0) {
-        fputs(none ? "<p>Nothing limits it: " : "<p>What limits it: ", f);
+        fputs(none          ? "<p>Nothing limits it: "
+              : s->measured ? "<p>Where the time goes: "
+                            : "<p>What limits it: ",
+              f);
         html_text(f, s->bottleneck + (none ? 6 : 0));
         fputs(".</p>\n", f);
     }
@@ -103,9 +109,10 @@ static void limits_and_losses(FILE *f, struct source *s)
               f);
     if (s->failed + s->rejected > 0 && !s->ended_early)
         fprintf(f,
-                "<p>Not all were served: of %lld requests of the first seed, failed %lld, rejected "
+                "<p>Not all were served: of %lld requests%s, failed %lld, rejected "
                 "%lld%s.</p>\n",
-                (long long)s->due, (long long)s->failed, (long long)s->rejected,
+                (long long)s->due, s->measured ? "" : " of the first seed", (long long)s->failed,
+                (long long)s->rejected,
                 source_has_slo(s) ? "; those due in the window count against the SLO" : "");
 }
 

@@ -15,6 +15,7 @@ enum {
     TABLE_STAGES,
     TABLE_MONITOR,
     TABLE_ANOMALIES,
+    TABLE_COMM,
     TABLE_REPLICAS,
     TABLE_TOKENS,
     TABLE_SWEEP,
@@ -144,6 +145,21 @@ const struct h5col run_anomaly_cols[] = {
 };
 /* clang-format on */
 #undef COL
+#define COL(member) offsetof(struct run_comm, member)
+/* clang-format off */
+const struct h5col run_comm_cols[] = {
+    { "rank", H5COL_I32, COL(rank), "1", "rank, numbered through all replicas", NULL },
+    { "group", H5COL_U8, COL(group), "1", "whom the call spans: all ranks, those of a stage",
+      RUN_COMM_GROUP_WORDS },
+    { "call", H5COL_U8, COL(call), "1", "kind of call", RUN_COMM_CALL_WORDS },
+    { "calls", H5COL_I64, COL(calls), "1", "calls that the rank made", NULL },
+    { "bytes", H5COL_I64, COL(bytes), "byte", "bytes of all of them", NULL },
+    { "time", H5COL_I64, COL(ns), "ns", "time in all of them, waiting for the others included", NULL },
+    { "longest", H5COL_I64, COL(max_ns), "ns", "the longest of them", NULL },
+    { .type = H5COL_END },
+};
+/* clang-format on */
+#undef COL
 #define COL(member) offsetof(struct run_replica, member)
 /* clang-format off */
 const struct h5col run_replica_cols[] = {
@@ -230,6 +246,7 @@ static const struct {
     [TABLE_MONITOR] = { "/monitor", "row", "where each rank's time went, step by step",
                         run_monitor_cols },
     [TABLE_ANOMALIES] = { "/anomalies", "anomaly", "thresholds exceeded", run_anomaly_cols },
+    [TABLE_COMM] = { "/comm", "row", "what each rank spent in each kind of call", run_comm_cols },
     [TABLE_REPLICAS] = { "/replicas", "replica", "sums over the run, by replica", run_replica_cols },
     [TABLE_TOKENS] = { "/tokens", "index", "generated tokens, request after request",
                        run_token_cols },
@@ -297,6 +314,11 @@ int run_put_monitor(run *r, const struct run_monitor *row, struct err *e)
 int run_put_anomaly(run *r, const struct run_anomaly *row, struct err *e)
 {
     return put(r, TABLE_ANOMALIES, row, sizeof *row, e);
+}
+
+int run_put_comm(run *r, const struct run_comm *row, struct err *e)
+{
+    return put(r, TABLE_COMM, row, sizeof *row, e);
 }
 
 int run_put_replica(run *r, const struct run_replica *row, struct err *e)

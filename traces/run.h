@@ -2,7 +2,8 @@
  *
  *     /                schema "orrery-run", version, Conventions, title, source, history, ...
  *     /provenance      base/prov.h, input files with sha256, digest, kind = simulated | measured
- *     /scenario        `yaml`: the effective scenario, defaults included
+ *     /scenario        `yaml`: the effective scenario, defaults included; `calibrated_by`, of a
+ *                      prediction: the measured runs that its constants come from
  *     /requests        request, t_due, t_start, t_first, t_last, n_in, n_out, status, ...
  *     /steps           step, t0, t1, replica, n_prefill, n_decode, queue, kv_used, what its
  *                      time depends on (chunks, ctx, past, pairs, logits), host
@@ -13,6 +14,7 @@
  *     /summary/...     metric arrays with quantiles and intervals; scalars as attributes
  *     /monitor         step and rank: compute, comm, wait, host, ... (measured runs)
  *     /anomalies       t0, t1, kind, rank, value, limit              (measured runs)
+ *     /comm            rank, group, call, calls, bytes, time: the communicator  (measured runs)
  *     /replicas        sums over the run of each replica              (measured, several replicas)
  *     /tokens          request, token: what was generated            (measured, if asked for)
  *     /sweep           one row per point of a sweep
@@ -74,6 +76,13 @@ struct run_anomaly {
     uint8_t kind;
 };
 #define RUN_ANOMALY_WORDS "high_communication_latency load_imbalance straggler memory_pressure"
+struct run_comm { /* what a rank spent in one kind of call of one group; see engine/comm.h */
+    int64_t calls, bytes, ns, max_ns;
+    int32_t rank;
+    uint8_t group, call;
+};
+#define RUN_COMM_GROUP_WORDS "world stage"
+#define RUN_COMM_CALL_WORDS  "allreduce allgather broadcast barrier send recv"
 struct run_replica {                             /* sums over the run */
     int64_t due, finished, rejected, unfinished; /* due: routed to it; the others add up to it */
     int64_t steps, in_tok, out_tok;              /* computed prompt tokens; output tokens */
@@ -96,7 +105,8 @@ struct run_sweep {
     uint8_t overloaded;
 };
 extern const struct h5col run_request_cols[], run_step_cols[], run_bin_cols[], run_span_cols[],
-    run_monitor_cols[], run_anomaly_cols[], run_replica_cols[], run_token_cols[], run_sweep_cols[];
+    run_monitor_cols[], run_anomaly_cols[], run_comm_cols[], run_replica_cols[], run_token_cols[],
+    run_sweep_cols[];
 
 /* ---- writing: a writer streams rows; nothing is visible at `path` before run_commit. */
 typedef struct run run;
@@ -110,6 +120,7 @@ int run_put_bin(run *r, const struct run_bin *row, struct err *e);
 int run_put_span(run *r, const struct run_span *row, struct err *e);
 int run_put_monitor(run *r, const struct run_monitor *row, struct err *e);
 int run_put_anomaly(run *r, const struct run_anomaly *row, struct err *e);
+int run_put_comm(run *r, const struct run_comm *row, struct err *e);
 int run_put_replica(run *r, const struct run_replica *row, struct err *e);
 int run_put_token(run *r, const struct run_token *row, struct err *e);
 int run_put_sweep(run *r, const struct run_sweep *row, struct err *e);
