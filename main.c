@@ -382,7 +382,8 @@ static int finish(int rc)
 /* Weights are mapped: what another program cuts off them while they are read is no read that fails. */
 static void on_bus_error(int sig)
 {
-    static const char text[] = "orrery: a mapped file became shorter while it was read, or memory failed\n";
+    static const char text[] =
+        "orrery: a mapped file became shorter while it was read, or memory failed\n";
     (void)sig;
     if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(5);
     _exit(5);

@@ -490,7 +490,7 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
         fputs(usage, stdout);
         conf_help(&set, stdout);
         fputs(examples, stdout);
-        return written(stdout, e);
+        return ST_OK; /* whether it went out is main's to see: a reader may leave early */
     }
     if (args.n_file)
         return err_set(e, ST_USAGE, "bench takes options only; see orrery bench --help");

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "base/outfile.h"
 #include "bench/recover.h"
 #include "bench/serving.h"
 #include "engine/cmd_engine.h"
@@ -106,7 +105,7 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
         fputs(usage, stdout);
         conf_help(&s.conf, stdout);
         fputs(examples, stdout);
-        return written(stdout, e);
+        return ST_OK; /* whether it went out is main's to see: a reader may leave early */
     }
     if (k->args.n_file != 2)
         return err_set(e, ST_USAGE,
@@ -115,7 +114,9 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
                        k->args.n_file - 1);
     k->path = k->args.file[1];
     st = scenario_read(&s, k->path, &k->args, e);
-    if (st == ST_OK) st = outfile_spares(v->o.out, k->path, e);
+    if (st == ST_OK) st = scenario_spares(&s, v->o.out, e);
+    if (st == ST_OK && v->o.out)
+        st = scenario_spares(&s, arena_printf(a, "%s.journal.csv", v->o.out), e);
     if (st == ST_OK) st = launch_start(&k->l, (enum launch_comm)v->o.comm, e);
     if (st != ST_OK) return st;
     if (k->l.follows) return engine_follow(k->l.mpi, NULL, e);

@@ -26,7 +26,7 @@ const struct conf_row serving_rows[] = {
     { "progress", CONF_BOOL, AT(progress), "no", NULL, 0, 0,
       "progress on stderr also without a terminal" },
     { "random_weights", CONF_INT, AT(random_seed), "1", NULL, 0, 9e15,
-      "draw the weights from this seed; so it is where the model comes without weights" },
+      "draw the weights from this seed; so it is where the model is a name or a config.json alone" },
     { "threads", CONF_INT, AT(threads), "0", NULL, 0, ENGINE_MAX_THREADS,
       "threads of a rank; 0: the processors shared out" },
     { "comm", CONF_WORD, AT(comm), "auto", LAUNCH_WORDS, 0, 0,
@@ -47,21 +47,16 @@ const struct conf_row serving_rows[] = {
 
 /* ---- settings */
 
-static bool there(const char *dir, const char *name)
-{
-    char path[4352];
-    return (size_t)snprintf(path, sizeof path, "%s/%s", dir, name) < sizeof path &&
-           access(path, R_OK) == 0;
-}
-
 /* A directory, a file as it is or beside the scenario, or a name in scenarios/models. The config.json
- * of a directory stands for the directory. */
+ * of a directory stands for the directory, but for that it may come without weights: a directory that
+ * was named as such is a checkpoint. */
 static int find_model(struct serving *v, bool random_given, struct err *e)
 {
     struct stat info;
     const char *name = v->s->o.model;
     size_t n = sizeof v->model;
-    if (stat(name, &info) == 0 && S_ISDIR(info.st_mode)) {
+    bool dir = stat(name, &info) == 0 && S_ISDIR(info.st_mode);
+    if (dir) {
         if ((size_t)snprintf(v->model, n, "%s", name) >= n)
             return err_set(e, ST_USAGE, "model: the path is too long");
     } else if (paths_resolve(name, v->s->path, "scenarios/models", ".json", v->model, n, NULL) !=
@@ -73,8 +68,12 @@ static int find_model(struct serving *v, bool random_given, struct err *e)
     }
     char *slash = strrchr(v->model, '/');
     if (slash && slash > v->model && strcmp(slash, "/config.json") == 0) *slash = 0;
-    v->eo.random = random_given || !(there(v->model, "model.safetensors") ||
-                                     there(v->model, "model.safetensors.index.json"));
+    int found = random_given ? ST_OK : weights_find(v->model, NULL, 0, dir ? e : NULL);
+    if (dir && found != ST_OK) {
+        err_prefix(e, "model");
+        return found;
+    }
+    v->eo.random = random_given || found != ST_OK;
     v->eo.seed = (uint64_t)v->o.random_seed;
     return ST_OK;
 }
@@ -162,15 +161,16 @@ static int sizes(struct serving *v, struct err *e)
 {
     struct scenario *s = v->s;
     struct sched_opts *p = &s->policy;
-    struct hw h;
+    struct hw h = { 0 }; /* none: a small one */
     struct deploy_request q;
-    int st = hw_load(s->o.hardware, s->path, 1, s->arena, &h, e);
+    int st = s->o.hardware ? hw_load(s->o.hardware, s->path, 1, s->arena, &h, e) : ST_OK;
     if (st != ST_OK) return st;
     scenario_request(s, &h, &q); /* the step's token budget, as simulate has it */
     int64_t ctx = p->max_model_len > 0 ? p->max_model_len : v->spec.a.max_ctx;
     if (ctx > v->spec.a.max_ctx)
         return err_set(e, ST_USAGE, "policy.max_model_len: %lldtok; the context of %s is %d",
                        (long long)ctx, v->spec.a.name, v->spec.a.max_ctx);
+    if ((st = serve_check_table(p, ctx, e)) != ST_OK) return st;
     int64_t blocks = p->kv_blocks;
     if (blocks <= 0) {
         double memory = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);

@@ -125,13 +125,13 @@ static int alive(void *arg, struct err *e)
 static int choose_link(struct engine *g, struct err *e)
 {
     const struct engine_opts *o = &g->o;
-    g->link = (struct link){ .tp = o->tp,
-                             .pp = o->pp,
-                             .threads = !o->mpi,
-                             .message_bytes =
-                                 model_sum_floats(&g->spec, o->m.max_tok) * sizeof(float),
-                             .alive = alive,
-                             .alive_arg = g };
+    g->link =
+        (struct link){ .tp = o->tp,
+                       .pp = o->pp,
+                       .threads = !o->mpi,
+                       .message_bytes = model_sum_floats(&g->spec, o->m.max_tok) * sizeof(float),
+                       .alive = alive,
+                       .alive_arg = g };
     return link_choose(&g->link, &o->device, rank_place(g).n, e);
 }
 

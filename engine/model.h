@@ -59,7 +59,7 @@ struct model {
     struct backend_norm norm;
     float *cs; /* [max_ctx][2][head_dim / 2] */
     float *x, *h, *qkv, *att, *up, *act, *pick, *logits;
-    float *out; /* [model_sum_floats]: a rank's share of what is summed over tp */
+    float *out;           /* [model_sum_floats]: a rank's share of what is summed over tp */
     float *shares, *rows; /* with tokens and tp > 1: [tp][max_out][s.n_vocab], [max_out][vocab] */
     int64_t weight_bytes, kv_bytes, read_bytes; /* read_bytes: of the checkpoint */
     double load_s;

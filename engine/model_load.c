@@ -39,7 +39,10 @@ static const char *in_layer(const struct loader *l, char *buf, const char *rest)
 
 static int vector_part(struct loader *l, const struct weights_part *p, float *out)
 {
-    l->m->read_bytes += p->cols * 4;
+    enum elt from;
+    int st = weights_elt(l->w, p->name, &from, l->e);
+    if (st != ST_OK) return st;
+    l->m->read_bytes += p->cols * (int64_t)elt_bytes(from);
     return weights_fetch(l->w, p, ELT_F32, out, p->cols, l->e);
 }
 
@@ -159,13 +162,15 @@ static int rows(struct loader *l, const struct target *t, int n_at, const struct
     return vector_part(l, &v, t->bias + n_at);
 }
 
-/* A matrix of n x k in the format that suits tensor `name`. */
-static int mat_new(struct loader *l, const char *name, int n, int k, struct backend_mat **out)
+/* A matrix of n x k in the format that suits tensor p->name, which is there in its shape. */
+static int mat_new(struct loader *l, const struct weights_part *p, int n, int k,
+                   struct backend_mat **out)
 {
     struct backend *b = l->m->b;
     enum elt from;
     const struct arch *a = &l->m->spec->a;
-    int st = weights_elt(l->w, name, &from, l->e);
+    int st = weights_check(l->w, p, l->e);
+    if (st == ST_OK) st = weights_elt(l->w, p->name, &from, l->e);
     if (st != ST_OK) return st;
     bool lookup = out == &l->m->embed && !(a->tied && l->m->s.last);
     *out = b->ops->mat_new(b, type_for(l, from, lookup), n, k, l->e);
@@ -250,8 +255,13 @@ static int load_qkv(struct loader *l, struct model_layer *y)
     int n = a->head_dim * (s->n_head + 2 * s->n_kv);
     char name[NAME_BYTES];
     struct target t = { 0 };
-    in_layer(l, name, falcon ? "self_attention.query_key_value.weight" : "self_attn.q_proj.weight");
-    int st = mat_new(l, name, n, a->hidden, &y->qkv);
+    struct weights_part first = {
+        .name = in_layer(
+            l, name, falcon ? "self_attention.query_key_value.weight" : "self_attn.q_proj.weight"),
+        .n_row = (int64_t)a->head_dim * (a->n_head + (falcon ? 2 * a->n_kv_head : 0)),
+        .n_col = a->hidden
+    };
+    int st = mat_new(l, &first, n, a->hidden, &y->qkv);
     if (st != ST_OK) return st;
     t.mat = y->qkv;
     t.bias = a->qkv_bias ? mem_alloc((size_t)n * sizeof *t.bias) : NULL;
@@ -268,7 +278,7 @@ static int load_partial(struct loader *l, const char *rest, struct weights_part 
     char name[NAME_BYTES];
     p.name = in_layer(l, name, rest);
     p.n_row = p.rows = l->m->spec->a.hidden;
-    int st = mat_new(l, p.name, (int)p.rows, (int)p.cols, mat);
+    int st = mat_new(l, &p, (int)p.rows, (int)p.cols, mat);
     if (st != ST_OK) return st;
     struct target t = { *mat, bias ? mem_alloc((size_t)p.rows * sizeof *t.bias) : NULL };
     st = rows(l, &t, 0, &p);
@@ -285,8 +295,12 @@ static int load_up(struct loader *l, struct model_layer *y)
     int n_part = a->gated_mlp ? 2 : 1, n = n_part * s->n_ffn;
     char name[NAME_BYTES];
     struct target t = { 0 };
-    int st = mat_new(l, in_layer(l, name, a->gated_mlp ? gated[0] : "mlp.dense_h_to_4h.weight"), n,
-                     a->hidden, &y->up);
+    struct weights_part first = {
+        .name = in_layer(l, name, a->gated_mlp ? gated[0] : "mlp.dense_h_to_4h.weight"),
+        .n_row = a->ffn,
+        .n_col = a->hidden
+    };
+    int st = mat_new(l, &first, n, a->hidden, &y->up);
     if (st != ST_OK) return st;
     t.mat = y->up;
     t.bias = a->mlp_bias ? mem_alloc((size_t)n * sizeof *t.bias) : NULL;
@@ -349,7 +363,7 @@ static int load_vocab(struct loader *l, const char *name, struct backend_mat **m
     const struct arch *a = &l->m->spec->a;
     const struct shard *s = &l->m->s;
     struct weights_part p = { name, a->vocab, a->hidden, s->vocab0, 0, s->n_vocab, a->hidden };
-    int st = mat_new(l, name, s->n_vocab, a->hidden, mat);
+    int st = mat_new(l, &p, s->n_vocab, a->hidden, mat);
     struct target t = { *mat, NULL };
     return st == ST_OK ? rows(l, &t, 0, &p) : st;
 }
@@ -422,8 +436,7 @@ static int activations(struct loader *l)
         m->b->ops->reserve(m->b, m->o.max_tok > m->o.max_out ? m->o.max_tok : m->o.max_out, l->e);
     if (st == ST_OK) st = room(l);
     m->ranks = (struct exchange){ .b = m->b, .tp = m->tp, .pipe = m->pipe };
-    return st == ST_OK ? exchange_open(&m->ranks, sum * sizeof(float), l->e)
-                       : st;
+    return st == ST_OK ? exchange_open(&m->ranks, sum * sizeof(float), l->e) : st;
 }
 
 /* Angles in f32 as the reference computes them: the frequency rounded, then the product. */

@@ -13,8 +13,8 @@
  *     balance  mean over ranks of compute, by the largest
  *     KV       used: tokens held by all the room in KV blocks in use; the rest is reserved in vain
  * Anomalies are judged over windows of steps. Replicas have a monitor each; ranks are numbered through
- * all of them. Of ranks in other processes nothing is seen; comm is
- * then as long as the fastest seen rank took, and ranks are not compared. SPDX-License-Identifier: Apache-2.0 */
+ * all of them. Ranks in other processes send their times after each step. Where a rank's are not there,
+ * comm is as long as the fastest seen rank took, and ranks are not compared. SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_MONITOR_H
 #define ENGINE_MONITOR_H
 

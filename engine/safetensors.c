@@ -104,6 +104,12 @@ static int by_place(const void *x, const void *y)
     return strcmp(a->name, b->name);
 }
 
+static int by_name(const void *x, const void *y)
+{
+    const struct safetensor *const *a = x, *const *b = y;
+    return strcmp((*a)->name, (*b)->name);
+}
+
 /* The tensors, by place, must follow each other exactly to the end of the file. */
 static int check_cover(const struct reader *r)
 {
@@ -136,7 +142,12 @@ static int read_header(const struct reader *r, const json_t *root)
         if (st != ST_OK) return st;
         s->n++;
     }
-    return check_cover(r);
+    int st = check_cover(r);
+    if (st != ST_OK) return st;
+    s->by_name = arena_array(r->arena, (size_t)s->n, sizeof *s->by_name);
+    for (int i = 0; i < s->n; i++) s->by_name[i] = &s->tensor[i];
+    if (s->n > 1) qsort(s->by_name, (size_t)s->n, sizeof *s->by_name, by_name);
+    return ST_OK;
 }
 
 /* Nesting past what a header can have is refused before jansson recurses into it. */
@@ -223,7 +234,14 @@ void safetensors_close(struct safetensors *s)
 
 const struct safetensor *safetensors_find(const struct safetensors *s, const char *name)
 {
-    for (int i = 0; i < s->n; i++)
-        if (strcmp(s->tensor[i].name, name) == 0) return &s->tensor[i];
+    int lo = 0, hi = s->n;
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2, c = strcmp(name, s->by_name[mid]->name);
+        if (c == 0) return s->by_name[mid];
+        if (c < 0)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
     return NULL;
 }

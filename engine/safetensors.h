@@ -28,7 +28,8 @@ struct safetensors {
     const char *path;
     void *map;
     size_t map_bytes;
-    struct safetensor *tensor; /* [n], by offset */
+    struct safetensor *tensor;         /* [n], by offset */
+    const struct safetensor **by_name; /* [n] the same, sorted */
     int n;
 };
 
@@ -41,7 +42,7 @@ void safetensors_close(struct safetensors *s);
 int safetensors_parse(struct safetensors *s, const char *name, const void *bytes, size_t n,
                       struct arena *a, struct err *e);
 
-/* By name, or NULL; linear. */
+/* By name, or NULL. */
 const struct safetensor *safetensors_find(const struct safetensors *s, const char *name);
 
 /* Bytes of one element of a dtype, 0 for one that the format does not have. */

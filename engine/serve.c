@@ -82,6 +82,22 @@ struct serve_device serve_engine(struct engine *g)
     };
 }
 
+static int64_t table_blocks(const struct sched_opts *s, int64_t max_ctx)
+{
+    return s->max_seqs * ((max_ctx + s->block_tok - 1) / s->block_tok);
+}
+
+int serve_check_table(const struct sched_opts *s, int64_t max_ctx, struct err *e)
+{
+    int64_t most = table_blocks(s, max_ctx);
+    if (most <= SERVE_MAX_TABLE) return ST_OK;
+    return err_set(e, ST_USAGE,
+                   "policy.max_seqs: %lld sequences of up to %lld tokens (policy.max_model_len) in "
+                   "blocks of %lld (policy.block) may list %lld blocks in a step; at most %d",
+                   (long long)s->max_seqs, (long long)max_ctx, (long long)s->block_tok,
+                   (long long)most, SERVE_MAX_TABLE);
+}
+
 void serve_sizes(const struct sched_opts *s, int64_t kv_blocks, int32_t max_ctx,
                  struct engine_opts *o)
 {
@@ -91,7 +107,7 @@ void serve_sizes(const struct sched_opts *s, int64_t kv_blocks, int32_t max_ctx,
     o->m.max_ctx = max_ctx;
     o->m.max_out = (int32_t)s->max_seqs;
     o->m.max_tok = (int32_t)(budget + s->max_seqs); /* orca counts prompts only */
-    o->max_table = (int32_t)(s->max_seqs * ((max_ctx + s->block_tok - 1) / s->block_tok));
+    o->max_table = (int32_t)table_blocks(s, max_ctx);
 }
 
 int serve_check(const struct sched_opts *s, int64_t kv_blocks, struct err *e)

@@ -99,6 +99,10 @@ struct serve_result {
 /* Room that a policy's steps need: max_tok, max_out, max_table, n_block, block_tok, max_ctx of o. */
 void serve_sizes(const struct sched_opts *s, int64_t kv_blocks, int32_t max_ctx,
                  struct engine_opts *o);
+/* ST_USAGE, naming the options, when max_seqs sequences of max_ctx tokens have more blocks than a step
+ * can list; to be asked before serve_sizes. */
+enum { SERVE_MAX_TABLE = 1 << 29 }; /* 2 GiB of block numbers a rank */
+int serve_check_table(const struct sched_opts *s, int64_t max_ctx, struct err *e);
 /* Wrong settings in one sentence, ST_USAGE: a policy without KV, a pool that holds no request. */
 int serve_check(const struct sched_opts *s, int64_t kv_blocks, struct err *e);
 

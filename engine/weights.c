@@ -13,7 +13,13 @@
 #include "base/rng.h"
 #include "base/utf8.h"
 
-enum { INDEX_BYTES = 64 << 20, NAME_BYTES = 56 };
+enum { INDEX_BYTES = 64 << 20, NAME_BYTES = 56, PATH_BYTES = 4352 };
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
 
 /* ---- files */
 
@@ -101,24 +107,32 @@ static int open_one(struct weights *w, const char *dir, struct err *e)
     return ST_OK;
 }
 
+int weights_find(const char *dir, char *buf, size_t n, struct err *e)
+{
+    static const char *const name[] = { "model.safetensors", "model.safetensors.index.json" };
+    char path[PATH_BYTES];
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
+        if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name[i]) >= sizeof path)
+            return err_set(e, ST_USAGE, "the path %.60s... is too long", dir);
+        if (!exists(path)) continue;
+        if (buf) snprintf(buf, n, "%s", path);
+        return ST_OK;
+    }
+    return err_set(e, ST_USAGE, "%s: no %s and no %s there; --random-weights=SEED runs without",
+                   dir, name[0], name[1]);
+}
+
 int weights_open(struct weights *w, const char *dir, struct err *e)
 {
+    char path[PATH_BYTES] = "";
     *w = (struct weights){ 0 };
     arena_init(&w->arena);
     w->path = arena_copy_text(&w->arena, dir, strlen(dir));
-    const char *index = arena_printf(&w->arena, "%s/model.safetensors.index.json", dir);
-    const char *one = arena_printf(&w->arena, "%s/model.safetensors", dir);
     struct err own = { 0 };
-    int st;
-    if (exists(one))
-        st = open_one(w, w->path, &own);
-    else if (exists(index))
-        st = open_index(w, w->path, index, &own);
-    else
-        st = err_set(&own, ST_USAGE,
-                     "%s: no model.safetensors and no model.safetensors.index.json there; "
-                     "--random-weights=SEED runs without",
-                     dir);
+    int st = weights_find(dir, path, sizeof path, &own);
+    if (st == ST_OK)
+        st = ends_with(path, ".json") ? open_index(w, w->path, path, &own)
+                                      : open_one(w, w->path, &own);
     if (st == ST_OK) {
         qsort(w->tensor, (size_t)w->n_tensor, sizeof *w->tensor, by_name);
         return ST_OK;
@@ -197,10 +211,11 @@ static int check_shape(const struct weights *w, const struct weights_part *p,
                    w->path, p->name, has, (long long)p->n_row, (long long)p->n_col);
 }
 
-static bool ends_with(const char *text, const char *end)
+int weights_check(const struct weights *w, const struct weights_part *p, struct err *e)
 {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
+    enum elt elt;
+    int st = weights_elt(w, p->name, &elt, e);
+    return st == ST_OK && !w->random ? check_shape(w, p, find(w, p->name), e) : st;
 }
 
 /* One of the four neighbours that 64 bits give, in (-32768, 32768). */

@@ -35,6 +35,10 @@ struct weights_part {
     int64_t rows, cols;   /* its size */
 };
 
+/* Whether a directory holds a checkpoint, and which file says what is in it, in buf (NULL: not asked
+ * for). Errors: ST_USAGE. */
+int weights_find(const char *dir, char *buf, size_t n, struct err *e);
+
 /* Errors: ST_IO, ST_USAGE (no checkpoint there, a malformed file, an index that disagrees with its
  * files). On failure nothing is left open. */
 int weights_open(struct weights *w, const char *dir, struct err *e);
@@ -47,6 +51,10 @@ bool weights_has(const struct weights *w, const char *name);
 /* What the checkpoint stores name in; random weights are f32. Errors: ST_USAGE if it is missing or
  * of a dtype other than F32, F16, BF16. */
 int weights_elt(const struct weights *w, const char *name, enum elt *out, struct err *e);
+
+/* That the checkpoint has the part's tensor, in its shape and a dtype that can be run: before memory
+ * is taken for it. Random weights pass. Errors: ST_USAGE. */
+int weights_check(const struct weights *w, const struct weights_part *p, struct err *e);
 
 /* Copies a part, converted to `to`, row after row to dst, rows `stride` elements apart. Errors:
  * ST_USAGE: missing, another shape, unsupported dtype. */

@@ -10,7 +10,6 @@
 
 #include "base/doc.h"
 #include "base/json.h"
-#include "base/outfile.h"
 #include "base/paths.h"
 #include "base/progress.h"
 #include "base/units.h"
@@ -303,14 +302,14 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
         fputs(usage, stdout);
         conf_help(&s.conf, stdout);
         fputs(examples, stdout);
-        return written(stdout, e);
+        return ST_OK; /* whether it went out is main's to see: a reader may leave early */
     }
     if (k->args.n_file != 1)
         return err_set(e, ST_USAGE, "takes one scenario file, not %d; see orrery simulate --help",
                        k->args.n_file);
     k->path = k->args.file[0];
     st = scenario_read(&s, k->path, &k->args, e);
-    if (st == ST_OK) st = outfile_spares(k->c.out, k->path, e);
+    if (st == ST_OK) st = scenario_spares(&s, k->c.out, e);
     if (st != ST_OK) return st;
     if (k->c.dry_run) {
         struct deploy d;

@@ -208,9 +208,8 @@ static int read_tree(struct scenario *s, const struct conf_args *args, struct er
     struct conf_set own = s->conf; /* a file does not set the command's own options */
     own.n_table = s->n_own;
     int st = ST_OK;
-    const char *others = conf_find(&own, "monitor.window", NULL) /* only an engine has a monitor */
-                             ? "profile sweep"
-                             : "profile sweep monitor";
+    bool served = conf_find(&own, "monitor.window", NULL); /* only an engine has a monitor */
+    const char *others = served ? "profile sweep" : "profile sweep monitor";
     if (st == ST_OK) st = conf_apply(&own, s->doc, others, e);
     if (st == ST_OK) st = read_constants(s, doc_get(s->doc, "profile"), "", e);
     if (st == ST_OK) st = read_sweep(s, doc_get(s->doc, "sweep"), e);
@@ -223,7 +222,7 @@ static int read_tree(struct scenario *s, const struct conf_args *args, struct er
     if (st == ST_OK && !s->o.model)
         st = err_set(e, ST_USAGE, "%s: no model; write model: llama-3-8b", path);
     if (st == ST_OK && !s->o.hardware) s->o.hardware = s->o.measured;
-    if (st == ST_OK && !s->o.hardware)
+    if (st == ST_OK && !s->o.hardware && !served)
         st = err_set(e, ST_USAGE, "%s: no hardware; write hardware: dgx-h100", path);
     if (st == ST_OK && (st = sched_check(&s->policy, e)) != ST_OK) scenario_place(s, e);
     if (st == ST_OK && s->sim.warmup_ratio < 0 && s->sim.warmup_ratio != -1)

@@ -10,7 +10,8 @@
  *     profile: {host.step: 1.5ms}                      # constants of the kernel laws, set by hand
  *     sweep: {workload.rate: [2/s, 4/s, 8/s]}          # one option, several values
  *
- * A map `monitor` is for an engine that serves the scenario for real; a simulation skips it.
+ * A map `monitor` is for an engine that serves the scenario for real; a simulation skips it. Where its
+ * options are joined (key monitor.window), no hardware need be named.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_SCENARIO_H
 #define SIM_SCENARIO_H
@@ -61,6 +62,9 @@ int scenario_read(struct scenario *s, const char *path, const struct conf_args *
 /* The same from text; path is what the file was, for names beside it and for messages. */
 int scenario_read_text(struct scenario *s, const char *path, const char *text,
                        const struct conf_args *args, struct err *e);
+/* Whether writing out (NULL: nothing) would replace what the scenario reads: its file, the model's with
+ * the weights, hardware, profile, kernel tables, trace, lengths; ST_USAGE then. */
+int scenario_spares(const struct scenario *s, const char *out, struct err *e);
 /* The hardware named, with the measured profile named (hardware.profile), as one node. */
 int scenario_hardware(struct scenario *s, struct hw *out, struct err *e);
 /* What scenario_deploy asks for on h, which stays the caller's; policy.max_batch_tok is resolved

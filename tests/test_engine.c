@@ -107,7 +107,8 @@ TEST_LIMIT(engine_greedy_tokens_are_the_same_for_all_divisions, 300)
 }
 
 /* Tokens can agree by luck; bits cannot. */
-static void bits_of(const char *dir, const struct engine_expect *x, const int division[2], float *to)
+static void bits_of(const char *dir, const struct engine_expect *x, const int division[2],
+                    float *to)
 {
     struct err e = { 0 };
     struct engine_opts o = engine_env_opts(dir, division[0], division[1]);

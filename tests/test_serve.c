@@ -569,6 +569,17 @@ TEST(serve_refuses_what_no_engine_can_do)
     o.policy = SCHED_NULL;
     CHECK_INT(serve_check(&o, 64, &e), ST_USAGE);
     CHECK_HAS(e.text, "null keeps no KV cache");
+    err_clear(&e);
+    o.max_seqs = 4096;
+    o.block_tok = 8;
+    CHECK_INT(serve_check_table(&o, 1 << 20, &e),
+              ST_OK); /* 2^12 * 2^17 blocks: as many as may be */
+    CHECK_INT(serve_check_table(&o, (1 << 20) + 1, &e), ST_USAGE);
+    CHECK_HAS(e.text,
+              "policy.max_seqs: 4096 sequences of up to 1048577 tokens (policy.max_model_len) "
+              "in blocks of 8 (policy.block) may list 536875008 blocks");
+    o.max_seqs = 65536;
+    CHECK_INT(serve_check_table(&o, INT32_MAX, NULL), ST_USAGE);
 }
 
 /* A limit cuts the run; what is left is told. */

@@ -236,6 +236,11 @@ TEST(weights_fetch_converts_cuts_and_checks)
     p.n_row = 4;
     CHECK_INT(weights_fetch(&w, &p, ELT_F32, out, 4, &e), ST_USAGE);
     CHECK_HAS(e.text, "tensor m is 3 x 4, but the configuration needs 4 x 4");
+    err_clear(&e);
+    CHECK_INT(weights_check(&w, &p, &e), ST_USAGE);
+    CHECK_HAS(e.text, "tensor m is 3 x 4, but the configuration needs 4 x 4");
+    p.n_row = 3;
+    CHECK_INT(weights_check(&w, &p, NULL), ST_OK);
     struct weights_part i = { "i", 1, 1, 0, 0, 1, 1 }, none = { "n", 1, 1, 0, 0, 1, 1 };
     err_clear(&e);
     CHECK_INT(weights_fetch(&w, &i, ELT_F32, out, 4, &e), ST_USAGE);
@@ -243,6 +248,49 @@ TEST(weights_fetch_converts_cuts_and_checks)
     err_clear(&e);
     CHECK_INT(weights_fetch(&w, &none, ELT_F32, out, 4, &e), ST_USAGE);
     CHECK_HAS(e.text, "missing");
+    CHECK_INT(weights_check(&w, &i, NULL), ST_USAGE);
+    CHECK_INT(weights_check(&w, &none, NULL), ST_USAGE);
+    weights_close(&w);
+    weights_random(&w, 1);
+    CHECK_INT(weights_check(&w, &none, NULL), ST_OK);
+    weights_close(&w);
+}
+
+/* Tensor k of n is one byte, k mod 251; the index names them in another order. */
+TEST(weights_index_finds_every_one_of_many)
+{
+    enum { N = 40000, STEP = 7919 }; /* a prime, no factor of N: all of them once */
+    struct weights w;
+    struct err e = { 0 };
+    char *text = NULL, name[24];
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    fputc('{', f);
+    for (int k = 0; k < N; k++)
+        fprintf(f, "%s\"t.%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+                k ? "," : "", k, k, k + 1);
+    fputc('}', f);
+    fclose(f);
+    f = fopen(test_path("many.safetensors"), "wb");
+    for (int i = 0; i < 8; i++) fputc((int)(n >> 8 * i & 255), f);
+    fwrite(text, 1, n, f);
+    for (int k = 0; k < N; k++) fputc(k % 251, f);
+    CHECK_INT(fclose(f), 0);
+    free(text);
+    f = fopen(test_path("model.safetensors.index.json"), "w");
+    fputs("{\"weight_map\": {", f);
+    for (int64_t k = 0; k < N; k++)
+        fprintf(f, "%s\"t.%d\": \"many.safetensors\"", k ? ", " : "", (int)(k * STEP % N));
+    fputs("}}", f);
+    CHECK_INT(fclose(f), 0);
+    if (!CHECK(open_here(&w, &e) == ST_OK)) return;
+    CHECK_INT(w.n_tensor, N);
+    for (int k = 0; k < N; k++) {
+        snprintf(name, sizeof name, "t.%d", k);
+        const struct safetensor *t = safetensors_find(&w.file[0], name);
+        if (!CHECK(t && weights_has(&w, name) && t->data[0] == k % 251)) break;
+    }
+    CHECK(!weights_has(&w, "t.") && !weights_has(&w, "t.40000") && !weights_has(&w, ""));
     weights_close(&w);
 }
 

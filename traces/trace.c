@@ -35,7 +35,7 @@ struct trace {
 /* clang-format off */
 const struct conf_row trace_rows[] = {
     { "workload.trace", CONF_TEXT, AT(file), NULL, NULL, 0, 0,
-      "trace file; without one, requests are synthesised" },
+      "trace file (a length of 0 in it is read as 1); without one, requests are synthesised" },
     { "workload.format", CONF_WORD, AT(format), "auto", TRACE_FORMAT_WORDS, 0, 0,
       "format of the trace file" },
     { "workload.rate_scale", CONF_NUMBER, AT(rate_scale), "1", NULL, 1e-6, 1e6,
