@@ -5,12 +5,12 @@
 
 #include <gsl/gsl_errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/rng.h"
+#include "tests/cli.h"
 #include "tests/test.h"
 
 /* A synthetic machine. */
@@ -631,30 +631,16 @@ TEST(calibrate_moves_a_foreign_engines_constants)
 
 /* ---- what is refused */
 
-static char out_text[1 << 16], err_text[1 << 12];
-
-static int orrery(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int orrery(const char *fmt, ...)
-{
-    char cmd[3000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s calibrate ", bin);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
-    va_end(ap);
-    return test_run(cmd, out_text, sizeof out_text, err_text, sizeof err_text);
-}
+#define calibrate(...) cli_run("", "calibrate " __VA_ARGS__)
 
 static void refused(const char *args, const char *says)
 {
     const char *out = test_path("never.h5");
-    CHECK_INT(orrery("%s --out=%s", args, out), 2);
-    CHECK_HAS(err_text, says);
-    CHECK_INT(strlen(out_text), 0);
+    CHECK_INT(calibrate("%s --out=%s", args, out), 2);
+    CHECK_HAS(cli_err, says);
+    CHECK_INT(strlen(cli_out), 0);
     CHECK(access(out, F_OK) != 0);
-    const char *line = strchr(err_text, '\n');
+    const char *line = strchr(cli_err, '\n');
     CHECK(line && line[1] == 0); /* one sentence */
 }
 
@@ -747,18 +733,18 @@ TEST(calibrate_stages_are_told_and_covered)
         put(&b, (struct points_row){ .op = POINTS_RETURN, .ranks = 2, .m = tok, .n = 1 }, 3e-4);
     }
     bench_close(&b, "first processor");
-    CHECK_INT(orrery("%s --ranks=2 --dry-run", path), 0);
-    CHECK_HAS(out_text, "stage: 9 pairs of points, alone and beside busy stages");
-    CHECK_HAS(out_text, "stage: 9 points of the tokens' way back");
-    CHECK_INT(orrery("%s --ranks=2 --out=%s", path, profile), 0);
-    CHECK_HAS(out_text, "\n  stage: 9 points at 9 sites, their own spread ");
-    CHECK_HAS(out_text, " of alone   [");
-    CHECK_HAS(out_text, " tok        [");
-    CHECK_HAS(out_text, "\n    covers    tok 1 .. 256\n");
-    CHECK_HAS(out_text, "stage 27)");
-    CHECK(strstr(strstr(out_text, "\n  stage: "), "held out  MAPE "));
-    CHECK_INT(orrery("%s --ranks=2 --json", path), 0);
-    CHECK_HAS(out_text, "\"unit\": \"tok\"");
+    CHECK_INT(calibrate("%s --ranks=2 --dry-run", path), 0);
+    CHECK_HAS(cli_out, "stage: 9 pairs of points, alone and beside busy stages");
+    CHECK_HAS(cli_out, "stage: 9 points of the tokens' way back");
+    CHECK_INT(calibrate("%s --ranks=2 --out=%s", path, profile), 0);
+    CHECK_HAS(cli_out, "\n  stage: 9 points at 9 sites, their own spread ");
+    CHECK_HAS(cli_out, " of alone   [");
+    CHECK_HAS(cli_out, " tok        [");
+    CHECK_HAS(cli_out, "\n    covers    tok 1 .. 256\n");
+    CHECK_HAS(cli_out, "stage 27)");
+    CHECK(strstr(strstr(cli_out, "\n  stage: "), "held out  MAPE "));
+    CHECK_INT(calibrate("%s --ranks=2 --json", path), 0);
+    CHECK_HAS(cli_out, "\"unit\": \"tok\"");
     for (int k = 0; k < 2; k++) {
         snprintf(yaml, sizeof yaml,
                  "model: llama-25m\nhardware: {name: %s, profile: %s}\n"
@@ -769,10 +755,10 @@ TEST(calibrate_stages_are_told_and_covered)
                  profile, profile, k ? 300 : 128);
         put_text("s.yaml", yaml);
         snprintf(cmd, sizeof cmd, "%s simulate %s", getenv("ORRERY_BIN"), test_path("s.yaml"));
-        CHECK(test_run(cmd, out_text, sizeof out_text, err_text, sizeof err_text) <= 1);
-        CHECK_TEXT(err_text, "");
-        CHECK_HAS(out_text, "stages beside each other fitted (measured on first processor");
-        CHECK(!k == !strstr(out_text, "stage tok 300 (measured 1 to 256)"));
+        CHECK(test_run(cmd, cli_out, sizeof cli_out, cli_err, sizeof cli_err) <= 1);
+        CHECK_TEXT(cli_err, "");
+        CHECK_HAS(cli_out, "stages beside each other fitted (measured on first processor");
+        CHECK(!k == !strstr(cli_out, "stage tok 300 (measured 1 to 256)"));
     }
 }
 
@@ -781,15 +767,15 @@ TEST(calibrate_tells_and_plans)
     char a[200];
     snprintf(a, sizeof a, "%s", small_bench("a.h5", "first processor", 1, 0));
     const char *out = test_path("p.h5");
-    CHECK_INT(orrery("%s --dry-run --out=%s", a, out), 0);
-    CHECK_HAS(out_text, "gemm f32: 40 points");
+    CHECK_INT(calibrate("%s --dry-run --out=%s", a, out), 0);
+    CHECK_HAS(cli_out, "gemm f32: 40 points");
     CHECK(access(out, F_OK) != 0);
-    CHECK_INT(orrery("%s --out=%s", a, out), 0);
-    CHECK_HAS(out_text, "held out");
-    CHECK_HAS(out_text, "covers");
+    CHECK_INT(calibrate("%s --out=%s", a, out), 0);
+    CHECK_HAS(cli_out, "held out");
+    CHECK_HAS(cli_out, "covers");
     CHECK(access(out, F_OK) == 0);
-    CHECK_INT(orrery("%s --json", a), 0);
-    json_t *j = json_loads(out_text, JSON_REJECT_DUPLICATES, NULL);
+    CHECK_INT(calibrate("%s --json", a), 0);
+    json_t *j = json_loads(cli_out, JSON_REJECT_DUPLICATES, NULL);
     if (CHECK(j != NULL)) {
         json_t *law = json_array_get(json_object_get(j, "laws"), 0);
         CHECK_TEXT(json_string_value(json_object_get(law, "law")), "gemm");

@@ -4,12 +4,12 @@
 
 #include <gsl/gsl_errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/rng.h"
+#include "tests/cli.h"
 #include "tests/test.h"
 
 static const double PEAK = 60e9, RATE = 12e9;
@@ -71,31 +71,17 @@ static const char *make_bench(const char *name, const struct made *m)
     return path;
 }
 
-static char out_text[1 << 16], err_text[1 << 12];
-
-static int calibrate(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int calibrate(const char *fmt, ...)
-{
-    char cmd[3000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s calibrate ", bin);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
-    va_end(ap);
-    return test_run(cmd, out_text, sizeof out_text, err_text, sizeof err_text);
-}
+#define calibrate(...) cli_run("", "calibrate " __VA_ARGS__)
 
 TEST(calibrate_leaves_wrong_results_out)
 {
     const char *path = make_bench("a.h5", &(struct made){ .wrong = 4, .runs = 3 });
     const char *profile = test_path("p.h5");
     CHECK_INT(calibrate("%s", path), 0);
-    CHECK_HAS(out_text, "a.h5: 10 points gave wrong results and are left out");
-    CHECK_HAS(out_text, "gemm f32: 30 points");
+    CHECK_HAS(cli_out, "a.h5: 10 points gave wrong results and are left out");
+    CHECK_HAS(cli_out, "gemm f32: 30 points");
     CHECK_INT(calibrate("%s --json", path), 0);
-    json_t *j = json_loads(out_text, 0, NULL);
+    json_t *j = json_loads(cli_out, 0, NULL);
     json_t *f = json_array_get(json_object_get(j, "files"), 0);
     json_t *law = json_array_get(json_object_get(j, "laws"), 0);
     CHECK_INT(json_integer_value(json_object_get(f, "points_wrong")), 10);
@@ -105,7 +91,7 @@ TEST(calibrate_leaves_wrong_results_out)
     json_decref(j);
     path = make_bench("b.h5", &(struct made){ .wrong = 1, .runs = 3 });
     CHECK_INT(calibrate("%s --out=%s", path, profile), 4);
-    CHECK_HAS(err_text, "all of its 42 points gave wrong results");
+    CHECK_HAS(cli_err, "all of its 42 points gave wrong results");
     CHECK(access(profile, F_OK) != 0);
 }
 
@@ -113,12 +99,12 @@ TEST(calibrate_tells_of_an_interrupted_benchmark)
 {
     CHECK_INT(calibrate("%s", make_bench("a.h5", &(struct made){ .complete = "no", .runs = 1 })),
               0);
-    CHECK_HAS(out_text, "a.h5 is of an interrupted benchmark");
-    CHECK_HAS(out_text, "sites, their own spread - (one sample each)\n");
+    CHECK_HAS(cli_out, "a.h5 is of an interrupted benchmark");
+    CHECK_HAS(cli_out, "sites, their own spread - (one sample each)\n");
     CHECK_INT(calibrate("%s", make_bench("b.h5", &(struct made){ .complete = "yes", .runs = 2 })),
               0);
-    CHECK(!strstr(out_text, "WARNING"));
-    CHECK(!strstr(out_text, "one sample each"));
+    CHECK(!strstr(cli_out, "WARNING"));
+    CHECK(!strstr(cli_out, "one sample each"));
 }
 
 TEST(calibrate_refuses_points_of_two_machines)
@@ -126,8 +112,8 @@ TEST(calibrate_refuses_points_of_two_machines)
     const char *a = make_bench("a.h5", &(struct made){ .host = "00000000aaaaaaaa", .runs = 3 });
     const char *b = make_bench("b.h5", &(struct made){ .host = "00000000bbbbbbbb", .runs = 3 });
     CHECK_INT(calibrate("%s %s", a, b), 2);
-    CHECK_HAS(err_text, "a.h5 was measured on host 00000000aaaaaaaa (first processor), ");
-    CHECK_HAS(err_text, "b.h5 on host 00000000bbbbbbbb (first processor): one profile is of one");
+    CHECK_HAS(cli_err, "a.h5 was measured on host 00000000aaaaaaaa (first processor), ");
+    CHECK_HAS(cli_err, "b.h5 on host 00000000bbbbbbbb (first processor): one profile is of one");
 }
 
 /* Memory and processors are those of the machine that was measured. */
@@ -164,7 +150,7 @@ TEST(calibrate_refuses_options_that_concern_nothing)
 {
     const char *path = make_bench("a.h5", &(struct made){ .runs = 3 });
     CHECK_INT(calibrate("%s --comm=nccl", path), 2);
-    CHECK_HAS(err_text, "--comm=nccl: the files have no points of messages");
+    CHECK_HAS(cli_err, "--comm=nccl: the files have no points of messages");
     struct err e = { 0 };
     struct prov v;
     char word[] = "test", *argv[] = { word }, links[200];
@@ -186,7 +172,7 @@ TEST(calibrate_refuses_options_that_concern_nothing)
     CHECK_OK(points_commit(p, &v, &e), &e);
     prov_release(&v);
     CHECK_INT(calibrate("%s --tp=7", links), 2);
-    CHECK_HAS(err_text, "--tp=7: the files have no points of a model");
+    CHECK_HAS(cli_err, "--tp=7: the files have no points of a model");
     CHECK_INT(calibrate("%s --comm=nccl", links), 0);
 }
 
@@ -347,6 +333,6 @@ TEST(calibrate_doubts_a_scenario_that_does_not_describe_the_run)
     }
     CHECK_OK(run_commit(o, &e), &e);
     CHECK_INT(calibrate("%s --scenario=%s", path, yaml), 0);
-    CHECK_HAS(out_text, "WARNING\n  law is 0.");
-    CHECK_HAS(out_text, "s.yaml may not describe the measured run");
+    CHECK_HAS(cli_out, "WARNING\n  law is 0.");
+    CHECK_HAS(cli_out, "s.yaml may not describe the measured run");
 }
