@@ -598,14 +598,28 @@ static const char *united(const char *x, const char *y, struct arena *a)
     return text;
 }
 
-/* Which constants a run had a say in, and why not in others. */
-static const char *say_run(const struct calibrate *c, const struct calibrate_file *f)
+/* What a run had a say in. */
+struct run_share {
+    bool device, host, any;
+};
+
+static struct run_share share_of_run(const struct calibrate *c, const struct calibrate_file *f)
 {
     bool any_own = false;
+    if (f->imported) return (struct run_share){ .device = true, .any = true };
     for (int i = 0; i < c->n_file; i++) any_own |= c->file[i].own;
-    bool device = f->own && !f->beside && *c->of_device, host = (f->own || !any_own) && *c->of_host;
-    const char *gave = united(device ? c->of_device : "", host ? c->of_host : "", c->a), *text = "";
-    const char *not = !*gave || device ? "" : ", nothing of the device";
+    struct run_share r = { .device = f->own && !f->beside && *c->of_device,
+                           .host = (f->own || !any_own) && *c->of_host };
+    r.any = f->n_request > 0 || (f->n_step > 0 && (r.device || r.host));
+    return r;
+}
+
+/* Which constants that were, and why not others. */
+static const char *say_run(const struct calibrate *c, const struct calibrate_file *f)
+{
+    struct run_share r = share_of_run(c, f);
+    const char *gave = united(r.device ? c->of_device : "", r.host ? c->of_host : "", c->a);
+    const char *not = !*gave || r.device ? "" : ", nothing of the device", *text = "";
     if (f->n_step > 0)
         text = arena_printf(c->a, "%lld steps: %s%s%s%s%s", (long long)f->n_step,
                             *gave ? gave : "not used", not, f->beside ? " (" : "",
@@ -619,9 +633,9 @@ static const char *say_run(const struct calibrate *c, const struct calibrate_fil
 /* A line of struct profile_file's runs; "": nothing of it was used. */
 static const char *run_line(const struct calibrate *c, const struct calibrate_file *f)
 {
-    if (strstr(f->said, "not used") && f->n_request == 0) return "";
-    bool device = f->imported || (f->own && !f->beside && *c->of_device);
-    return arena_printf(c->a, "%s %s\n", *f->uuid ? f->uuid : f->sha, device ? "device" : "host");
+    struct run_share r = share_of_run(c, f);
+    if (!r.any) return "";
+    return arena_printf(c->a, "%s %s\n", *f->uuid ? f->uuid : f->sha, r.device ? "device" : "host");
 }
 
 static void list_used(struct calibrate *c)

@@ -111,6 +111,20 @@ static void *grown(struct suite *s, void *old, int n, int *cap, size_t size)
     return p;
 }
 
+struct points_row suite_load_row(const struct suite *s, int64_t k)
+{
+    enum points_dtype t = suite_dtype(s->o.weight);
+    return (struct points_row){ .op = POINTS_LOAD,
+                                .dtype = (uint8_t)t,
+                                .part = POINTS_IN_PLACE,
+                                .threads = s->o.threads,
+                                .ranks = s->o.tp * s->o.pp,
+                                .m = s->o.random ? 0 : 1,
+                                .k = k,
+                                .bytes = (double)arch_params(&s->spec.a) * suite_weight_bytes(t),
+                                .error = -1 };
+}
+
 int suite_add_row(struct suite *s, const struct points_row *r)
 {
     s->row = grown(s, s->row, s->n_row, &s->cap_row, sizeof *s->row);

@@ -128,6 +128,8 @@ struct points_row suite_elt(enum points_part part, int64_t m, int64_t n, double 
 
 /* ---- for the files of this module */
 
+/* The row of loading the whole model; k 1: into an engine that goes on running, 0: one of its own. */
+struct points_row suite_load_row(const struct suite *s, int64_t k);
 int suite_add_row(struct suite *s, const struct points_row *r);
 /* Adds a job with no points yet; its points are those added until the next job. */
 struct suite_job *suite_add_job(struct suite *s, const char *what, double run_s);

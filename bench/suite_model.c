@@ -631,18 +631,9 @@ static int run_load(struct suite *s, const struct suite_job *j, struct suite_val
 
 static void add_load(struct suite *s)
 {
-    double bytes = (double)arch_params(&s->spec.a) * suite_weight_bytes(suite_dtype(s->o.weight));
-    struct points_row r = { .op = POINTS_LOAD,
-                            .dtype = (uint8_t)suite_dtype(s->o.weight),
-                            .part = POINTS_IN_PLACE,
-                            .threads = s->o.threads,
-                            .ranks = s->o.tp * s->o.pp,
-                            .m = s->o.random ? 0 : 1,
-                            .k = 1,
-                            .bytes = bytes,
-                            .error = -1 };
+    struct points_row r = suite_load_row(s, 1);
     suite_add_job(s, s->o.random ? "model onto the GPU, weights drawn" : "model onto the GPU",
-                  bytes / 1e9)
+                  r.bytes / 1e9)
         ->run = run_load;
     suite_add_row(s, &r);
 }
