@@ -31,21 +31,16 @@ static double step_bytes(const struct spec *s, const struct model_opts *o)
     return 4 * (row * o->max_tok + 2.0 * o->max_out * a->vocab);
 }
 
-static double larger(double a, double b)
-{
-    return a > b ? a : b;
-}
-
 /* Images, plans, staging: backend_gpu_mat.c, backend_gpu_step.c. */
 double need_device_step_bytes(const struct spec *s, const struct model_opts *o)
 {
     const struct arch *a = &s->a;
     double heads = (double)a->head_dim * a->n_head, kv = (double)a->head_dim * a->n_kv_head;
-    double up = (a->gated_mlp ? 2.0 : 1.0) * a->ffn, rows = larger(o->max_tok, o->max_out);
-    double images = 3 * rows * 2 * larger(larger(a->hidden, a->ffn), heads);
+    double up = (a->gated_mlp ? 2.0 : 1.0) * a->ffn, rows = fmax(o->max_tok, o->max_out);
+    double images = 3 * rows * 2 * fmax(fmax(a->hidden, a->ffn), heads);
     double planned = o->max_out < o->max_tok ? o->max_out : o->max_tok;
     if (planned > BACKEND_GPU_MAX_RECORD) planned = BACKEND_GPU_MAX_RECORD;
-    double wide = larger(larger(a->vocab, up), larger(heads + 2 * kv, larger(a->hidden, a->ffn)));
+    double wide = fmax(fmax(a->vocab, up), fmax(heads + 2 * kv, fmax(a->hidden, a->ffn)));
     double table = o->max_out * ((double)o->max_ctx / o->block_tok + 1);
     double staged = 64 * rows + 64.0 * o->max_out + 4 * table;
     return step_bytes(s, o) + images + planned * 4 * wide + 4.0 * o->max_ctx * a->head_dim + staged;

@@ -10,16 +10,11 @@
 #include <sys/stat.h>
 
 #include "base/doc.h"
+#include "base/paths.h"
 #include "base/rng.h"
 #include "base/utf8.h"
 
 enum { INDEX_BYTES = 64 << 20, NAME_BYTES = 56, PATH_BYTES = 4352 };
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
 
 /* ---- files */
 
@@ -131,8 +126,8 @@ int weights_open(struct weights *w, const char *dir, struct err *e)
     struct err own = { 0 };
     int st = weights_find(dir, path, sizeof path, &own);
     if (st == ST_OK)
-        st = ends_with(path, ".json") ? open_index(w, w->path, path, &own)
-                                      : open_one(w, w->path, &own);
+        st = paths_ends_in(path, ".json") ? open_index(w, w->path, path, &own)
+                                          : open_one(w, w->path, &own);
     if (st == ST_OK) {
         qsort(w->tensor, (size_t)w->n_tensor, sizeof *w->tensor, by_name);
         return ST_OK;
@@ -243,7 +238,7 @@ static void draw(const struct weights *w, const struct weights_part *p, enum elt
 {
     enum { RUN = 1024 };
     struct rng r = rng_stream(w->seed, p->name);
-    bool bias = ends_with(p->name, ".bias"), norm = p->n_row == 1 && !bias;
+    bool bias = paths_ends_in(p->name, ".bias"), norm = p->n_row == 1 && !bias;
     float reach = bias ? 0.1f : (float)sqrt(3.0 / (double)p->n_col), step = reach / 32768.0f;
     float run[RUN];
     for (int64_t i = 0; i < RUN && norm; i++) run[i] = 1.0f;
