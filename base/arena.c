@@ -42,6 +42,21 @@ static struct arena_chunk *chunk_new(size_t cap)
     return c;
 }
 
+static void chunk_add(struct arena *a, size_t cap)
+{
+    struct arena_chunk *c = chunk_new(cap);
+    c->older = a->last;
+    a->last = c;
+    a->cap = cap;
+    a->used = 0;
+}
+
+void arena_reserve(struct arena *a, size_t n)
+{
+    if (n > PTRDIFF_MAX - (size_t)CHUNK_MAX) out_of_memory(n);
+    if (n > a->cap - a->used) chunk_add(a, (n + ALIGN - 1) / ALIGN * ALIGN);
+}
+
 void *arena_alloc(struct arena *a, size_t n)
 {
     if (n > PTRDIFF_MAX - (size_t)CHUNK_MAX) out_of_memory(n);
@@ -65,12 +80,9 @@ void *arena_alloc(struct arena *a, size_t n)
     }
     size_t cap = a->cap < CHUNK_MIN ? CHUNK_MIN : a->cap >= CHUNK_MAX ? CHUNK_MAX : a->cap * 2;
     while (cap < need) cap *= 2;
-    struct arena_chunk *c = chunk_new(cap);
-    c->older = a->last;
-    a->last = c;
-    a->cap = cap;
+    chunk_add(a, cap);
     a->used = need;
-    return c->data;
+    return a->last->data;
 }
 
 void *arena_array(struct arena *a, size_t count, size_t size)

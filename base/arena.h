@@ -18,6 +18,9 @@ struct arena {
 void arena_init(struct arena *a);
 /* n bytes, zeroed, aligned to 16. n may be 0: the pointer is then unique but not readable. */
 void *arena_alloc(struct arena *a, size_t n);
+/* The next n bytes, alignment included, come without asking the system for memory; those that are never
+ * used are never touched. */
+void arena_reserve(struct arena *a, size_t n);
 /* count * size with the product checked. */
 void *arena_array(struct arena *a, size_t count, size_t size);
 char *arena_copy_text(struct arena *a, const char *text, size_t n); /* adds the final NUL */

@@ -4,31 +4,40 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MIN_BUCKET = 64 };
+/* Answers of a thousand live turns fit into what is reserved. */
+enum { MIN_BUCKET = 1024, LEAST_TOK = 32, RESERVE_BYTES = 256 << 10 };
 
 void prompt_init(struct prompt *p, int32_t vocab, uint64_t seed)
 {
     struct rng r = rng_stream(seed, "engine.prompt");
     *p = (struct prompt){ .vocab = vocab, .shared = rng_child(r, 0), .own = rng_child(r, 1) };
+    arena_init(&p->arena);
+    arena_reserve(&p->arena, RESERVE_BYTES);
+    rooms_init(&p->rooms, sizeof(int32_t), LEAST_TOK, &p->arena);
     p->n_bucket = MIN_BUCKET;
     p->bucket = mem_zalloc((size_t)p->n_bucket, sizeof *p->bucket);
 }
 
-static void drop(struct prompt_answer *a)
-{
-    free(a->token);
-    free(a);
-}
-
 void prompt_release(struct prompt *p)
 {
-    for (int64_t i = 0; i < p->n_bucket; i++)
-        for (struct prompt_answer *a = p->bucket[i], *next; a; a = next) {
-            next = a->next;
-            drop(a);
-        }
     free(p->bucket);
+    arena_release(&p->arena);
     memset(p, 0, sizeof *p);
+}
+
+static struct prompt_answer *answer_take(struct prompt *p)
+{
+    struct prompt_answer *a = p->spare;
+    if (!a) return arena_alloc(&p->arena, sizeof *a);
+    p->spare = a->next;
+    return a;
+}
+
+static void answer_give(struct prompt *p, struct prompt_answer *a)
+{
+    if (a->token) rooms_give(&p->rooms, a->token, a->log2);
+    a->next = p->spare;
+    p->spare = a;
 }
 
 /* ---- answers by key */
@@ -87,7 +96,7 @@ static struct prompt_answer *announce(struct prompt *p, const struct trace_req *
 {
     if (p->n_answer >= p->n_bucket) more_buckets(p);
     int64_t start = seg_start(r, j);
-    struct prompt_answer **at = place(p, r->seg[j].key), *a = mem_zalloc(1, sizeof *a);
+    struct prompt_answer **at = place(p, r->seg[j].key), *a = answer_take(p);
     *a = (struct prompt_answer){ .key = r->seg[j].key,
                                  .before = j > 0 ? r->seg[j - 1].key : 0,
                                  .from = start > r->n_in ? start : r->n_in,
@@ -121,7 +130,8 @@ void prompt_end(struct prompt *p, const struct trace_req *r, int32_t segs, const
         int64_t end = n < r->seg[j].end_tok ? n : r->seg[j].end_tok;
         a->n = end > a->from ? (int32_t)(end - a->from) : 0;
         if (a->n == 0) continue;
-        a->token = mem_alloc((size_t)a->n * sizeof *a->token);
+        a->log2 = rooms_log2(&p->rooms, a->n);
+        a->token = rooms_take(&p->rooms, a->log2);
         memcpy(a->token, tok + a->from, (size_t)a->n * sizeof *tok);
     }
 }
@@ -139,6 +149,6 @@ void prompt_forget(struct prompt *p, uint64_t key)
         key = a->before;
         *at = a->next;
         p->n_answer--;
-        drop(a);
+        answer_give(p, a);
     }
 }

@@ -6,18 +6,23 @@
  * equal tokens. A segment that reaches into its request's output, as a session's turn does, holds
  * what the model really answered; later turns repeat it. A turn that comes before the answer is
  * there (a trace replayed faster than the engine) has drawn tokens in its place, and shares nothing
- * from there on; so has one whose turn before was refused. SPDX-License-Identifier: Apache-2.0 */
+ * from there on; so has one whose turn before was refused.
+ *
+ * Nothing is allocated once the most answers at a time have been there.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_PROMPT_H
 #define ENGINE_PROMPT_H
 
 #include "base/rng.h"
+#include "base/rooms.h"
 #include "engine/batch.h"
 
 struct prompt_answer {    /* a segment that holds output */
     uint64_t key, before; /* before: of the segment in front of it; 0: none */
     int64_t from;         /* first position of the output */
-    int32_t n;      /* tokens known, those past them are drawn; -1: its request has not ended */
-    int32_t *token; /* [n] */
+    int32_t n; /* tokens known, those past them are drawn; -1: its request has not ended */
+    int log2;
+    int32_t *token; /* [n], a room of 1 << log2; NULL where n is not above 0 */
     struct prompt_answer *next;
 };
 
@@ -26,6 +31,9 @@ struct prompt {
     struct rng shared, own;
     struct prompt_answer **bucket; /* [n_bucket], a power of two */
     int64_t n_bucket, n_answer;
+    struct prompt_answer *spare; /* records to use again */
+    struct rooms rooms;          /* of tokens */
+    struct arena arena;
     int64_t n_early; /* requests that came before an answer they repeat */
 };
 
@@ -36,6 +44,7 @@ static inline uint64_t prompt_identity(int64_t id, int64_t session, int32_t turn
                         : mix_pair(0, (uint64_t)id);
 }
 
+/* Not to be moved until prompt_release. */
 void prompt_init(struct prompt *p, int32_t vocab, uint64_t seed);
 void prompt_release(struct prompt *p);
 

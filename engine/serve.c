@@ -5,16 +5,18 @@
 #include <string.h>
 
 #include "base/progress.h"
+#include "base/rooms.h"
 #include "base/stop.h"
 #include "engine/desk.h"
 
-enum { NONE = -1, MIN_LOG2 = 5, MAX_LOG2 = 31 };
+enum { NONE = -1, LEAST_TOK = 32 };
 static const int64_t NAP_NS = 100000000; /* Ctrl-C may reach another thread: look again */
 
 /* What the loop knows of a request besides the scheduler. */
 struct slot {
     int32_t *tok; /* [1 << log2] prompt, then output */
-    int32_t log2, n;
+    int log2;
+    int32_t n;
     int32_t n_seg, segs; /* in the trace; that others may share */
     int32_t next_free;
 };
@@ -39,8 +41,8 @@ struct serve { /* one replica */
     struct rng draws;
     struct slot *slot; /* [cap_slot] */
     int32_t n_slot, cap_slot, free_slot;
-    int32_t *spare[MAX_LOG2 + 1]; /* free token arrays: the first words link to the next */
-    struct flight *ring;          /* [depth] */
+    struct rooms rooms;  /* of tokens */
+    struct flight *ring; /* [depth] */
     int head, n;
     int32_t *tok;
     struct engine_seq *seq;
@@ -171,22 +173,11 @@ static int64_t now_ns(const struct serve *v)
     return clock_mono_ns() - v->epoch_ns;
 }
 
-/* ---- token arrays and slots, reused */
-
-static int32_t *room_take(struct serve *v, int log2)
-{
-    int32_t *room = v->spare[log2];
-    if (room)
-        memcpy(&v->spare[log2], room, sizeof(int32_t *));
-    else
-        room = arena_array(v->arena, (size_t)1 << log2, sizeof *room);
-    return room;
-}
+/* ---- slots, reused */
 
 static int32_t slot_take(struct serve *v, int64_t tok)
 {
-    int log2 = MIN_LOG2;
-    while (((int64_t)1 << log2) < tok) log2++;
+    int log2 = rooms_log2(&v->rooms, tok);
     int32_t i = v->free_slot;
     if (i != NONE) {
         v->free_slot = v->slot[i].next_free;
@@ -200,15 +191,14 @@ static int32_t slot_take(struct serve *v, int64_t tok)
         }
         i = v->n_slot++;
     }
-    v->slot[i] = (struct slot){ .tok = room_take(v, log2), .log2 = log2 };
+    v->slot[i] = (struct slot){ .tok = rooms_take(&v->rooms, log2), .log2 = log2 };
     return i;
 }
 
 static void slot_give(struct serve *v, int32_t i)
 {
     struct slot *k = &v->slot[i];
-    memcpy(k->tok, &v->spare[k->log2], sizeof(int32_t *));
-    v->spare[k->log2] = k->tok;
+    rooms_give(&v->rooms, k->tok, k->log2);
     k->tok = NULL;
     k->next_free = v->free_slot;
     v->free_slot = i;
@@ -592,6 +582,7 @@ static void begin(struct hall *h, int index, struct arena *a)
     arena_init(&v->own);
     v->arena = h->n > 1 ? &v->own : a;
     v->free_slot = NONE;
+    rooms_init(&v->rooms, sizeof *v->tok, LEAST_TOK, v->arena);
     v->sink = (struct sched_sink){ .ctx = v, .first = on_first, .gap = on_gap, .done = on_done };
     v->sink.preempt = on_first;
     sched_init(&v->s, o, u->kv_blocks, v->dev->depth, u->max_ctx, &v->sink, v->arena);

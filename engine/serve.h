@@ -10,7 +10,8 @@
  * own; requests are spread over them by the simulator's router (engine/desk.h). What is told comes
  * from their threads, one at a time.
  *
- * Nothing is allocated per step once the largest batch and the longest queue have been seen.
+ * Nothing is allocated per step once the largest batch, the longest queue and the most sessions under
+ * way have been seen.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_SERVE_H
 #define ENGINE_SERVE_H

@@ -378,6 +378,22 @@ static void recovered(const char *journal, int n_line)
     arena_release(&a);
 }
 
+/* A disk that is full in mid-run: the run goes on, then says so; there is no half of a run file. */
+TEST(engine_run_says_that_the_disk_is_full)
+{
+    char cmd[1500];
+    const char *bin = cli_bin();
+    snprintf(cmd, sizeof cmd,
+             "trap '' XFSZ; ulimit -f 300; %s engine run %s --tokens --threads=1 --out=%s "
+             "--workload.requests=800 --workload.rate=1e6/s",
+             bin, scenario(), test_path("full.h5"));
+    CHECK_INT(cli_shell("%s", cmd), 5);
+    CHECK_HAS(cli_err, "full.h5: cannot write its rows: File too large");
+    CHECK_INT(cli_shell("ls %s | grep -c 'full.h5$\\|part\\|rows'", test_dir()), 1);
+    CHECK_TEXT(cli_out, "0\n");
+    CHECK(access(test_path("full.h5.journal.csv"), F_OK) == 0);
+}
+
 TEST(engine_recover_refuses_what_is_no_journal)
 {
     CHECK_INT(cli_run("", "engine recover"), 2);

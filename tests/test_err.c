@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/paths.h"
 #include "base/utf8.h"
+#include "tests/alloc.h"
 #include "tests/test.h"
 
 TEST(err_first_failure_wins)
@@ -91,6 +92,7 @@ TEST(arena_gives_zeroed_aligned_memory_that_does_not_overlap)
     srand(7);
     for (int i = 0; i < N; i++) {
         size[i] = (size_t)(i % 97 == 0 ? rand() % 2000000 : rand() % 300);
+        if (i % 53 == 0) arena_reserve(&a, (size_t)(rand() % 20000));
         p[i] = arena_alloc(&a, size[i]);
         CHECK_INT((uintptr_t)p[i] % 16, 0);
         for (size_t k = 0; k < size[i]; k += 1 + size[i] / 64) CHECK(p[i][k] == 0);
@@ -104,6 +106,24 @@ TEST(arena_gives_zeroed_aligned_memory_that_does_not_overlap)
     CHECK(a.total_bytes >= sum && a.total_bytes <= sum + 16 * N);
     arena_release(&a);
     CHECK(!a.last && a.total_bytes == 0);
+}
+
+TEST(arena_asks_for_nothing_within_what_is_reserved)
+{
+    struct arena a;
+    arena_init(&a);
+    for (int i = 0; i < 3; i++) {
+        arena_alloc(&a, 100);
+        arena_reserve(&a, 100000);
+        int64_t before = alloc_made();
+        arena_reserve(&a, 100000);
+        arena_alloc(&a, 60000);
+        for (int k = 0; k < 2500; k++) arena_alloc(&a, 16);
+        CHECK_INT(alloc_made(), before);
+        arena_alloc(&a, 16);
+        if (i == 0 && alloc_counts()) CHECK_INT(alloc_made(), before + 1);
+    }
+    arena_release(&a);
 }
 
 TEST(arena_texts)

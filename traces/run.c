@@ -5,8 +5,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/arena.h"
+#include "traces/spool.h"
 
 enum {
     TABLE_REQUESTS,
@@ -24,7 +26,9 @@ enum {
 
 struct run {
     h5 *h5;
+    char *path;
     h5table *table[N_TABLE];
+    struct spool aside[N_TABLE]; /* rows that are for their table when the run ends */
     bool has_summary;
 };
 
@@ -233,24 +237,33 @@ const struct h5col run_sweep_cols[] = {
 /* clang-format on */
 #undef COL
 
-/* Table of each row type: group, name of its index, columns, description. */
+/* Table of each row type: group, name of its index, columns, size of a row, description. */
 /* clang-format off */
 static const struct {
-    const char *group, *index, *description;
+    const char *group, *index;
     const struct h5col *cols;
+    size_t row_bytes;
+    const char *description;
 } layout[N_TABLE] = {
-    [TABLE_REQUESTS] = { "/requests", "request", "one row per request", run_request_cols},
-    [TABLE_STEPS] = { "/steps", "step", "engine steps", run_step_cols },
-    [TABLE_SERIES] = { "/series", "bin", "what happened in each interval of time", run_bin_cols },
-    [TABLE_STAGES] = { "/stages", "span", "what each pipeline stage did when", run_span_cols },
-    [TABLE_MONITOR] = { "/monitor", "row", "where each rank's time went, step by step",
-                        run_monitor_cols },
-    [TABLE_ANOMALIES] = { "/anomalies", "anomaly", "thresholds exceeded", run_anomaly_cols },
-    [TABLE_COMM] = { "/comm", "row", "what each rank spent in each kind of call", run_comm_cols },
-    [TABLE_REPLICAS] = { "/replicas", "replica", "sums over the run, by replica", run_replica_cols },
-    [TABLE_TOKENS] = { "/tokens", "index", "generated tokens, request after request",
-                       run_token_cols },
-    [TABLE_SWEEP] = { "/sweep", "point", "one row per point of a sweep", run_sweep_cols },
+    [TABLE_REQUESTS] = { "/requests", "request", run_request_cols, sizeof(struct run_request),
+                         "one row per request" },
+    [TABLE_STEPS] = { "/steps", "step", run_step_cols, sizeof(struct run_step), "engine steps" },
+    [TABLE_SERIES] = { "/series", "bin", run_bin_cols, sizeof(struct run_bin),
+                       "what happened in each interval of time" },
+    [TABLE_STAGES] = { "/stages", "span", run_span_cols, sizeof(struct run_span),
+                       "what each pipeline stage did when" },
+    [TABLE_MONITOR] = { "/monitor", "row", run_monitor_cols, sizeof(struct run_monitor),
+                        "where each rank's time went, step by step" },
+    [TABLE_ANOMALIES] = { "/anomalies", "anomaly", run_anomaly_cols, sizeof(struct run_anomaly),
+                          "thresholds exceeded" },
+    [TABLE_COMM] = { "/comm", "row", run_comm_cols, sizeof(struct run_comm),
+                     "what each rank spent in each kind of call" },
+    [TABLE_REPLICAS] = { "/replicas", "replica", run_replica_cols, sizeof(struct run_replica),
+                         "sums over the run, by replica" },
+    [TABLE_TOKENS] = { "/tokens", "index", run_token_cols, sizeof(struct run_token),
+                       "generated tokens, request after request" },
+    [TABLE_SWEEP] = { "/sweep", "point", run_sweep_cols, sizeof(struct run_sweep),
+                      "one row per point of a sweep" },
 };
 /* clang-format on */
 
@@ -260,6 +273,7 @@ run *run_create(const char *path, struct err *e)
     if (!file) return NULL;
     run *r = mem_zalloc(1, sizeof *r);
     r->h5 = file;
+    r->path = strcpy(mem_alloc(strlen(path) + 1), path);
     return r;
 }
 
@@ -273,67 +287,98 @@ static int make(run *r, int which, struct err *e)
 
 int run_prepare(run *r, bool steps, bool tokens, struct err *e)
 {
+    static const int told[] = { TABLE_REQUESTS, TABLE_STEPS,     TABLE_MONITOR,
+                                TABLE_TOKENS,   TABLE_ANOMALIES, TABLE_STAGES };
     int st = make(r, TABLE_REQUESTS, e);
     if (st == ST_OK && steps) st = make(r, TABLE_STEPS, e);
     if (st == ST_OK && steps) st = make(r, TABLE_MONITOR, e);
     if (st == ST_OK && tokens) st = make(r, TABLE_TOKENS, e);
+    for (size_t i = 0; i < sizeof told / sizeof *told && st == ST_OK; i++)
+        st = spool_open(&r->aside[told[i]], r->path, layout[told[i]].row_bytes, e);
     return st;
 }
 
-static int put(run *r, int which, const void *row, size_t row_bytes, struct err *e)
+static int put(run *r, int which, const void *row, struct err *e)
 {
+    if (r->aside[which].what) return spool_put(&r->aside[which], row, e);
     int st = make(r, which, e);
-    return st == ST_OK ? h5_table_put(r->table[which], row, 1, row_bytes, e) : st;
+    return st == ST_OK ? h5_table_put(r->table[which], row, 1, layout[which].row_bytes, e) : st;
+}
+
+/* What has been set aside goes where it belongs, and what is told from now on too. */
+struct settle {
+    run *r;
+    int which;
+};
+
+static int settle_rows(void *ctx, const void *rows, size_t n, struct err *e)
+{
+    const struct settle *k = ctx;
+    int st = make(k->r, k->which, e);
+    if (st != ST_OK) return st;
+    return h5_table_put(k->r->table[k->which], rows, n, layout[k->which].row_bytes, e);
+}
+
+int run_settle(run *r, struct err *e)
+{
+    int st = ST_OK;
+    for (int i = 0; i < N_TABLE && st == ST_OK; i++) {
+        struct settle k = { r, i };
+        if (!r->aside[i].what) continue;
+        st = spool_each(&r->aside[i], settle_rows, &k, e);
+        spool_close(&r->aside[i]);
+    }
+    return st;
 }
 
 int run_put_request(run *r, const struct run_request *row, struct err *e)
 {
-    return put(r, TABLE_REQUESTS, row, sizeof *row, e);
+    return put(r, TABLE_REQUESTS, row, e);
 }
 
 int run_put_step(run *r, const struct run_step *row, struct err *e)
 {
-    return put(r, TABLE_STEPS, row, sizeof *row, e);
+    return put(r, TABLE_STEPS, row, e);
 }
 
 int run_put_bin(run *r, const struct run_bin *row, struct err *e)
 {
-    return put(r, TABLE_SERIES, row, sizeof *row, e);
+    return put(r, TABLE_SERIES, row, e);
 }
 
 int run_put_span(run *r, const struct run_span *row, struct err *e)
 {
-    return put(r, TABLE_STAGES, row, sizeof *row, e);
+    return put(r, TABLE_STAGES, row, e);
 }
 
 int run_put_monitor(run *r, const struct run_monitor *row, struct err *e)
 {
-    return put(r, TABLE_MONITOR, row, sizeof *row, e);
+    return put(r, TABLE_MONITOR, row, e);
 }
 
 int run_put_anomaly(run *r, const struct run_anomaly *row, struct err *e)
 {
-    return put(r, TABLE_ANOMALIES, row, sizeof *row, e);
+    return put(r, TABLE_ANOMALIES, row, e);
 }
 
 int run_put_comm(run *r, const struct run_comm *row, struct err *e)
 {
-    return put(r, TABLE_COMM, row, sizeof *row, e);
+    return put(r, TABLE_COMM, row, e);
 }
 
 int run_put_replica(run *r, const struct run_replica *row, struct err *e)
 {
-    return put(r, TABLE_REPLICAS, row, sizeof *row, e);
+    return put(r, TABLE_REPLICAS, row, e);
 }
 
 int run_put_token(run *r, const struct run_token *row, struct err *e)
 {
-    return put(r, TABLE_TOKENS, row, sizeof *row, e);
+    return put(r, TABLE_TOKENS, row, e);
 }
 
 int run_put_sweep(run *r, const struct run_sweep *row, struct err *e)
 {
-    return put(r, TABLE_SWEEP, row, sizeof *row, e);
+    return put(r, TABLE_SWEEP, row, e);
 }
 
 h5 *run_h5(run *r)
@@ -379,10 +424,21 @@ int run_put_summary(run *r, const char *name, const struct ci *stat, int n_stat,
     return st;
 }
 
+static void run_free(run *r)
+{
+    for (int i = 0; i < N_TABLE; i++) spool_close(&r->aside[i]);
+    free(r->path);
+    free(r);
+}
+
 int run_commit(run *r, struct err *e)
 {
-    int st = h5_commit(r->h5, e);
-    free(r);
+    int st = run_settle(r, e);
+    if (st == ST_OK)
+        st = h5_commit(r->h5, e);
+    else
+        h5_abort(r->h5);
+    run_free(r);
     return st;
 }
 
@@ -390,5 +446,5 @@ void run_abort(run *r)
 {
     if (!r) return;
     h5_abort(r->h5);
-    free(r);
+    run_free(r);
 }

@@ -111,9 +111,12 @@ extern const struct h5col run_request_cols[], run_step_cols[], run_bin_cols[], r
 /* ---- writing: a writer streams rows; nothing is visible at `path` before run_commit. */
 typedef struct run run;
 run *run_create(const char *path, struct err *e);
-/* Makes the tables of a measured run now: else each comes with its first row, 2 ms that a running
- * engine would wait between two steps. */
+/* Of a measured run, before its engine starts: makes its tables, and from now on what an engine tells
+ * while it runs (requests, steps, monitor, tokens, anomalies, stages) is set aside (traces/spool.h): a
+ * run_put_ of these then neither allocates nor enters HDF5, which takes milliseconds. */
 int run_prepare(run *r, bool steps, bool tokens, struct err *e);
+/* The engine has stopped: all of that into its tables. run_commit does it too. */
+int run_settle(run *r, struct err *e);
 int run_put_request(run *r, const struct run_request *row, struct err *e);
 int run_put_step(run *r, const struct run_step *row, struct err *e);
 int run_put_bin(run *r, const struct run_bin *row, struct err *e);

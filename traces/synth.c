@@ -9,10 +9,12 @@
 #include <string.h>
 
 #include "base/paths.h"
+#include "base/rooms.h"
 #include "base/units.h"
 #include "traces/trace_priv.h"
 
 #define LEN_MAX INT64_C(100000000)
+enum { LEAST_SEG = 4, RESERVE_BYTES = 128 << 10 }; /* of segments: a thousand live sessions */
 
 struct law {
     int dist;
@@ -24,8 +26,9 @@ struct law {
 };
 struct session {
     int64_t id;
-    int32_t n_seg, cap;
-    struct trace_seg *seg; /* [n_seg] of the turn handed out last */
+    int32_t n_seg;
+    int log2;
+    struct trace_seg *seg; /* [n_seg] of the turn handed out last, a room of 1 << log2 or NULL */
 };
 struct synth {
     struct arena arena;
@@ -40,6 +43,7 @@ struct synth {
     int64_t n_slot, cap_slot;
     int64_t *spare; /* [cap_slot] stack of free slots */
     int64_t n_spare;
+    struct rooms rooms; /* of segments */
 };
 
 uint64_t trace_prefix_key(const char *group, int64_t tok)
@@ -142,11 +146,13 @@ int synth_open(const struct trace_opts *o, const char *beside, uint64_t seed, st
 {
     struct synth *s = mem_zalloc(1, sizeof *s);
     arena_init(&s->arena);
+    rooms_init(&s->rooms, sizeof(struct trace_seg), LEAST_SEG, &s->arena);
     groups_open(s, o, seed);
     s->turns = (double)o->turns;
     s->turn_rng = rng_stream(seed, "workload.turns");
     int st = law_open(s, &s->in, o, beside, seed, e);
     if (st == ST_OK) st = law_open(s, &s->out, o, beside, seed, e);
+    if (st == ST_OK && o->turns > 1) arena_reserve(&s->arena, RESERVE_BYTES);
     if (st == ST_OK)
         *out = s;
     else
@@ -157,7 +163,6 @@ int synth_open(const struct trace_opts *o, const char *beside, uint64_t seed, st
 void synth_close(struct synth *s)
 {
     if (!s) return;
-    for (int64_t i = 0; i < s->n_slot; i++) free(s->slot[i].seg);
     free(s->slot);
     free(s->spare);
     idmap_release(&s->live);
@@ -194,20 +199,26 @@ static struct session *session_new(struct synth *s, int64_t id)
     return &s->slot[at];
 }
 
-static void session_add(struct session *v, int64_t end_tok, uint64_t key)
+static void session_add(struct synth *s, struct session *v, int64_t end_tok, uint64_t key)
 {
-    if (v->n_seg == v->cap) {
-        v->cap = v->cap ? 2 * v->cap : 4;
-        v->seg = mem_resize(v->seg, (size_t)v->cap, sizeof *v->seg);
+    if (!v->seg || v->n_seg == 1 << v->log2) {
+        int log2 = rooms_log2(&s->rooms, v->n_seg + 1);
+        struct trace_seg *seg = rooms_take(&s->rooms, log2);
+        if (v->seg) {
+            memcpy(seg, v->seg, (size_t)v->n_seg * sizeof *seg);
+            rooms_give(&s->rooms, v->seg, v->log2);
+        }
+        v->seg = seg;
+        v->log2 = log2;
     }
     v->seg[v->n_seg++] = (struct trace_seg){ end_tok, key };
 }
 
 /* The turn's own segment holds its prompt and its output: the next turn's prompt repeats both. */
-static void session_hand_out(struct session *v, struct trace_req *out)
+static void session_hand_out(struct synth *s, struct session *v, struct trace_req *out)
 {
     uint64_t before = v->n_seg ? v->seg[v->n_seg - 1].key : 0;
-    session_add(v, (int64_t)out->n_in + out->n_out, trace_turn_key(before, v->id, out->turn));
+    session_add(s, v, (int64_t)out->n_in + out->n_out, trace_turn_key(before, v->id, out->turn));
     out->session = v->id;
     out->n_seg = v->n_seg;
     out->seg = v->seg;
@@ -222,8 +233,8 @@ void synth_first(struct synth *s, int64_t i, struct trace_req *out)
     out->n_out = law_draw(&s->out, at);
     if (s->turns <= 1) return;
     struct session *v = session_new(s, i);
-    if (group) session_add(v, group->end_tok, group->key);
-    session_hand_out(v, out);
+    if (group) session_add(s, v, group->end_tok, group->key);
+    session_hand_out(s, v, out);
 }
 
 static struct session *session_of(const struct synth *s, const struct trace_req *r)
@@ -237,7 +248,7 @@ void synth_forget(struct synth *s, const struct trace_req *r)
     struct session *v = session_of(s, r);
     if (!v) return;
     idmap_drop(&s->live, (uint64_t)v->id);
-    free(v->seg);
+    rooms_give(&s->rooms, v->seg, v->log2);
     v->seg = NULL;
     s->spare[s->n_spare++] = v - s->slot;
 }
@@ -257,7 +268,7 @@ bool synth_turn(struct synth *s, const struct trace_req *r, struct trace_req *ou
         return false;
     }
     next.n_in = (int32_t)n_in;
-    session_hand_out(v, &next);
+    session_hand_out(s, v, &next);
     *out = next;
     return true;
 }
