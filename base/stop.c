@@ -10,6 +10,7 @@
 
 enum { MAX_GUARDED = 16 };
 static atomic_bool asked;
+static atomic_int by; /* the first signal */
 static _Atomic(const char *) guarded[MAX_GUARDED];
 
 static void on_signal(int sig)
@@ -22,7 +23,8 @@ static void on_signal(int sig)
         }
         signal(sig, SIG_DFL);
         raise(sig); /* delivered when the handler returns */
-    }
+    } else
+        atomic_store(&by, sig);
     errno = saved;
 }
 
@@ -44,6 +46,12 @@ bool stop_asked(void)
     return atomic_load_explicit(&asked, memory_order_relaxed);
 }
 
+const char *stop_by(void)
+{
+    int sig = atomic_load(&by);
+    return sig == SIGINT ? "SIGINT" : sig == SIGTERM ? "SIGTERM" : sig == SIGHUP ? "SIGHUP" : "";
+}
+
 void stop_guard(const char *path)
 {
     for (int i = 0; i < MAX_GUARDED; i++) {
@@ -63,4 +71,5 @@ void stop_unguard(const char *path)
 void stop_reset(void)
 {
     atomic_store(&asked, false);
+    atomic_store(&by, 0);
 }

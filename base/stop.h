@@ -8,8 +8,9 @@
 /* SIGINT, SIGTERM and SIGHUP (unless ignored, as under nohup) set the flag; a second one kills the
  * process. Writing past the limit on the size of files becomes an error of the write. */
 void stop_install(void);
-bool stop_asked(void); /* cheap: one relaxed atomic load */
-void stop_reset(void); /* for tests */
+bool stop_asked(void);     /* cheap: one relaxed atomic load */
+const char *stop_by(void); /* "SIGTERM": the signal that set it; "" before one has */
+void stop_reset(void);     /* for tests */
 
 /* A half-written file that the second signal removes before it kills. The text must live until
  * stop_unguard; files beyond the sixteenth at a time are not removed. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/outfile.h"
 #include "bench/recover.h"
 #include "bench/serving.h"
 #include "engine/cmd_engine.h"
@@ -119,8 +120,10 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
         st = scenario_spares(&s, arena_printf(a, "%s.journal.csv", v->o.out), e);
     if (st == ST_OK) st = launch_start(&k->l, (enum launch_comm)v->o.comm, e);
     if (st != ST_OK) return st;
+    launch_stall(&k->l, v->o.stall_ns);
     if (k->l.follows) return engine_follow(k->l.mpi, NULL, e);
-    st = serving_prepare(v, conf_given(&s.conf, "random_weights"), k->l.mpi, e);
+    if (!v->o.dry_run) st = outfile_check(v->o.out, true, e);
+    if (st == ST_OK) st = serving_prepare(v, conf_given(&s.conf, "random_weights"), k->l.mpi, e);
     if (st == ST_OK && v->o.dry_run) {
         printf("# %s\n", v->line);
         scenario_echo(&s, stdout);

@@ -10,6 +10,7 @@
 #include "base/paths.h"
 #include "base/pool.h"
 #include "base/stop.h"
+#include "engine/kern.h"
 #include "engine/launch.h"
 #include "engine/need.h"
 #include "engine/team.h"
@@ -31,11 +32,11 @@ const struct conf_row serving_rows[] = {
       "threads of a rank; 0: the processors shared out" },
     { "comm", CONF_WORD, AT(comm), "auto", LAUNCH_WORDS, 0, 0,
       "ranks as threads, or as processes under mpirun or srun" },
+    { "stall", CONF_TIME, AT(stall_ns), LAUNCH_STALL_DFLT, NULL, 0, 86400, LAUNCH_STALL_HELP },
     { "device", CONF_TEXT, AT(device), "cpu", NULL, 0, 0, DEVICE_HELP },
     { "share_device", CONF_BOOL, AT(share_device), "no", NULL, 0, 0, DEVICE_SHARE_HELP },
     { "exchange", CONF_WORD, AT(exchange), "auto", DEVICE_LINK_WORDS, 0, 0, DEVICE_LINK_HELP },
-    { "kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0,
-      "portable, avx2, avx512, ...; else the best for this processor" },
+    { "kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0, KERN_HELP },
     { "tokens", CONF_BOOL, AT(tokens), "no", NULL, 0, 0, "generated tokens in the run file" },
     { "temperature", CONF_NUMBER, AT(temperature), "0", NULL, 0, 100, "0: the likeliest token" },
     { "top_k", CONF_INT, AT(top_k), "0", NULL, 0, 1e7, "sample among so many; 0: all" },
@@ -562,6 +563,7 @@ static int finish_file(struct serving *v, int argc, char *const *argv, struct er
                            .wall_s = v->wall_s,
                            .out_path = v->o.out,
                            .line = v->line };
+    if (!t->e.status) run_settle(t->run, &t->e);
     for (int i = 0; i < v->tally.series.n; i++) {
         struct run_bin row;
         series_row(&v->tally.series, i, kv_all, v->m.t_stop_ns, &row);
@@ -627,7 +629,10 @@ int serving_run(struct serving *v, int argc, char *const *argv, struct err *e)
     if (st == ST_OK) {
         begin_tally(v, t);
         begin_monitor(v);
+        int beside = v->eo.mpi ? comm_mpi_place(v->eo.mpi)->n - 1 : 0;
+        noise_begin(&v->noise, (double)beside * v->eo.threads, &v->quiet);
         st = run_trace(v, t, e);
+        noise_end(&v->noise, &v->quiet);
         describe(v);
         summarise(v);
         if (v->store.run && st == ST_OK) st = finish_file(v, argc, argv, e);

@@ -9,6 +9,7 @@
 
 #include "base/progress.h"
 #include "bench/journal.h"
+#include "bench/noise.h"
 #include "bench/tally.h"
 #include "engine/monitor.h"
 #include "sim/store.h"
@@ -16,7 +17,7 @@
 struct serving_opts {
     bool json, dry_run, progress, tokens;
     const char *out, *kernels, *device;
-    int64_t random_seed, threads, top_k;
+    int64_t random_seed, threads, top_k, stall_ns;
     double temperature, top_p;
     int comm, exchange;
     bool share_device;
@@ -48,6 +49,8 @@ struct serving {
     char status[160];        /* the live line */
     int64_t n_row, row_stride, n_request, total;
     double load_s, wall_s;
+    struct noise noise;      /* the machine while it served */
+    struct noise_span quiet; /* what became of it */
     int64_t read_bytes, weight_bytes, kv_bytes;
     struct err failure; /* what ended the run early; its finished requests are in the file */
     int failed;         /* ST_OK, ST_DEVICE, ST_STOPPED */

@@ -27,7 +27,8 @@ struct timed {
     struct kv_size *kv;
     int n_mat, n_kv, at; /* at: the matrix used last; the next one is often beside it */
     enum place place;
-    bool began, synced; /* something has run; nothing has since the last sync */
+    enum backend_timed_part now; /* of the product or norm under way */
+    bool began, synced;          /* something has run; nothing has since the last sync */
     int64_t last_ns;
     struct backend_timed_step step;
 };
@@ -200,9 +201,10 @@ static void timed_mm(struct backend *b, const struct backend_mm *a)
 {
     struct timed *t = timed_of(b);
     struct backend *in = start(t);
+    t->now = next_product(t);
     in->ops->mm(in, a);
     const struct mat_size *w = find_mat(t, a->w);
-    end(t, next_product(t), (struct size){ a->m, w->n, w->k });
+    end(t, t->now, (struct size){ a->m, w->n, w->k });
 }
 
 static void timed_norm(struct backend *b, const struct backend_norm *w, const float *x, float *y,
@@ -210,9 +212,9 @@ static void timed_norm(struct backend *b, const struct backend_norm *w, const fl
 {
     struct timed *t = timed_of(b);
     struct backend *in = start(t);
+    t->now = t->place == AT_END ? BACKEND_TIMED_NORM_FINAL : BACKEND_TIMED_NORM;
     in->ops->norm(in, w, x, y, s);
-    end(t, t->place == AT_END ? BACKEND_TIMED_NORM_FINAL : BACKEND_TIMED_NORM,
-        (struct size){ s[0], s[1], 0 });
+    end(t, t->now, (struct size){ s[0], s[1], 0 });
 }
 
 static void timed_head_norm(struct backend *b, const struct backend_norm *w,
@@ -363,6 +365,16 @@ struct backend *backend_timed_open(struct team *t, const char *kernels, struct e
 bool backend_timed_is(const struct backend *b)
 {
     return b && b->ops->mm == timed_mm;
+}
+
+struct backend *backend_timed_inner(const struct backend *b)
+{
+    return ((const struct timed *)b)->in;
+}
+
+enum backend_timed_part backend_timed_now(const struct backend *b)
+{
+    return ((const struct timed *)b)->now;
 }
 
 void backend_timed_clear(struct backend *b)

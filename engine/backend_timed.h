@@ -63,5 +63,8 @@ struct backend *backend_timed_wrap(struct backend *inner);
 void backend_timed_clear(struct backend *b);
 void backend_timed_read(const struct backend *b, struct backend_timed_step *out);
 bool backend_timed_is(const struct backend *b);
+struct backend *backend_timed_inner(const struct backend *b);
+/* For the inner one: what the product or norm that it is called for is a part of. */
+enum backend_timed_part backend_timed_now(const struct backend *b);
 
 #endif

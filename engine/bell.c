@@ -8,9 +8,22 @@
  * two that wait for each other by turns would sleep and wake at every meeting. */
 enum { SPIN_ALONE = 50000, SPIN_SHARED = 50, YIELDS = 4 };
 
+static atomic_bool shared;
+
 int bell_spin_max(int n_thread, int n_cpu)
 {
     return n_thread <= n_cpu ? SPIN_ALONE : SPIN_SHARED;
+}
+
+void bell_share(bool on)
+{
+    if (atomic_load_explicit(&shared, memory_order_relaxed) != on) atomic_store(&shared, on);
+}
+
+int bell_spins(int spin_max)
+{
+    bool few = atomic_load_explicit(&shared, memory_order_relaxed) && spin_max > SPIN_SHARED;
+    return few ? SPIN_SHARED : spin_max;
 }
 
 void bell_init(struct bell *b, int spin_max)
@@ -44,7 +57,7 @@ static bool sleep_until(struct bell *b, const bell_count *c, uint64_t value,
 
 bool bell_wait(struct bell *b, const bell_count *c, uint64_t value, const atomic_bool *stop)
 {
-    for (int i = 0; i < b->spin_max; i++) {
+    for (int i = 0, most = bell_spins(b->spin_max); i < most; i++) {
         if (atomic_load_explicit(c, memory_order_acquire) >= value) return true;
         if (atomic_load_explicit(stop, memory_order_relaxed)) return false;
         bell_relax();

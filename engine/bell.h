@@ -3,7 +3,8 @@
  * A thread that waits owns a bell. Who advances the counter does so with bell_advance and then rings
  * the bells of those who may wait for it; a ring costs one load while nobody sleeps. With as many
  * cores as threads spinning saves the wake-up (tens of us); with fewer it takes the core from the one
- * that is waited for, so spin_max is then small. SPDX-License-Identifier: Apache-2.0 */
+ * that is waited for, so spin_max is then small, and so it is while others want the processors
+ * (engine/crowd.h). SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_BELL_H
 #define ENGINE_BELL_H
 
@@ -34,6 +35,10 @@ static inline void bell_relax(void)
 
 /* Rounds of spinning for n_thread busy threads in all on n_cpu processors. */
 int bell_spin_max(int n_thread, int n_cpu);
+
+/* All bells of this process, and who else waits so: few rounds for the time being, or their own. */
+void bell_share(bool on);
+int bell_spins(int spin_max); /* what spin_max is at present */
 
 void bell_init(struct bell *b, int spin_max);
 void bell_release(struct bell *b);

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/paths.h"
 #include "engine/generate.h"
+#include "engine/kern.h"
 #include "engine/launch.h"
 
 static const char usage[] =
@@ -46,7 +47,7 @@ static const char examples[] =
 
 struct cmd {
     const char *model, *tokens, *layers, *kernels, *device;
-    int64_t random, max_new, tp, pp, threads, chunk, top_k, seed;
+    int64_t random, max_new, tp, pp, threads, chunk, top_k, seed, stall_ns;
     int weights, kv, comm, exchange;
     double temperature, top_p;
     bool json, logits, share;
@@ -68,6 +69,7 @@ static const struct conf_row rows[] = {
       "threads of a rank; 0: the processors shared out" },
     { "comm", CONF_WORD, AT(comm), "auto", LAUNCH_WORDS, 0, 0,
       "ranks are threads of this process, or processes of mpirun or srun (auto: as it was started)" },
+    { "stall", CONF_TIME, AT(stall_ns), LAUNCH_STALL_DFLT, NULL, 0, 86400, LAUNCH_STALL_HELP },
     { "device", CONF_TEXT, AT(device), "cpu", NULL, 0, 0, DEVICE_HELP },
     { "share_device", CONF_BOOL, AT(share), "no", NULL, 0, 0, DEVICE_SHARE_HELP },
     { "exchange", CONF_WORD, AT(exchange), "auto", DEVICE_LINK_WORDS, 0, 0, DEVICE_LINK_HELP },
@@ -79,8 +81,7 @@ static const struct conf_row rows[] = {
     { "top_p", CONF_NUMBER, AT(top_p), "1", NULL, 1e-6, 1, "sample among this share of probability" },
     { "seed", CONF_INT, AT(seed), "1", NULL, 0, 9e15, "of sampling" },
     { "chunk", CONF_INT, AT(chunk), "512", NULL, 1, 65536, "prompt tokens of a step at most" },
-    { "kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0,
-      "portable, avx2, avx512, ...; else the best for this processor" },
+    { "kernels", CONF_TEXT, AT(kernels), NULL, NULL, 0, 0, KERN_HELP },
     { "json", CONF_BOOL, AT(json), "no", NULL, 0, 0, "one JSON object with times and bytes" },
     { "logits", CONF_BOOL, AT(logits), "no", NULL, 0, 0, "with --json: logits of each new token" },
     { .type = CONF_END },
@@ -250,6 +251,7 @@ static int run_verb(int argc, char **argv, struct launch *l, struct arena *a, st
     st = conf_apply_args(&set, &args, e);
     if (st == ST_OK) st = launch_start(l, (enum launch_comm)c.comm, e);
     if (st != ST_OK) return st;
+    launch_stall(l, c.stall_ns);
     return l->follows ? engine_follow(l->mpi, NULL, e)
                       : generate(&c, conf_given(&set, "random_weights"), l->mpi, a, e);
 }

@@ -63,6 +63,11 @@ int comm_wait(struct comm *c, struct err *e)
     return c->ops->wait ? c->ops->wait(c, e) : ST_OK;
 }
 
+int comm_check(struct comm *c, struct err *e)
+{
+    return c->ops->check ? c->ops->check(c, e) : ST_OK;
+}
+
 void comm_fail(struct comm *c, const char *why)
 {
     c->ops->fail(c, why);

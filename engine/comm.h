@@ -56,6 +56,7 @@ struct comm_ops {
     void (*fail)(struct comm *c, const char *why);
     /* on_device, else NULL: until all that is on the backend's queue is done or a rank has failed. */
     int (*wait)(struct comm *c, struct err *e);
+    int (*check)(struct comm *c, struct err *e); /* NULL where the world's is the one to ask */
 };
 
 /* x[n] on every rank becomes the sum over ranks. Bytes counted: 4n. */
@@ -68,6 +69,8 @@ int comm_send(struct comm *c, int to, const void *data, size_t bytes, struct err
 /* *bytes: room in, size out. Errors: ST_DEVICE also when the message is larger. */
 int comm_recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e);
 int comm_wait(struct comm *c, struct err *e);
+/* ST_DEVICE with its sentence when a rank has failed, found without talking. */
+int comm_check(struct comm *c, struct err *e);
 /* Says that this rank cannot go on: wakes all others with the reason. The first failure wins. */
 void comm_fail(struct comm *c, const char *why);
 
@@ -110,6 +113,8 @@ void comm_mpi_close(struct comm_mpi *m);
 int comm_mpi_rank(const struct comm_mpi *m);
 int comm_mpi_size(const struct comm_mpi *m);
 const struct comm_mpi_place *comm_mpi_place(const struct comm_mpi *m);
+/* A process that is silent for so long has stopped: a failure. 0: never. See comm_watch.h. */
+void comm_mpi_stall(struct comm_mpi *m, int64_t ns);
 /* ST_DEVICE with its sentence when a rank has failed or its process ended, found without talking. */
 int comm_mpi_check(struct comm_mpi *m, struct err *e);
 /* Rank 0 has ended without a word, so the others may speak. */

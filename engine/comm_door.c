@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "engine/crowd.h"
 
 enum { LINE_BYTES = 64 };
 
@@ -22,12 +23,12 @@ struct door {
 
 struct comm_door {
     int nth, n;
-    struct door *door; /* [n], shared */
+    struct door *door; /* [n], shared; one more for the board */
 };
 
 struct comm_door *comm_door_open(const char *name, int nth, int n, bool create)
 {
-    size_t bytes = (size_t)n * sizeof(struct door);
+    size_t bytes = ((size_t)n + 1) * sizeof(struct door);
     int fd = shm_open(name, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0), 0600);
     if (fd < 0) return NULL;
     void *at = MAP_FAILED;
@@ -48,8 +49,14 @@ void comm_door_unlink(const char *name)
 void comm_door_close(struct comm_door *d)
 {
     if (!d) return;
-    munmap(d->door, (size_t)d->n * sizeof *d->door);
+    munmap(d->door, ((size_t)d->n + 1) * sizeof *d->door);
     free(d);
+}
+
+struct crowd_board *comm_door_board(struct comm_door *d)
+{
+    _Static_assert(sizeof(struct crowd_board) <= sizeof(struct door), "the board has a line");
+    return (void *)&d->door[d->n];
 }
 
 /* Both sides exchange: either the sleeper sees what was sent before the ring, or the ring sees that

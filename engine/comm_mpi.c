@@ -24,6 +24,7 @@
 #include "engine/comm.h"
 #include "engine/comm_door.h"
 #include "engine/comm_watch.h"
+#include "engine/crowd.h"
 
 #ifndef OPEN_MPI
 #error "comm_mpi.c knows the names inside Open MPI's library"
@@ -133,7 +134,7 @@ static void doze(struct comm_mpi *m, int64_t waited_ns)
  * is announced or for ever longer naps. */
 static int await(struct comm_mpi *m, int n, MPI_Request *req, MPI_Status *status, struct err *e)
 {
-    int done = 0, yields = 0;
+    int done = 0, yields = 0, spins = bell_spins(LOOK_SPINS * m->spin_max) / LOOK_SPINS;
     int64_t since_ns = 0;
     bool armed = false;
     for (int i = 0;; i++) {
@@ -142,7 +143,7 @@ static int await(struct comm_mpi *m, int n, MPI_Request *req, MPI_Status *status
                              e);
         if (done) return ST_OK;
         if (has_failed(m)) return broken(m, e);
-        if (i < m->spin_max) {
+        if (i < spins) {
             bell_relax();
             continue;
         }
@@ -374,8 +375,13 @@ static void fail(struct comm *c, const char *why)
     if (m->watch) comm_watch_fail(m->watch, m->rank, why);
 }
 
+static int check(struct comm *c, struct err *e)
+{
+    return comm_mpi_check(((const struct group *)c->group)->all, e);
+}
+
 static const struct comm_ops ops = { "mpi", allreduce, allgather, broadcast, barrier,
-                                     send,  recv,      fail,      NULL };
+                                     send,  recv,      fail,      NULL,      check };
 
 /* ---- life */
 
@@ -471,6 +477,7 @@ static bool find_place(struct comm_mpi *m)
     m->place.cpus = CPU_COUNT(&together);
     m->place.bound = CPU_COUNT(&mine.may) < m->place.cpus;
     open_doors(m, leader->name);
+    if (m->door) crowd_share(comm_door_board(m->door));
     free(all);
     return on_one == m->n;
 }
@@ -539,6 +546,7 @@ void comm_mpi_close(struct comm_mpi *m)
     free(m->out);
     free(m->req);
     free(m->status);
+    crowd_share(NULL);
     comm_door_close(m->door);
     free(m->at_door);
     free(m->sum);
@@ -558,6 +566,11 @@ int comm_mpi_size(const struct comm_mpi *m)
 const struct comm_mpi_place *comm_mpi_place(const struct comm_mpi *m)
 {
     return &m->place;
+}
+
+void comm_mpi_stall(struct comm_mpi *m, int64_t ns)
+{
+    if (m->watch) comm_watch_stall(m->watch, ns);
 }
 
 int comm_mpi_check(struct comm_mpi *m, struct err *e)

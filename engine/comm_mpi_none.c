@@ -37,6 +37,12 @@ const struct comm_mpi_place *comm_mpi_place(const struct comm_mpi *m)
     abort();
 }
 
+void comm_mpi_stall(struct comm_mpi *m, int64_t ns)
+{
+    (void)m, (void)ns;
+    abort();
+}
+
 int comm_mpi_check(struct comm_mpi *m, struct err *e)
 {
     (void)m, (void)e;

@@ -443,8 +443,8 @@ static int wait_queue(struct comm *c, struct err *e)
     return comm_nccl_wait(c->group, e);
 }
 
-static const struct comm_ops tp_ops = { "nccl",  allreduce, allgather, broadcast, no_barrier,
-                                        no_send, no_recv,   fail,      wait_queue };
+static const struct comm_ops tp_ops = { "nccl",  allreduce, allgather, broadcast,  no_barrier,
+                                        no_send, no_recv,   fail,      wait_queue, NULL };
 
 /* ---- pipe: on streams of its own */
 
@@ -514,9 +514,9 @@ static int no_broadcast(struct comm *c, int root, void *data, size_t bytes, stru
     return err_set(e, ST_DEVICE, "no broadcast of %zu bytes from %d to all stages", bytes, root);
 }
 
-static const struct comm_ops pipe_ops = { "nccl",       no_allreduce, no_allgather,
-                                          no_broadcast, no_barrier,   send,
-                                          recv,         fail,         wait_queue };
+static const struct comm_ops pipe_ops = { "nccl",     no_allreduce, no_allgather, no_broadcast,
+                                          no_barrier, send,         recv,         fail,
+                                          wait_queue, NULL };
 
 /* ---- life */
 

@@ -189,8 +189,13 @@ static void fail(struct comm *c, const char *why)
     for (int i = 0; i < t->n; i++) bell_ring(&t->bell[i]);
 }
 
+static int check(struct comm *c, struct err *e)
+{
+    return comm_thread_check(((const struct group *)c->group)->all, e);
+}
+
 static const struct comm_ops ops = { "thread", allreduce, allgather, broadcast, barrier,
-                                     send,     recv,      fail,      NULL };
+                                     send,     recv,      fail,      NULL,      check };
 
 /* ---- life */
 

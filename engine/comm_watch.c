@@ -24,25 +24,40 @@
 
 #include "base/arena.h"
 #include "base/progress.h"
+#include "base/stop.h"
 
 enum { GATHER_MS = 30000, CONNECT_MS = 2000, SECRET_BYTES = 16, SECRET_TEXT = 33, MAX_ADDR = 16 };
-enum note_kind { NOTE_HELLO = 0x4f72, NOTE_FAIL, NOTE_BYE };
+enum { BEAT_MS = 500, BEATS = 8 }; /* between two, at most; in a silence that fails, at least */
+enum { STOP_MS = 1000 };           /* by then a signal to all has reached rank 0 */
+enum note_kind { NOTE_HELLO = 0x4f72, NOTE_FAIL, NOTE_BYE, NOTE_BEAT, NOTE_STOP };
 
 struct note { /* all that is ever sent; ranks run the same program */
     int32_t kind, rank;
     char text[400];
 };
 
+/* A connection. Ranks send a beat to rank 0, which answers; the next follows an answer, so that a
+ * stopped process finds two of them at most when it goes on. */
+struct line {
+    int fd;     /* -1 when closed */
+    int silent; /* own beats since the other's last; -1: it has not begun */
+    bool sent;  /* a beat that is not answered */
+};
+
 struct comm_watch {
-    int rank, n;   /* n: of connections; rank 0 has one to each other rank, the others one to it */
-    int *fd;       /* [n], -1 when closed */
-    int listen_fd; /* rank 0 while gathering, else -1 */
-    int wake[2];   /* a byte ends the thread */
+    int rank, n; /* n: of connections; rank 0 has one to each other rank, the others one to it */
+    struct line *line; /* [n] */
+    int listen_fd;     /* rank 0 while gathering, else -1 */
+    int wake[2];       /* a byte ends the thread */
     char secret[SECRET_TEXT];
     pthread_t id;
     bool started;
     pthread_mutex_t lock;              /* of writing to connections, who and why */
     atomic_bool failed, alone, orphan; /* alone: the connection to rank 0 is closed */
+    atomic_int beat_ms, stall_beats;   /* silence that is a failure; 0: none is */
+    bool said_stop;
+    int stop_rank, stop_beats; /* on rank 0: who was told to stop; own beats since */
+    char stop_by[16];
     int who;
     char why[400];
 };
@@ -81,7 +96,7 @@ static void failed(struct comm_watch *w, int rank, const char *why)
         w->who = rank;
         snprintf(w->why, sizeof w->why, "%s", why);
         for (int i = 0; i < w->n; i++)
-            if (w->rank == 0 || rank == w->rank) put(w->fd[i], NOTE_FAIL, rank, w->why);
+            if (w->rank == 0 || rank == w->rank) put(w->line[i].fd, NOTE_FAIL, rank, w->why);
         atomic_store(&w->failed, true);
     }
     pthread_mutex_unlock(&w->lock);
@@ -90,6 +105,15 @@ static void failed(struct comm_watch *w, int rank, const char *why)
 void comm_watch_fail(struct comm_watch *w, int rank, const char *why)
 {
     failed(w, rank, why);
+}
+
+void comm_watch_stall(struct comm_watch *w, int64_t ns)
+{
+    int64_t ms = ns / BEATS / 1000000;
+    ms = ns <= 0 || ms > BEAT_MS ? BEAT_MS : ms < 1 ? 1 : ms;
+    int64_t n = (ns + ms * 1000000 - 1) / (ms * 1000000);
+    atomic_store(&w->beat_ms, (int)ms);
+    atomic_store(&w->stall_beats, n < 0 ? 0 : n < INT32_MAX ? (int)n : INT32_MAX);
 }
 
 bool comm_watch_failed(const struct comm_watch *w)
@@ -112,34 +136,98 @@ int comm_watch_why(struct comm_watch *w, struct err *e)
 
 /* ---- the thread */
 
+static void tell(struct comm_watch *w, int i, enum note_kind kind, const char *text)
+{
+    pthread_mutex_lock(&w->lock);
+    put(w->line[i].fd, kind, w->rank, text);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void heard(struct comm_watch *w, int i, const struct note *m)
+{
+    if (m->kind == NOTE_FAIL) failed(w, m->rank, m->text);
+    if (m->kind == NOTE_BEAT) {
+        w->line[i].silent = 0;
+        w->line[i].sent = false;
+        if (w->rank == 0) tell(w, i, NOTE_BEAT, "");
+    }
+    if (m->kind == NOTE_STOP && w->stop_rank == 0) {
+        w->stop_rank = peer(w, i);
+        snprintf(w->stop_by, sizeof w->stop_by, "%.15s", m->text);
+    }
+}
+
 static void hear(struct comm_watch *w, int i)
 {
     struct note m;
-    bool there = take(w->fd[i], &m), bye = there && m.kind == NOTE_BYE;
+    bool there = take(w->line[i].fd, &m), bye = there && m.kind == NOTE_BYE;
     if (there && !bye) {
-        if (m.kind == NOTE_FAIL) failed(w, m.rank, m.text);
+        heard(w, i, &m);
         return;
     }
     pthread_mutex_lock(&w->lock);
-    close(w->fd[i]);
-    w->fd[i] = -1;
+    close(w->line[i].fd);
+    w->line[i].fd = -1;
     pthread_mutex_unlock(&w->lock);
     if (w->rank != 0 && !bye && !comm_watch_failed(w)) atomic_store(&w->orphan, true);
     if (!bye) failed(w, peer(w, i), "its process has ended");
     if (w->rank != 0) atomic_store(&w->alone, true);
 }
 
+/* One beat more without a word of line i. */
+static void silent(struct comm_watch *w, int i)
+{
+    int most = atomic_load(&w->stall_beats);
+    struct line *l = &w->line[i];
+    if (l->silent < 0 || l->silent == INT32_MAX || ++l->silent <= most || most == 0) return;
+    char why[120];
+    snprintf(why, sizeof why,
+             "its process has not answered for %g s: it is stopped, or its machine hangs",
+             1e-3 * atomic_load(&w->beat_ms) * most);
+    if (w->rank != 0 && !comm_watch_failed(w)) atomic_store(&w->orphan, true);
+    failed(w, peer(w, i), why);
+}
+
+static void beat(struct comm_watch *w)
+{
+    char why[80];
+    for (int i = 0; i < w->n; i++) {
+        struct line *l = &w->line[i];
+        if (l->fd < 0) continue;
+        silent(w, i);
+        if (w->rank == 0 || l->sent) continue;
+        tell(w, i, NOTE_BEAT, "");
+        l->sent = true;
+    }
+    if (w->rank != 0 && stop_asked() && !w->said_stop) {
+        tell(w, 0, NOTE_STOP, stop_by());
+        w->said_stop = true;
+    }
+    if (w->stop_rank == 0 || stop_asked()) return;
+    if (++w->stop_beats * atomic_load(&w->beat_ms) <= STOP_MS) return;
+    snprintf(why, sizeof why, "its process was told to stop (%s), and rank 0 was not", w->stop_by);
+    failed(w, w->stop_rank, why);
+}
+
 static void *listen_to_all(void *p)
 {
     struct comm_watch *w = p;
     struct pollfd *at = mem_zalloc((size_t)w->n + 1, sizeof *at);
+    int64_t last_ns = clock_mono_ns();
     for (;;) {
-        for (int i = 0; i < w->n; i++) at[i] = (struct pollfd){ .fd = w->fd[i], .events = POLLIN };
-        at[w->n] = (struct pollfd){ .fd = w->wake[0], .events = POLLIN };
-        if (poll(at, (nfds_t)w->n + 1, -1) < 0) continue; /* EINTR */
-        if (at[w->n].revents) break;
+        int64_t next_ns = last_ns + atomic_load(&w->beat_ms) * INT64_C(1000000);
         for (int i = 0; i < w->n; i++)
+            at[i] = (struct pollfd){ .fd = w->line[i].fd, .events = POLLIN };
+        at[w->n] = (struct pollfd){ .fd = w->wake[0], .events = POLLIN };
+        int64_t left_ns = next_ns - clock_mono_ns();
+        int ms = left_ns > 0 ? (int)((left_ns + 999999) / 1000000) : 0;
+        if (poll(at, (nfds_t)w->n + 1, ms) < 0) continue; /* EINTR */
+        if (at[w->n].revents) break;
+        for (int i = 0; i < w->n; i++) /* first what came while this process was stopped itself */
             if (at[i].fd >= 0 && at[i].revents) hear(w, i);
+        if (clock_mono_ns() < next_ns) continue;
+        if (!comm_watch_failed(w)) beat(w);
+        last_ns = clock_mono_ns();
     }
     free(at);
     return NULL;
@@ -162,9 +250,11 @@ static struct comm_watch *fresh(int rank, int n)
     struct comm_watch *w = mem_zalloc(1, sizeof *w);
     w->rank = rank;
     w->n = n;
-    w->fd = mem_zalloc((size_t)n + 1, sizeof *w->fd);
-    for (int i = 0; i < n; i++) w->fd[i] = -1;
+    w->line = mem_zalloc((size_t)n + 1, sizeof *w->line);
+    for (int i = 0; i < n; i++) /* rank 0 begins when it has gathered all, who beat from then on */
+        w->line[i] = (struct line){ .fd = -1, .silent = rank == 0 ? 0 : -1 };
     w->listen_fd = -1;
+    comm_watch_stall(w, COMM_WATCH_STALL_NS);
     pthread_mutex_init(&w->lock, NULL);
     if (pipe(w->wake) != 0) abort(); /* no descriptors at the very start */
     return w;
@@ -243,18 +333,18 @@ static void admit(struct comm_watch *w, int fd)
     struct note m;
     receive_within(fd, CONNECT_MS);
     if (!take(fd, &m) || m.kind != NOTE_HELLO || m.rank < 1 || m.rank > w->n ||
-        w->fd[m.rank - 1] >= 0 || strcmp(m.text, w->secret) != 0) {
+        w->line[m.rank - 1].fd >= 0 || strcmp(m.text, w->secret) != 0) {
         close(fd);
         return;
     }
     receive_within(fd, 0);
-    w->fd[m.rank - 1] = fd;
+    w->line[m.rank - 1].fd = fd;
 }
 
 static int missing(const struct comm_watch *w)
 {
     for (int i = 0; i < w->n; i++)
-        if (w->fd[i] < 0) return i + 1;
+        if (w->line[i].fd < 0) return i + 1;
     return 0;
 }
 
@@ -273,6 +363,8 @@ int comm_watch_gather(struct comm_watch *w, struct err *e)
     }
     close(w->listen_fd);
     w->listen_fd = -1;
+    for (int i = 0; i < w->n; i++)
+        put(w->line[i].fd, NOTE_BEAT, 0, ""); /* silence counts from now */
     return start(w, e);
 }
 
@@ -302,14 +394,14 @@ struct comm_watch *comm_watch_join(int rank, const char *place, struct err *e)
     struct comm_watch *w = fresh(rank, 1);
     snprintf(text, sizeof text, "%s", place);
     const char *secret = strtok_r(text, " ", &rest), *port = strtok_r(NULL, " ", &rest), *a;
-    while (port && w->fd[0] < 0 && (a = strtok_r(NULL, " ", &rest)))
-        w->fd[0] = reach(a, (int)strtol(port, NULL, 10));
-    if (w->fd[0] < 0) {
+    while (port && w->line[0].fd < 0 && (a = strtok_r(NULL, " ", &rest)))
+        w->line[0].fd = reach(a, (int)strtol(port, NULL, 10));
+    if (w->line[0].fd < 0) {
         err_set(e, ST_DEVICE, "rank %d cannot reach rank 0", rank);
         comm_watch_close(w, 0);
         return NULL;
     }
-    put(w->fd[0], NOTE_HELLO, rank, secret);
+    put(w->line[0].fd, NOTE_HELLO, rank, secret);
     if (start(w, e) == ST_OK) return w;
     comm_watch_close(w, 0);
     return NULL;
@@ -327,13 +419,13 @@ void comm_watch_close(struct comm_watch *w, int linger_ms)
         pthread_join(w->id, NULL);
     }
     for (int i = 0; i < w->n; i++) {
-        put(w->fd[i], NOTE_BYE, w->rank, "");
-        if (w->fd[i] >= 0) close(w->fd[i]);
+        put(w->line[i].fd, NOTE_BYE, w->rank, "");
+        if (w->line[i].fd >= 0) close(w->line[i].fd);
     }
     if (w->listen_fd >= 0) close(w->listen_fd);
     close(w->wake[0]);
     close(w->wake[1]);
     pthread_mutex_destroy(&w->lock);
-    free(w->fd);
+    free(w->line);
     free(w);
 }

@@ -17,6 +17,8 @@
 #include "engine/rank.h"
 #include "engine/team.h"
 
+enum { VERDICT_TURNS = 25 }; /* of 0.1 s: comm_watch.h takes 2 s at most */
+
 static void *rank_main(void *p)
 {
     struct err e = { 0 };
@@ -75,7 +77,10 @@ static void reserve_channels(struct engine *g)
     for (int r = o->tp; r < g->n; r++) reserve(g, r - o->tp, r, x);
     for (int t = 1; t < o->tp; t++) reserve(g, rank_sampler(g) + t, rank_sampler(g), share);
     reserve(g, rank_sampler(g), 0, g->result_bytes);
-    for (int r = 1; r < g->n && o->mpi; r++) reserve(g, r, 0, sizeof(struct rank_told));
+    for (int r = 1; r < g->n && o->mpi; r++) {
+        reserve(g, r, 0, sizeof(struct rank_told));
+        reserve(g, r, 0, sizeof(struct engine_rank_report));
+    }
     wire_release(&sizes);
 }
 
@@ -188,6 +193,10 @@ static int start(struct engine *g, struct err *e)
     struct err told = { 0 };
     int st = g->o.mpi ? start_processes(g, &told) : start_threads(g, &told);
     if (st == ST_OK) st = rank_open(&g->rank[0], &told);
+    if (st == ST_STOPPED && g->o.mpi) {
+        err_clear(&told);
+        st = engine_stopped(g, &told);
+    }
     if (st != ST_OK)
         rank_give_up(&g->rank[0], &told);
     else
@@ -281,9 +290,13 @@ int engine_stop(struct engine *g, struct err *e)
 
 int engine_stopped(struct engine *g, struct err *e)
 {
-    /* the end of a process and the launcher's signal come on different ways */
-    if (g->o.mpi) nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-    int st = g->o.mpi ? comm_mpi_check(g->o.mpi, e) : comm_thread_check(g->comm, e);
+    /* the end of a process and the launcher's signal come on different ways; whether one signal
+     * was for all, rank 0 says */
+    int st = ST_OK, turns = g->me ? VERDICT_TURNS : 1;
+    for (int i = 0; i < turns && st == ST_OK; i++) {
+        if (g->o.mpi) nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+        st = alive(g, e);
+    }
     return st == ST_OK ? err_set(e, ST_STOPPED, "interrupted") : st;
 }
 

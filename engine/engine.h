@@ -67,6 +67,7 @@ struct engine_result {
     const float *logits; /* [n_out][vocab] with engine_opts.logits, else NULL */
 };
 
+/* Of ranks in other processes: as they stood when they had loaded, until the engine has stopped. */
 struct engine_rank_report {
     int rank;
     double load_s, step_s; /* step_s: inside steps, waiting for other ranks included */
@@ -92,7 +93,8 @@ void engine_dismiss(struct comm_mpi *m); /* rank 0, with no engine open */
 /* Threads of a rank when the processors are shared out; at least 1. mpi may be NULL. */
 int engine_threads(const struct comm_mpi *mpi, int n_rank);
 /* What it means that this process was told to stop: ST_STOPPED, or ST_DEVICE when a rank has failed:
- * launchers then end the others by a signal that looks like the user's. May take 0.1 s. */
+ * launchers then end the others by a signal that looks like the user's. May take 0.1 s, on other
+ * ranks than 0 2.5 s. */
 int engine_stopped(struct engine *g, struct err *e);
 
 const struct spec *engine_spec(const struct engine *g);

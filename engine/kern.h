@@ -21,13 +21,40 @@
  *     there); its bits are still independent of the first three.
  * (A NaN stays a NaN; its payload, and the sign of a zero, are not promised.)
  * And with n_slice (below) a matmul split over k among 2^i ranks, summed pairwise, has the bits of
- * the unsplit one. SPDX-License-Identifier: Apache-2.0 */
+ * the unsplit one.
+ *
+ * How far from exact. Against its slow twin a fast kernel's tolerance is 0: the bits are the same, but
+ * for avx512_bf16's matmul. Twin and avx512_bf16 are within these of the result in real numbers from
+ * the same weights (as packed) and cache (as stored):
+ *   - matmul: kern_mm_tolerance x sum_k |x w|. f32, bf16: 6e-8 sqrt(k) + 1e-7, k roundings of 2^-24
+ *     with mixed signs. avx512_bf16 with bf16 weights: 2^-8; x is rounded by 2^-9 at most. int8: x is
+ *     rounded by 1/254 of its group's largest, hence KERN_TOL_I8 where that is 12 times the mean at
+ *     most. (What packing to int8 costs is below: half a scale of each weight.)
+ *   - attention: KERN_TOL_ATTN for values of about 1.
+ *   - rmsnorm, layernorm: KERN_TOL_NORM x (1 + |result| + 50 |mean|), from two elements on.
+ *   - rope: KERN_TOL_ROPE x (|a| + |b|) of a pair (a, b): three roundings of each.
+ *   - silu_mul, gelu, gelu_tanh: KERN_TOL_UNARY x |x| (|gate up|); exp_from: of the result.
+ *   - mass_from, keep_from: KERN_TOL_MASS of the sum.
+ * tests/test_kern*.c hold every table that the processor has to these, and to the twin's bits.
+ * SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_KERN_H
 #define ENGINE_KERN_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* Of options that name a table. */
+#define KERN_HELP                                                                                  \
+    "portable, avx2, avx512, avx512_vnni (int8 dot), avx512_bf16 (bf16 dot: rounds activations "   \
+    "where weights are bf16); else the best for this processor that rounds none"
+
+#define KERN_TOL_I8    (0.5 / 127 * 12)
+#define KERN_TOL_ATTN  2e-5
+#define KERN_TOL_NORM  1e-6
+#define KERN_TOL_ROPE  2e-7
+#define KERN_TOL_UNARY 3e-7
+#define KERN_TOL_MASS  1e-6
 
 enum { KERN_ALIGN = 64, KERN_MAX_HEAD_DIM = 256, KERN_MAX_SLICE = 16, KERN_PANEL = 32 };
 
@@ -84,6 +111,7 @@ float kern_f32(uint16_t bf16);
  * So for a row-parallel matrix of global size k over tp ranks take n_slice = S / tp with one S for
  * every tp (8, say) and add the ranks' y as the same tree in rank order: bits equal tp = 1.
  * n_slice must divide k into whole units (1 for F32, 2 for BF16, group for I8): kern_slice_ok. */
+struct kern;
 struct kern_mm {
     const struct kern_mat *w;
     const void *xp; /* from prep of the same table, m, k, type, group */
@@ -101,6 +129,8 @@ struct kern_prep {
     int32_t group;       /* I8 only */
     void *xp;            /* kern_xp_bytes */
 };
+/* Of one output element, as a share of sum_k |x w|: see the top. */
+double kern_mm_tolerance(const struct kern *kern, enum kern_type type, int32_t k);
 size_t kern_xp_bytes(enum kern_type type, int32_t group, int32_t m, int32_t k);
 size_t kern_mm_tmp_bytes(int32_t m, int32_t n_slice);
 bool kern_slice_ok(enum kern_type type, int32_t group, int32_t k, int32_t n_slice);

@@ -49,6 +49,11 @@ int launch_start(struct launch *l, enum launch_comm how, struct err *e)
     return ST_OK;
 }
 
+void launch_stall(struct launch *l, int64_t ns)
+{
+    if (l->mpi) comm_mpi_stall(l->mpi, ns);
+}
+
 bool launch_speaks(const struct launch *l)
 {
     if (l->mpi && l->follows) return comm_mpi_orphan(l->mpi);

@@ -14,6 +14,12 @@
 enum launch_comm { LAUNCH_AUTO, LAUNCH_THREAD, LAUNCH_MPI };
 #define LAUNCH_WORDS "auto thread mpi"
 
+/* Of an option, in ns, of every command that runs ranks. */
+#define LAUNCH_STALL_DFLT "30s"
+#define LAUNCH_STALL_HELP                                                                          \
+    "a rank whose process is silent for so long (stopped, or its machine hangs) has failed; 0s: "  \
+    "never"
+
 struct launch {
     struct comm_mpi *mpi; /* NULL: ranks are threads */
     bool follows;         /* not rank 0 */
@@ -22,6 +28,7 @@ struct launch {
 /* auto: processes where a launcher has started more than one. Errors: ST_USAGE when that cannot be;
  * those of comm_mpi_open. */
 int launch_start(struct launch *l, enum launch_comm how, struct err *e);
+void launch_stall(struct launch *l, int64_t ns); /* after launch_start, on all processes */
 void launch_end(struct launch *l);
 /* Whether this process is the one to say what is wrong; between start and end, or before start with
  * a zeroed struct. */

@@ -49,6 +49,7 @@ struct model {
     struct model_opts o;
     struct backend *b;
     struct comm *tp, *pipe; /* pipe: to the stages before and behind; may be NULL */
+    struct comm *world;     /* looked at while weights are loaded: has a rank failed? May be NULL */
     struct team *team;      /* threads that draw or read weights; NULL: the caller alone */
     int32_t max_table;      /* block numbers of a step */
     int32_t depth;          /* steps in flight */

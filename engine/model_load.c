@@ -472,6 +472,7 @@ int model_load(struct model *m, const struct weights *w, struct err *e)
     for (int i = 0; i < m->s.n_layer && st == ST_OK; i++) {
         l.layer = m->s.layer0 + i;
         if (stop_asked()) st = err_set(e, ST_STOPPED, "interrupted while loading");
+        if (st == ST_OK && m->world) st = comm_check(m->world, e);
         if (st == ST_OK) st = load_layer(&l, &m->layer[i]);
     }
     if (st == ST_OK) st = activations(&l);

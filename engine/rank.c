@@ -141,6 +141,7 @@ int rank_step(struct rank *r, struct err *e)
     struct model *m = &r->m;
     const struct backend_step *s = &r->wire.step;
     size_t bytes = (size_t)s->n_tok * (size_t)g->spec.a.hidden * sizeof(float);
+    team_look(r->team);
     timing_start(&r->timing, r->world, r->tp);
     int st = m->s.first ? ST_OK : exchange_recv(&m->ranks, r->rank - g->o.tp, m->x, bytes, e);
     int64_t t0 = clock_mono_ns();
@@ -219,6 +220,7 @@ static int open_model(struct rank *r, struct err *e)
                            .b = r->b,
                            .tp = r->tp,
                            .pipe = o->pp > 1 ? r->pipe : NULL,
+                           .world = r->world,
                            .team = r->team,
                            .max_table = o->max_table,
                            .depth = engine_depth(g) };
@@ -274,6 +276,8 @@ void rank_release(struct rank *r)
 
 void rank_give_up(struct rank *r, const struct err *e)
 {
+    struct err told = { 0 };
+    if (comm_check(r->world, &told) != ST_OK && strcmp(told.text, e->text) == 0) return;
     r->own = *e;
     comm_fail(r->world, e->text);
 }
@@ -287,6 +291,24 @@ static int tell_times(struct rank *r, struct err *e)
         backend_timed_clear(r->b);
     }
     return comm_send(r->world, 0, &t, parts ? sizeof t : sizeof t.times, e);
+}
+
+/* What other processes hold now, so that it is known of one that is lost later. */
+static int tell_report(struct rank *r, struct err *e)
+{
+    struct engine *g = r->g;
+    struct engine_rank_report mine;
+    int st = ST_OK;
+    if (!g->o.mpi) return ST_OK;
+    if (r->rank != 0) {
+        engine_report(g, r->rank, &mine);
+        return comm_send(r->world, 0, &mine, sizeof mine, e);
+    }
+    for (int i = 1; i < g->n && st == ST_OK; i++) {
+        size_t bytes = sizeof g->told[i];
+        st = comm_recv(r->world, i, &g->told[i], &bytes, e);
+    }
+    return st;
 }
 
 /* Floats of a message of this rank's share of logits, at most. */
@@ -333,6 +355,7 @@ int rank_warm(struct rank *r, struct err *e)
             size_t now = n < hidden ? n : hidden;
             st = exchange_once(r, x, now, e);
         }
+    if (st == ST_OK) st = tell_report(r, e);
     /* what is still on its way would be in the way of the first step */
     if (st == ST_OK) st = comm_barrier(r->world, e);
     if (st != ST_OK) return st; /* others may still be reading it */
@@ -352,6 +375,10 @@ void rank_sign(const struct rank *r, struct err *e)
 static int live(struct rank *r, struct err *e)
 {
     int st = rank_open(r, e);
+    if (st == ST_STOPPED && r->g->o.mpi) {
+        err_clear(e);
+        st = engine_stopped(r->g, e);
+    }
     if (st != ST_OK) {
         rank_give_up(r, e);
         return st;

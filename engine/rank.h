@@ -49,7 +49,7 @@ struct engine {
     struct comm_thread *comm; /* NULL where ranks are processes */
     struct link link;
     struct rank *rank;               /* [n]; where ranks are processes, rank[me] only is alive */
-    struct engine_rank_report *told; /* [n], of other processes when they have stopped */
+    struct engine_rank_report *told; /* [n], of other processes: once loaded, and stopped */
     int n, me, in_flight;
     bool untimed; /* a step was collected, and the times of other processes are on their way */
     size_t result_bytes;
@@ -80,7 +80,8 @@ int rank_open(struct rank *r, struct err *e);
  * another rank is not. */
 void rank_give_up(struct rank *r, const struct err *e);
 /* The first messages of a size are slow, as the library makes room for them: all sizes that steps
- * will have, several times, before the first request. Not counted. All ranks. */
+ * will have, several times, before the first request. Not counted. All ranks; those in other processes
+ * report to rank 0 (engine_report). */
 int rank_warm(struct rank *r, struct err *e);
 /* The step in r->wire. */
 int rank_step(struct rank *r, struct err *e);

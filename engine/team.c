@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/pool.h"
 #include "engine/bell.h"
+#include "engine/crowd.h"
 
 struct worker {
     struct team *team;
@@ -29,6 +30,8 @@ struct team {
     atomic_bool stop, never;
     struct bell bell;      /* the caller's */
     struct worker *worker; /* [n - 1] */
+    struct crowd crowd;    /* of its threads, where they are pinned */
+    bool away;             /* unpinned for the time being */
 };
 
 static _Thread_local struct team *pinned_by; /* teams that pinned this thread, the latest first */
@@ -44,16 +47,37 @@ int team_cpus(void)
     return pinned_by ? CPU_COUNT(&before) : pool_cpus();
 }
 
-static void pin(int nth)
+/* Thread id to the nth processor of `may`. */
+static void pin_to(pthread_t id, const cpu_set_t *may, int nth)
 {
-    cpu_set_t may, one;
-    if (nth < 0 || sched_getaffinity(0, sizeof may, &may) != 0) return;
+    cpu_set_t one;
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, &may) || nth-- > 0) continue;
+        if (!CPU_ISSET(cpu, may) || nth-- > 0) continue;
         CPU_ZERO(&one);
         CPU_SET(cpu, &one);
-        pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+        pthread_setaffinity_np(id, sizeof one, &one);
         return;
+    }
+}
+
+static void pin(int nth)
+{
+    cpu_set_t may;
+    if (nth >= 0 && sched_getaffinity(0, sizeof may, &may) == 0) pin_to(pthread_self(), &may, nth);
+}
+
+void team_look(struct team *t)
+{
+    if (pinned_by != t) return; /* by nobody, or by another */
+    bool away = crowd_look(&t->crowd);
+    if (away == t->away) return;
+    t->away = away;
+    for (int i = 0; i < t->n; i++) {
+        pthread_t id = i ? t->worker[i - 1].id : pthread_self();
+        if (away)
+            pthread_setaffinity_np(id, sizeof before, &before);
+        else
+            pin_to(id, &before, t->first_cpu + i);
     }
 }
 
@@ -62,6 +86,7 @@ static void *work(void *p)
     struct worker *w = p;
     struct team *t = w->team;
     pin(t->first_cpu < 0 ? -1 : t->first_cpu + w->part);
+    if (t->first_cpu >= 0) crowd_join(&t->crowd, w->part);
     for (uint64_t call = 1; bell_wait(&w->bell, &t->go, call, &t->stop); call++) {
         t->fn(t->arg, w->part, t->n);
         bell_advance(&w->done, call);
@@ -76,6 +101,7 @@ struct team *team_open(int n, int first_cpu, int spin_max, struct err *e)
     team_unpin();
     t->n = n;
     t->first_cpu = first_cpu;
+    if (first_cpu >= 0) crowd_init(&t->crowd, n);
     t->worker = n > 1 ? mem_zalloc((size_t)n - 1, sizeof *t->worker) : NULL;
     bell_init(&t->bell, spin_max);
     for (int i = 0; i < n - 1; i++) {
@@ -96,6 +122,7 @@ struct team *team_open(int n, int first_cpu, int spin_max, struct err *e)
         t->below = pinned_by;
         pinned_by = t;
         pin(first_cpu);
+        crowd_join(&t->crowd, 0);
     }
     return t;
 }
@@ -119,6 +146,7 @@ void team_close(struct team *t)
         bell_release(&t->worker[i].bell);
     }
     leave(t);
+    crowd_release(&t->crowd);
     bell_release(&t->bell);
     free(t->worker);
     free(t);

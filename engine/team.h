@@ -19,6 +19,9 @@ struct team *team_open(int n, int first_cpu, int spin_max, struct err *e);
 /* By the thread that opened it, or after that has ended. NULL is fine. */
 void team_close(struct team *t);
 int team_size(const struct team *t);
+/* Once a step, by its caller: where the team is pinned and others want the processors
+ * (engine/crowd.h), its threads are unpinned as long as they do. */
+void team_look(struct team *t);
 
 /* Gives the calling thread the processors back that it had before teams pinned it. */
 void team_unpin(void);

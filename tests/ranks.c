@@ -2,6 +2,9 @@
  *
  *     mpirun -n N ranks check          communicator and engine: prints "N ranks: 0 wrong"
  *     mpirun -n N ranks kill R [FILE]  rank R kills itself while it works; rank 0 then makes FILE
+ *     mpirun -n N ranks halt R [FILE]  it stops itself (SIGSTOP), and is silent for 2 s
+ *     mpirun -n N ranks term R [FILE]  it is told to stop (SIGTERM)
+ *     mpirun -n N ranks load R [FILE]  it kills itself while it and rank 0 load
  *     mpirun -n N ranks backend R      the backend of rank R does not open
  *     mpirun -n N ranks wait           all ranks sleep for a second: prints processor time
  *     mpirun -n N ranks bench          rows of a table: latencies of this communicator
@@ -30,6 +33,8 @@ enum { CHECK_ROOM = 4096, SUM_FLOATS = 1 << 18 };
 static int fails_at = -1; /* rank whose backend does not open */
 static int dies_at = -1;
 static long dies_after = 40;
+static int dies_by = SIGKILL;
+static bool loading;
 
 /* ---- checks */
 
@@ -131,18 +136,33 @@ static struct backend_ops deadly;
 static void dies_in_norm(struct backend *b, const struct backend_norm *w, const float *x, float *y,
                          const int32_t shape[2])
 {
-    if (dies_after-- == 0) raise(SIGKILL);
+    if (dies_after-- == 0) raise(dies_by);
     normal->norm(b, w, x, y, shape);
 }
 
-/* Dies in the middle of a step, while others wait for it in all-reduces. */
+static void *dies_in_alloc(struct backend *b, size_t bytes, struct err *e)
+{
+    if (dies_after-- == 35) raise(dies_by);
+    return normal->alloc(b, bytes, e);
+}
+
+/* Rank 0 loads for so long that the launcher ends it because of the other. */
+static void *loads_slowly(struct backend *b, size_t bytes, struct err *e)
+{
+    for (int i = 0; i < 20000 && !stop_asked(); i++)
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    return normal->alloc(b, bytes, e);
+}
+
+/* Dies in the middle of a step, while others wait for it in all-reduces; or while it loads. */
 static struct backend *will_die(struct team *t, const char *kernels, struct err *e)
 {
     struct backend *b = backend_cpu_open(t, kernels, e);
     if (!b) return NULL;
     normal = b->ops;
     deadly = *b->ops;
-    deadly.norm = dies_in_norm;
+    if (!loading) deadly.norm = dies_in_norm;
+    if (loading) deadly.alloc = dies_at < 0 ? loads_slowly : dies_in_alloc;
     b->ops = &deadly;
     return b;
 }
@@ -162,7 +182,7 @@ static int work(struct comm_mpi *m, engine_backend_fn backend, const char *file,
     if (!engine_expect_read(o.model, &a, &x, e)) st = ST_IO;
     struct engine *g = st == ST_OK ? engine_open(&o, e) : NULL;
     if (!g && st == ST_OK) st = ST_DEVICE;
-    for (int i = 0; st == ST_OK && i < 1000; i++) {
+    for (int i = 0; st == ST_OK; i++) {
         int32_t out[ENGINE_GREEDY];
         st = engine_env_run(g, &x, i % ENGINE_PROMPTS, 7, NULL, out, e);
     }
@@ -179,6 +199,10 @@ static int work(struct comm_mpi *m, engine_backend_fn backend, const char *file,
 static int fail(struct comm_mpi *m, const char *file, struct err *e)
 {
     int me = comm_mpi_rank(m);
+    if (loading && me == 0) {
+        dies_at = -1;
+        return work(m, will_die, file, e);
+    }
     engine_backend_fn backend = me == fails_at ? may_fail : me == dies_at ? will_die : NULL;
     return me ? engine_follow(m, backend, e) : work(m, backend, file, e);
 }
@@ -327,7 +351,10 @@ static int run(int argc, char **argv, struct launch *l, struct err *e)
     if (strcmp(what, "check") == 0) return check(l->mpi, e);
     if (strcmp(what, "wait") == 0) return wait_mpi(l->mpi, e);
     if (strcmp(what, "bench") == 0) return bench_mpi(l->mpi);
-    if (strcmp(what, "kill") == 0) dies_at = n;
+    dies_by = strcmp(what, "halt") == 0 ? SIGSTOP : strcmp(what, "term") == 0 ? SIGTERM : SIGKILL;
+    loading = strcmp(what, "load") == 0;
+    launch_stall(l, INT64_C(2000000000));
+    if (strcmp(what, "backend") != 0) dies_at = n;
     if (strcmp(what, "backend") == 0) fails_at = n;
     return fail(l->mpi, argc > 3 ? argv[3] : NULL, e);
 }

@@ -13,9 +13,12 @@
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/progress.h"
+#include "base/stop.h"
 #include "engine/bell.h"
 #include "engine/comm.h"
 #include "engine/comm_watch.h"
+#include "engine/crowd.h"
 #include "engine/team.h"
 #include "tests/comm_check.h"
 #include "tests/test.h"
@@ -150,7 +153,13 @@ TEST(comm_refuses_messages_that_do_not_fit)
 /* ---- life of processes */
 
 enum { WATCHED = 4, PATIENCE_MS = 20000 };
-enum end { END_WELL, END_KILLED, END_SAYS };
+enum end { END_WELL, END_KILLED, END_SAYS, END_SILENT, END_TOLD };
+static const int64_t STALL_NS = 400000000;
+static const char *const end_words[] = {
+    "", "its process has ended", "out of memory",
+    "its process has not answered for 0.4 s: it is stopped, or its machine hangs",
+    "its process was told to stop (SIGTERM), and rank 0 was not"
+};
 
 /* What rank `rank` of a watch sees when rank `who` ends that way; 0 when it is as it should be. */
 static int watched(int rank, int who, enum end how, struct comm_watch *w)
@@ -160,15 +169,19 @@ static int watched(int rank, int who, enum end how, struct comm_watch *w)
     if (!w || (rank == 0 && comm_watch_gather(w, &e) != ST_OK)) return 10;
     if (how == END_KILLED && rank == who) raise(SIGKILL);
     if (how == END_SAYS && rank == who) comm_watch_fail(w, who, "out of memory");
+    comm_watch_stall(w, how == END_SILENT ? STALL_NS : 0);
+    if (how == END_SILENT && rank == who) raise(SIGSTOP);
+    if (how == END_TOLD) stop_install();
+    if (how == END_TOLD && rank == who) raise(SIGTERM);
     for (int ms = 0; how != END_WELL && !comm_watch_failed(w) && ms < PATIENCE_MS; ms++)
         nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
     bool failed = comm_watch_failed(w), orphan = comm_watch_orphan(w);
     if (failed) comm_watch_why(w, &e);
-    comm_watch_close(w, PATIENCE_MS);
+    comm_watch_close(w, how == END_SILENT && who == 0 ? 0 : PATIENCE_MS);
     if (failed != (how != END_WELL)) return 11;
-    if (orphan != (how == END_KILLED && who == 0 && rank != 0)) return 12;
-    snprintf(want, sizeof want, "rank %d: %s", who,
-             how == END_SAYS ? "out of memory" : "its process has ended");
+    bool mute = how == END_KILLED || how == END_SILENT;
+    if (orphan != (mute && who == 0 && rank != 0)) return 12;
+    snprintf(want, sizeof want, "rank %d: %s", who, end_words[how]);
     return failed && strcmp(e.text, want) != 0 ? 13 : 0;
 }
 
@@ -187,9 +200,11 @@ static int watch_ends(int who, enum end how)
         _exit(watched(rank, who, how, comm_watch_join(rank, place, NULL)));
     }
     comm_watch_close(w, 0);
-    for (int rank = 0; rank < WATCHED; rank++) {
+    for (int i = 1; i <= WATCHED; i++) { /* who is stopped last: he ends by being killed */
+        int rank = (who + i) % WATCHED;
+        if (how == END_SILENT && rank == who) kill(id[rank], SIGKILL);
         waitpid(id[rank], &st, 0);
-        bool killed = how == END_KILLED && rank == who;
+        bool killed = (how == END_KILLED || how == END_SILENT) && rank == who;
         bool fine = killed ? WIFSIGNALED(st) : WIFEXITED(st) && WEXITSTATUS(st) == 0;
         if (!fine) printf("rank %d ended with %x\n", rank, (unsigned)st);
         wrong += !fine;
@@ -207,6 +222,63 @@ TEST(comm_watch_a_failure_reaches_all_with_its_reason)
 {
     CHECK_INT(watch_ends(3, END_SAYS), 0);
     CHECK_INT(watch_ends(0, END_SAYS), 0);
+}
+
+TEST(comm_watch_a_stopped_process_is_named_to_all)
+{
+    CHECK_INT(watch_ends(2, END_SILENT), 0);
+    CHECK_INT(watch_ends(0, END_SILENT), 0);
+}
+
+TEST(comm_watch_a_rank_that_alone_is_told_to_stop_is_named_to_all)
+{
+    CHECK_INT(watch_ends(1, END_TOLD), 0);
+}
+
+/* Lives through that many silences of a length that is a failure, then says how it went. */
+static int lives(int rank, struct comm_watch *w, bool told)
+{
+    const int64_t end = clock_mono_ns() + 3 * STALL_NS;
+    if (!w || (rank == 0 && comm_watch_gather(w, NULL) != ST_OK)) return 10;
+    comm_watch_stall(w, STALL_NS);
+    stop_install();
+    if (told) raise(SIGTERM);
+    while (clock_mono_ns() < end) nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    bool failed = comm_watch_failed(w);
+    comm_watch_close(w, 0);
+    return failed ? 11 : 0;
+}
+
+static int all_live(bool paused, bool told)
+{
+    char place[COMM_WATCH_PLACE];
+    pid_t id[2];
+    int wrong = 0, st;
+    struct comm_watch *w = comm_watch_listen(2, true, place, NULL);
+    if (!w) SKIP("no loopback interface");
+    for (int rank = 0; rank < 2; rank++) {
+        if ((id[rank] = fork()) != 0) continue;
+        if (rank == 0) _exit(lives(0, w, told));
+        comm_watch_close(w, 0); /* its copy */
+        _exit(lives(rank, comm_watch_join(rank, place, NULL), told));
+    }
+    comm_watch_close(w, 0);
+    for (int i = 0; i < 2 && paused; i++) kill(id[i], SIGSTOP);
+    for (int i = 0; i < 2 && paused; i++) waitpid(id[i], &st, WUNTRACED);
+    if (paused) nanosleep(&(struct timespec){ .tv_nsec = 3 * STALL_NS / 2 }, NULL);
+    for (int i = 0; i < 2 && paused; i++) kill(id[i], SIGCONT);
+    for (int i = 0; i < 2; i++) {
+        waitpid(id[i], &st, 0);
+        if (st) printf("rank %d ended with %x\n", i, (unsigned)st);
+        wrong += st != 0;
+    }
+    return wrong;
+}
+
+TEST(comm_watch_a_job_that_sleeps_as_a_whole_or_is_told_to_stop_lives_on)
+{
+    CHECK_INT(all_live(true, false), 0);
+    CHECK_INT(all_live(false, true), 0);
 }
 
 TEST(comm_watch_an_end_in_good_order_is_no_failure)
@@ -294,4 +366,48 @@ TEST(team_gives_its_caller_the_processors_back)
         CHECK_INT(sched_getaffinity(0, sizeof now, &now), 0);
         CHECK(CPU_EQUAL(&now, &before));
     }
+}
+
+/* ---- others on the same processors */
+
+enum { MS = 1000000 };
+
+TEST(crowd_a_quarter_of_the_time_is_too_long_and_each_try_in_vain_doubles_the_while)
+{
+    struct crowd_board b = { 0 };
+    int64_t now = INT64_C(1000000000000);
+    crowd_judge(&b, now, 32 * MS, 8 * MS);
+    CHECK_INT(b.until_ns, 0);
+    crowd_judge(&b, now, 32 * MS, 9 * MS);
+    CHECK_INT(b.until_ns, now + CROWD_HOLD_NS);
+    crowd_judge(&b, now + 50 * MS, 32 * MS, 32 * MS); /* of before: known already */
+    CHECK_INT(b.until_ns, now + CROWD_HOLD_NS);
+    for (int64_t want = 2 * CROWD_HOLD_NS; want < 4 * CROWD_HOLD_MOST_NS; want *= 2) {
+        int64_t hold = want < CROWD_HOLD_MOST_NS ? want : CROWD_HOLD_MOST_NS;
+        now = b.until_ns + 40 * MS;
+        crowd_judge(&b, now, 32 * MS, 20 * MS);
+        CHECK_INT(b.until_ns, now + hold);
+    }
+    now = b.until_ns + CROWD_HOLD_MOST_NS; /* that went well for long */
+    crowd_judge(&b, now, 32 * MS, 20 * MS);
+    CHECK_INT(b.until_ns, now + CROWD_HOLD_NS);
+}
+
+TEST(crowd_a_team_leaves_its_processors_while_others_want_them)
+{
+    struct crowd_board b = { 0 };
+    cpu_set_t before;
+    int cpus[2];
+    CHECK_INT(sched_getaffinity(0, sizeof before, &before), 0);
+    crowd_share(&b);
+    struct team *t = team_open(2, 0, 1000, NULL);
+    for (int i = 0; i < 3; i++) {
+        atomic_store(&b.until_ns, i == 1 ? INT64_MAX : 0);
+        team_look(t);
+        team_run(t, note_cpus, cpus);
+        for (int k = 0; k < 2; k++) CHECK_INT(cpus[k], i == 1 ? CPU_COUNT(&before) : 1);
+        CHECK(i == 1 ? bell_spins(1000) < 1000 : bell_spins(1000) == 1000);
+    }
+    team_close(t);
+    crowd_share(NULL);
 }

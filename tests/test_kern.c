@@ -182,14 +182,6 @@ static void mm_run(const struct kern *kern, const struct mm_case *c, int32_t i0,
     free(tmp);
 }
 
-static double tolerance(const struct kern *kern, const struct mm_case *c)
-{
-    /* f32: at most k roundings of 2^-24, usually sqrt k; x to bf16: 2^-9 of each product at most;
-     * x to int8: half of 1/127 of the group's largest, at most 12 times the mean here */
-    if (c->type == KERN_I8) return 0.5 / 127 * 12;
-    return c->type == KERN_BF16 && rounds_x(kern) ? 1.0 / 256 : 6e-8 * sqrt(c->k) + 1e-7;
-}
-
 static void mm_check(struct mm_case *c)
 {
     int64_t size = (int64_t)c->m * (c->n + 3);
@@ -205,7 +197,7 @@ static void mm_check(struct mm_case *c)
                 double err = fabs((double)y[i * (c->n + 3) + j] - c->want[i * c->n + j]);
                 worst = fmax(worst, err / (c->mass[i * c->n + j] + 1e-30));
             }
-        if (!CHECK(worst <= tolerance(kern, c)))
+        if (!CHECK(worst <= kern_mm_tolerance(kern, c->type, c->k)))
             printf("  %s type %d m %d n %d k %d group %d: %g\n", kern->name, (int)c->type, c->m,
                    c->n, c->k, c->group, worst);
         if (c->type == KERN_BF16 && rounds_x(kern)) continue;
@@ -456,7 +448,7 @@ static void attn_check(const struct attn_case *c)
         for (int j = 0; j < 4; j++) {
             int32_t i = below(c->n_q[s]), h = below(c->n_head * c->group);
             const float *got = twin[s] + i * qw + (int64_t)h * c->dim;
-            CHECK(attn_error(c, &d, s, c->past[s] + i, h, got) < 2e-5);
+            CHECK(attn_error(c, &d, s, c->past[s] + i, h, got) < KERN_TOL_ATTN);
         }
     for (int t = 1; kern_at(t); t++) {
         attn_run(kern_at(t), c, &d, t % 2 ? 1000 : 5, 1 + t % 3, out);
@@ -635,7 +627,7 @@ static void check_unary(int which, double (*want)(double))
             double w = want((double)x[i]), err = fabs((double)to[i + 1] - w);
             worst = fmax(worst, err / (fabs((double)x[i]) + 1e-30));
         }
-        CHECK(worst < 3e-7); /* of |x|: a few roundings of f32 */
+        CHECK(worst < KERN_TOL_UNARY);
         CHECK(isnan(to[3]) && to[4] == 1e30f && fabsf(to[2]) <= 1e-40f);
         CHECK(same_bits(to + 2, twin + 2, N - 2));
     }
@@ -669,7 +661,7 @@ TEST(kern_exp_from_agrees_with_libm)
     CHECK(twin[1] == 0 && twin[2] == 0 && twin[3] == 1 && twin[4] == 0);
     for (int i = 5; i < N; i++) {
         float v = (x[i] - by[0]) * by[1]; /* as it is rounded */
-        CHECK(fabs((double)twin[i] / exp((double)v) - 1) < 3e-7);
+        CHECK(fabs((double)twin[i] / exp((double)v) - 1) < KERN_TOL_UNARY);
     }
 }
 
@@ -698,7 +690,7 @@ TEST(kern_norms_agree_with_float64)
                 for (int j = 0; j < n; j++) {
                     double v = ((double)x[i * ld + j] - mean) / sqrt(square + 1e-5);
                     double want = v * (double)w[j] + (which == 2 ? (double)b[j] : 0);
-                    double bound = 1e-6 * (1 + fabs(want) + 50 * fabs(mean));
+                    double bound = KERN_TOL_NORM * (1 + fabs(want) + 50 * fabs(mean));
                     CHECK(fabs((double)twin[i * ld + j] - want) < (n == 1 ? 1e-3 : bound));
                 }
             }
@@ -732,11 +724,13 @@ TEST(kern_rope_rotates_halves)
                 int j = i % HALF;
                 const float *in = x + r * LD + h * DIM;
                 double angle = (double)(freq[j] * (float)pos[at[r]]), want = (double)in[i];
+                double a = (double)in[j], b = (double)in[j + HALF];
                 if (i < HALF)
-                    want = (double)in[j] * cos(angle) - (double)in[j + HALF] * sin(angle);
+                    want = a * cos(angle) - b * sin(angle);
                 else if (i < 2 * HALF)
-                    want = (double)in[j + HALF] * cos(angle) + (double)in[j] * sin(angle);
-                CHECK_NEAR((double)twin[r * LD + h * DIM + i] + 10, want + 10, 1e-7);
+                    want = b * cos(angle) + a * sin(angle);
+                double most = i < 2 * HALF ? KERN_TOL_ROPE * (fabs(a) + fabs(b)) : 0;
+                CHECK(fabs((double)twin[r * LD + h * DIM + i] - want) <= most);
             }
 }
 

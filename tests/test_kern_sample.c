@@ -56,10 +56,10 @@ static void check_sums(int n)
     CHECK(x[kern_argmax(x, n)] == kern_at(0)->largest(x, n));
     for (int j = 0; j < KERN_N_FROM; j++) {
         for (int i = 0; i < n; i++) sum[j] += x[i] >= at[j] ? (double)w[i] : 0;
-        CHECK(fabs(mass[0][j] - sum[j]) <= 1e-6 * sum[j]);
+        CHECK(fabs(mass[0][j] - sum[j]) <= KERN_TOL_MASS * sum[j]);
     }
     for (int b = 0; b * KERN_SUM_BLOCK < n; b++) in_blocks += (double)block[0][b];
-    CHECK(fabs(in_blocks - sum[1]) <= 1e-6 * sum[1]);
+    CHECK(fabs(in_blocks - sum[1]) <= KERN_TOL_MASS * sum[1]);
     free(x);
     free(w);
     free(left);

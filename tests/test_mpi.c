@@ -78,14 +78,14 @@ TEST(mpi_8_ranks_add_and_generate_as_threads_do)
     checked(8);
 }
 
-/* Rank k kills itself in the middle of a step. */
-static void killed(int k)
+/* Something happens to rank k; the others end by themselves and say `why`. */
+static void lost(const char *what, int k, const char *why)
 {
-    char args[600], want[64], name[32], saved[200] = "";
-    snprintf(name, sizeof name, "saved-%d", k);
+    char args[600], want[200], name[32], saved[200] = "";
+    snprintf(name, sizeof name, "saved-%s-%d", what, k);
     const char *path = test_path(name);
-    snprintf(args, sizeof args, "kill %d %s", k, path);
-    snprintf(want, sizeof want, "ranks: rank %d: its process has ended\n", k);
+    snprintf(args, sizeof args, "%s %d %s", what, k, path);
+    snprintf(want, sizeof want, "ranks: rank %d: %s\n", k, why);
     int rc = ranks(4, args);
     CHECK(rc != 0 && rc != 124); /* 124: it had to be stopped */
     CHECK_HAS(err, want);
@@ -94,8 +94,14 @@ static void killed(int k)
         CHECK(fgets(saved, sizeof saved, f) != NULL);
         fclose(f);
     }
-    snprintf(want, sizeof want, "saved after: rank %d: its process has ended\n", k);
+    snprintf(want, sizeof want, "saved after: rank %d: %s\n", k, why);
     CHECK_TEXT(saved, k == 0 ? "" : want);
+}
+
+/* In the middle of a step. */
+static void killed(int k)
+{
+    lost("kill", k, "its process has ended");
 }
 
 TEST(mpi_a_killed_rank_ends_all_with_its_number_and_rank_0_may_save)
@@ -107,6 +113,21 @@ TEST(mpi_a_killed_rank_ends_all_with_its_number_and_rank_0_may_save)
 TEST(mpi_without_rank_0_the_others_end_and_say_so)
 {
     killed(0);
+}
+
+TEST(mpi_a_rank_killed_while_loading_is_named_though_the_launcher_stops_rank_0)
+{
+    lost("load", 2, "its process has ended");
+}
+
+TEST(mpi_a_rank_that_is_stopped_is_named)
+{
+    lost("halt", 3, "its process has not answered for 2 s: it is stopped, or its machine hangs");
+}
+
+TEST(mpi_a_rank_that_alone_is_told_to_stop_is_named)
+{
+    lost("term", 1, "its process was told to stop (SIGTERM), and rank 0 was not");
 }
 
 TEST(mpi_a_rank_that_fails_gives_its_reason)
