@@ -23,10 +23,18 @@ static char *copy(const char *text)
 
 /* ---- what killed runs leave */
 
-static bool lock(int fd)
+enum lock { LOCK_HELD, LOCK_MINE, LOCK_NONE }; /* by somebody else; here; no locks on this disk */
+
+static enum lock try_lock(int fd)
 {
     struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    return fcntl(fd, F_OFD_SETLK, &all) == 0;
+    if (fcntl(fd, F_OFD_SETLK, &all) == 0) return LOCK_MINE;
+    return errno == EACCES || errno == EAGAIN ? LOCK_HELD : LOCK_NONE;
+}
+
+static bool lock(int fd)
+{
+    return try_lock(fd) == LOCK_MINE;
 }
 
 void outfile_claim(int fd)
@@ -132,6 +140,116 @@ int outfile_write(const char *path, const void *bytes, size_t n, struct err *e)
     if (st != ST_OK) return st;
     fwrite(bytes, 1, n, o.f);
     return outfile_close(&o, e);
+}
+
+static int check_new(const char *path, const char *place, struct err *e)
+{
+    size_t n = strlen(place) + 40;
+    char *part = mem_alloc(n);
+    snprintf(part, n, "%s.part.%ld", place, (long)getpid());
+    unlink(part);
+    int fd = open(part, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666), why = errno;
+    if (fd >= 0) {
+        close(fd);
+        unlink(part);
+    }
+    free(part);
+    return fd >= 0 ? ST_OK : err_set(e, ST_IO, "cannot create %s: %s", path, strerror(why));
+}
+
+int outfile_check(const char *path, bool whole, struct err *e)
+{
+    struct stat own;
+    if (!path) return ST_OK;
+    if (!*path) return err_set(e, ST_IO, "cannot write a file without a name");
+    if (whole || lstat(path, &own) != 0 || S_ISREG(own.st_mode)) {
+        char *place;
+        int st = outfile_place(path, &place, e);
+        if (st == ST_OK && place) st = check_new(path, place, e);
+        free(place);
+        return st;
+    }
+    int why = stat(path, &own) != 0     ? errno
+              : S_ISDIR(own.st_mode)    ? EISDIR
+              : access(path, W_OK) != 0 ? errno
+                                        : 0;
+    return why ? err_set(e, ST_IO, "cannot write %s: %s", path, strerror(why)) : ST_OK;
+}
+
+/* ---- lines */
+
+/* The first free of STEM.1.csv, ... */
+static int put_by(const char *path, const char *stem, char left[OUTFILE_PATH])
+{
+    for (int i = 1; i < 1000; i++) {
+        if (snprintf(left, OUTFILE_PATH, "%s.%d.csv", stem, i) >= OUTFILE_PATH) return -1;
+        if (link(path, left) == 0) return unlink(path);
+        if (errno != EEXIST) return rename(path, left); /* no hard links here */
+    }
+    return -1;
+}
+
+/* Opens and locks path; a file that its writer has removed in between is opened anew. */
+static int open_lines(const char *path, struct err *e)
+{
+    struct stat st;
+    for (int i = 0; i < 100; i++) {
+        int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+        if (fd < 0) {
+            err_set(e, ST_IO, "cannot create %s: %s", path, strerror(errno));
+            return -1;
+        }
+        bool held = try_lock(fd) == LOCK_HELD, there = fstat(fd, &st) == 0;
+        if (!held && there && S_ISREG(st.st_mode) && st.st_nlink > 0) return fd;
+        close(fd);
+        if (there && !S_ISREG(st.st_mode)) {
+            err_set(e, ST_IO, "cannot create %s: it is there and not a regular file", path);
+            return -1;
+        }
+        if (held) break;
+    }
+    err_set(e, ST_IO, "%s: another run is writing it", path);
+    return -1;
+}
+
+int outfile_lines(const char *stem, bool go_on, int *fd, char left[OUTFILE_PATH], struct err *e)
+{
+    char path[OUTFILE_PATH];
+    struct stat st;
+    left[0] = 0;
+    *fd = -1;
+    if (snprintf(path, sizeof path, "%s.csv", stem) >= OUTFILE_PATH)
+        return err_set(e, ST_IO, "cannot create %s.csv: %s", stem, strerror(ENAMETOOLONG));
+    int f = open_lines(path, e);
+    if (f >= 0 && !go_on && fstat(f, &st) == 0 && st.st_size > 0) {
+        bool bad = put_by(path, stem, left) != 0;
+        if (bad)
+            err_set(e, ST_IO, "%s: a killed run has left it, and it cannot be renamed: %s", path,
+                    strerror(errno));
+        close(f);
+        f = bad ? -1 : open_lines(path, e);
+    }
+    if (f < 0) return ST_IO;
+    *fd = f;
+    return ST_OK;
+}
+
+int outfile_append(int fd, const char *path, const char *text, size_t n, struct err *e)
+{
+    off_t before = lseek(fd, 0, SEEK_END);
+    size_t done = 0;
+    while (done < n) { /* once, but on a full disk: the second call says why */
+        ssize_t put = write(fd, text + done, n - done);
+        if (put < 0 && errno == EINTR) continue;
+        if (put > 0) {
+            done += (size_t)put;
+            continue;
+        }
+        int why = put < 0 ? errno : ENOSPC;
+        if (done && ftruncate(fd, before) != 0) why = ENOSPC; /* a cut last line then stays */
+        return err_set(e, ST_IO, "%s: cannot write: %s", path, strerror(why));
+    }
+    return ST_OK;
 }
 
 int outfile_place(const char *path, char **place, struct err *e)

@@ -8,6 +8,7 @@
 #ifndef BASE_OUTFILE_H
 #define BASE_OUTFILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -26,6 +27,19 @@ void outfile_abort(struct outfile *o);               /* frees o; nothing is left
 /* Whether writing path would replace a file that is read: ST_USAGE then. NULLs are fine. */
 int outfile_spares(const char *path, const char *input, struct err *e);
 int outfile_write(const char *path, const void *bytes, size_t n, struct err *e);
+/* Whether path can be written, before the work that makes it: its directory is there and takes a new
+ * file; whole: it has to be replaced whole (HDF5), so nothing but a regular file may be there. NULL is
+ * fine. Nothing is left and an older file stays. Errors: ST_IO. */
+int outfile_check(const char *path, bool whole, struct err *e);
+
+/* A file of lines at STEM.csv, each of which goes out by one write, so that a kill at any instant
+ * leaves whole lines. One process at a time has it: it is locked while *fd, at its end, is open. What a
+ * killed process left there is kept: as it is with `go_on`, else as STEM.1.csv (2, 3, ...), and *left
+ * then has that name (else ""). Errors: ST_IO. */
+enum { OUTFILE_PATH = 4352 };
+int outfile_lines(const char *stem, bool go_on, int *fd, char left[OUTFILE_PATH], struct err *e);
+/* Appends n bytes of whole lines. Errors: ST_IO, and no part of a line is left where that can be. */
+int outfile_append(int fd, const char *path, const char *text, size_t n, struct err *e);
 
 /* For who writes PATH.part.<pid> himself: fd is of that file, and open until it is renamed or removed.
  * It is locked, which says that its writer lives. */

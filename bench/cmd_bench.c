@@ -11,6 +11,7 @@
 
 #include "base/conf.h"
 #include "base/json.h"
+#include "base/outfile.h"
 #include "base/paths.h"
 #include "base/stop.h"
 #include "base/units.h"
@@ -36,9 +37,11 @@ static const char usage[] =
     "step shapes. On a GPU: its memory, copies, launches, products, attention, element-wise work,\n"
     "sampling, messages between GPUs, whole steps; beside them power and clocks. Each point is "
     "measured --runs times, in an order that mixes all points; every\n"
-    "sample is kept. Ctrl-C ends early and keeps what there is; --resume goes on with it. An "
-    "existing\n"
-    "file is replaced.\n"
+    "sample is kept. The file appears, and replaces an older one, when all is measured. Until then "
+    "each\n"
+    "sample is in FILE.journal.csv as soon as it is taken: after Ctrl-C, a kill or a failure "
+    "--resume goes\n"
+    "on with it (with fewer --runs it may be complete as it is).\n"
     "Exit status: 0; 2 a wrong option or file; 4 a result was wrong, so its time says nothing; 5\n"
     "reading, writing or a rank failed; 130 interrupted.\n";
 static const char examples[] =
@@ -93,8 +96,10 @@ static const struct conf_row rows[] = {
     { "mpi_points", CONF_BOOL, AT(mpi_points), "yes", NULL, 0, 0, "start mpirun for communication points" },
     { "storage", CONF_TEXT, AT(dir), ".", NULL, 0, 0, "directory whose storage is measured" },
     { "out", CONF_TEXT, AT(out), "bench.h5", NULL, 0, 0, "file to write (HDF5)" },
-    { "save_every", CONF_TIME, AT(save_ns), "30s", NULL, 0, 86400, "so often what there is goes to the file" },
-    { "resume", CONF_BOOL, AT(resume), "no", NULL, 0, 0, "go on with the file of an interrupted run" },
+    { "save_every", CONF_TIME, AT(save_ns), "30s", NULL, 0, 86400,
+      "so often what there is is forced onto the disk: a power failure loses no more" },
+    { "resume", CONF_BOOL, AT(resume), "no", NULL, 0, 0,
+      "go on with the journal of an interrupted run, or with more runs of a file" },
     { "json", CONF_BOOL, AT(json), "no", NULL, 0, 0, "one JSON object on stdout instead of text" },
     { "dry_run", CONF_BOOL, AT(dry_run), "no", NULL, 0, 0, "list what would be measured" },
     { "progress", CONF_BOOL, AT(progress), "no", NULL, 0, 0, "progress on stderr also without a terminal" },
@@ -109,6 +114,7 @@ struct call {
     struct suite s;
     struct suite_log log;
     struct launch l;
+    const struct conf_set *set;
     char model[4096], self[4096];
     int runs, exit_status;
     int argc;
@@ -168,6 +174,29 @@ static int device(struct call *k, struct err *e)
     return ST_OK;
 }
 
+/* An option that was given and would change nothing is a mistake of some kind. */
+static int refuse_idle(const struct call *k, struct err *e)
+{
+    const struct opts *o = &k->o;
+    bool gpu = k->so.device.kind != DEVICE_CPU, model = o->suite == SUITE_MODEL;
+    const struct {
+        const char *key;
+        bool idle;
+        const char *why;
+    } rule[] = {
+        { "random_weights", !k->so.random, "the model has weights, none are drawn" },
+        { "mpi_points", model, "--suite=model has no such points" },
+        { "mpi_points", gpu, "a GPU has no such points" },
+        { "storage", model && !gpu, "--suite=model does not measure storage" },
+        { "json", o->dry_run && o->json, "--dry-run lists rows of CSV" },
+        { "resume", o->dry_run && o->resume, "--dry-run reads no file" },
+    };
+    for (size_t i = 0; i < sizeof rule / sizeof *rule; i++)
+        if (rule[i].idle && conf_given(k->set, rule[i].key))
+            return err_set(e, ST_USAGE, "--%s: %s", rule[i].key, rule[i].why);
+    return ST_OK;
+}
+
 static int settings(struct call *k, struct err *e)
 {
     const struct opts *o = &k->o;
@@ -176,11 +205,12 @@ static int settings(struct call *k, struct err *e)
     static const enum backend_type kv[] = { BACKEND_F32, BACKEND_BF16, BACKEND_F16 };
     int st = find_model(k, e);
     if (st == ST_OK) st = device(k, e);
+    if (st == ST_OK) st = refuse_idle(k, e);
     if (st != ST_OK) return st;
     if (o->block_tok % 8)
         return err_set(e, ST_USAGE, "--block: %lldtok is no multiple of 8",
                        (long long)o->block_tok);
-    if (o->resume && !o->out) return err_set(e, ST_USAGE, "--resume needs --out=FILE");
+    if (!o->out || !*o->out) return err_set(e, ST_USAGE, "--out: a file is needed");
     ssize_t n = readlink("/proc/self/exe", k->self, sizeof k->self - 1);
     if (n > 0) k->self[n] = 0;
     k->so.kind = o->suite;
@@ -230,6 +260,32 @@ static const char *plural(int64_t n)
     return n == 1 ? "" : "s";
 }
 
+/* What the model or other options have made of sizes that were asked for. */
+static void say_clipped(const struct call *k, FILE *f)
+{
+    const struct {
+        const char *key;
+        int64_t asked, taken;
+    } size[] = { { "max_ctx", k->o.max_ctx, k->s.o.max_ctx },
+                 { "max_batch", k->o.max_tok, k->s.o.max_tok } };
+    for (size_t i = 0; i < sizeof size / sizeof *size; i++)
+        if (conf_given(k->set, size[i].key) && size[i].asked > size[i].taken)
+            fprintf(f, "orrery bench: --%s: %lldtok of the %lldtok, as the context ends there\n",
+                    size[i].key, (long long)size[i].taken, (long long)size[i].asked);
+}
+
+/* Threads that wait for each other and have to take turns: minutes instead of milliseconds. */
+static void say_crowded(const struct call *k, FILE *f)
+{
+    long n = (long)k->s.o.threads * k->s.o.tp * k->s.o.pp;
+    bool gpu = k->so.device.kind != DEVICE_CPU;
+    if (!gpu && k->o.threads && n > k->s.cpus && !k->l.mpi)
+        fprintf(f,
+                "orrery bench: %ld threads at once on %d processors: they take turns, which is "
+                "slow and is what is measured\n",
+                n, k->s.cpus);
+}
+
 static void say_plan(const struct call *k, FILE *f)
 {
     const struct suite *s = &k->s;
@@ -245,6 +301,8 @@ static void say_plan(const struct call *k, FILE *f)
             s->n_job, plural(s->n_job), k->runs, plural(k->runs), time);
     fprintf(f, "  %s\n", ops);
     for (int i = 0; i < s->n_skipped; i++) fprintf(f, "  skipped: %s\n", s->skipped[i]);
+    say_clipped(k, f);
+    say_crowded(k, f);
 }
 
 static void list(const struct call *k, FILE *f)
@@ -365,10 +423,14 @@ static void say_noise(const struct call *k)
     if (log->n_noisy == 0) return;
     fprintf(stderr,
             "orrery bench: %s%lld of %lld samples (%.0f %%) while the machine was busy with "
-            "something else (at worst %.0f %% of it, %.0f %% taken by the hypervisor)\n",
+            "something else",
             share > NOISY_SHARE ? "NOISY MACHINE: " : "", (long long)log->n_noisy,
-            (long long)log->n_sample, 100 * share, 100 * log->noise.worst_others,
-            100 * log->noise.worst_steal);
+            (long long)log->n_sample, 100 * share);
+    if (log->n_sample > log->n_resumed) /* of those before it is not known */
+        fprintf(stderr, " (%sat worst %.0f %% of it, %.0f %% taken by the hypervisor)",
+                log->n_resumed ? "since it goes on " : "", 100 * log->noise.worst_others,
+                100 * log->noise.worst_steal);
+    fputc('\n', stderr);
 }
 
 static json_t *figures_json(const struct call *k)
@@ -440,6 +502,12 @@ static void print_json(const struct call *k)
 
 /* ---- the verb */
 
+static void say_set_aside(const char *path)
+{
+    fprintf(stderr, "orrery bench: what an interrupted benchmark had measured is kept in %s\n",
+            path);
+}
+
 static int measure(struct call *k, struct err *e)
 {
     struct suite_run_opts ro = { .out = k->o.out,
@@ -449,16 +517,17 @@ static int measure(struct call *k, struct err *e)
                                  .progress = k->o.progress,
                                  .save_s = 1e-9 * (double)k->o.save_ns,
                                  .argc = k->argc,
-                                 .argv = k->argv };
+                                 .argv = k->argv,
+                                 .set_aside = say_set_aside };
     say_plan(k, stderr);
     int n_skipped = k->s.n_skipped;
     int st = suite_run(&k->s, &ro, &k->log, e);
     for (int i = n_skipped; i < k->s.n_skipped; i++) /* found out on the way */
         fprintf(stderr, "orrery bench: skipped: %s\n", k->s.skipped[i]);
     say_noise(k);
-    if (st == ST_STOPPED && k->o.out && k->log.n_sample)
-        err_prefix(e, "%lld samples are in %s, --resume goes on", (long long)k->log.n_sample,
-                   k->o.out);
+    if (st != ST_OK && k->log.journal.n_kept)
+        err_prefix(e, "%lld samples are in %s, --resume goes on", (long long)k->log.journal.n_kept,
+                   k->log.journal.path);
     if (st != ST_OK) return st;
     if (k->o.json)
         print_json(k);
@@ -478,10 +547,23 @@ static int measure(struct call *k, struct err *e)
     return written(stdout, e);
 }
 
+/* The result, and files that are made to be read again. */
+static int writable(const struct call *k, struct err *e)
+{
+    char path[4352];
+    int st = outfile_check(k->o.out, true, e);
+    if (st != ST_OK || k->o.suite == SUITE_MODEL) return st;
+    snprintf(path, sizeof path, "%.4000s/orrery-bench", k->so.dir);
+    st = outfile_check(path, true, e);
+    if (st != ST_OK) err_prefix(e, "--storage");
+    return st;
+}
+
 static int run_verb(struct call *k, struct arena *a, struct err *e)
 {
     struct conf_set set;
     struct conf_args args;
+    k->set = &set;
     conf_init(&set, a);
     conf_add(&set, rows, &k->o, "bench");
     int st = conf_args(&set, k->argc - 1, k->argv + 1, &args, e);
@@ -499,6 +581,7 @@ static int run_verb(struct call *k, struct arena *a, struct err *e)
     if (st != ST_OK) return st;
     if (k->l.follows) return engine_follow(k->l.mpi, backend_timed_open, e);
     st = settings(k, e);
+    if (st == ST_OK && !k->o.dry_run) st = writable(k, e);
     if (st == ST_OK) st = suite_init(&k->s, &k->so, e);
     if (st != ST_OK) return st;
     if (k->o.dry_run) {

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/progress.h"
 
 static double seconds(struct timeval t)
@@ -91,16 +92,139 @@ bool noise_judge(struct noise *n, const struct noise_count *now, double spin_rat
            n->switches_per_s > NOISE_SWITCHES || spin_ratio > NOISE_SPIN;
 }
 
+static double load_now(void)
+{
+    double x = 0;
+    return getloadavg(&x, 1) == 1 ? x : 0;
+}
+
 bool noise_look(struct noise *n, struct points_noise *out)
 {
     struct noise_count now;
-    double load = 0, spin = spin_s();
+    double spin = spin_s();
     if (spin < n->spin_best_s) n->spin_best_s = spin;
-    if (getloadavg(&load, 1) != 1) load = 0;
     noise_count(&now);
     bool busy = noise_judge(n, &now, spin / n->spin_best_s);
-    out->load = load;
+    out->load = load_now();
     out->steal_ratio = n->steal_ratio;
     out->spin_s = spin;
     return busy;
+}
+
+/* ---- a run */
+
+/* Of the processors, mean: what the driver sets them to, else what the processor says it runs at. */
+static double clock_hz(int cpus)
+{
+    double sum = 0, v;
+    int n = 0;
+    char path[96], line[256];
+    for (int i = 0; i < cpus; i++) {
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", i);
+        FILE *f = fopen(path, "r");
+        if (!f) break;
+        v = fgets(line, sizeof line, f) ? strtod(line, NULL) : 0;
+        if (v > 0) sum += 1e3 * v, n++;
+        fclose(f);
+    }
+    FILE *f = n ? NULL : fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *colon = strncmp(line, "cpu MHz", 7) == 0 ? strchr(line, ':') : NULL;
+        v = colon ? strtod(colon + 1, NULL) : 0;
+        if (v > 0) sum += 1e6 * v, n++;
+    }
+    if (f) fclose(f);
+    return n ? sum / n : 0;
+}
+
+void noise_begin(struct noise *n, double helpers, struct noise_span *x)
+{
+    noise_init(n);
+    n->helpers = helpers;
+    *x = (struct noise_span){ .load_begin = load_now(), .clock_begin_hz = clock_hz(n->cpus) };
+}
+
+void noise_end(struct noise *n, struct noise_span *x)
+{
+    double begin_s = n->last.wall_s;
+    struct points_noise look;
+    bool busy = noise_look(n, &look);
+    x->wall_s = n->last.wall_s - begin_s;
+    bool counted = x->wall_s >= NOISE_LEAST_S;
+    x->steal_ratio = counted ? n->steal_ratio : NAN;
+    x->others_ratio = counted ? n->others_ratio : NAN;
+    x->disturbed = counted ? busy : n->spin_ratio > NOISE_SPIN;
+    x->switches_per_s = n->switches_per_s;
+    x->spin_ratio = n->spin_ratio;
+    x->load_end = look.load;
+    x->clock_end_hz = clock_hz(n->cpus);
+}
+
+void noise_print(const struct noise_span *x, FILE *f)
+{
+    const char *between = "NOISY       the machine was disturbed: ";
+    if (!x->disturbed) return;
+    if (x->others_ratio > NOISE_OTHERS) {
+        fprintf(f, "%s%.0f %% of the processors went to other work", between,
+                100 * x->others_ratio);
+        between = "; ";
+    }
+    if (x->steal_ratio > NOISE_STEAL) {
+        fprintf(f, "%sthe hypervisor took %.1f %% of them", between, 100 * x->steal_ratio);
+        between = "; ";
+    }
+    if (x->switches_per_s > NOISE_SWITCHES) {
+        fprintf(f, "%sthreads lost theirs %.0f times a second", between, x->switches_per_s);
+        between = "; ";
+    }
+    if (x->spin_ratio > NOISE_SPIN)
+        fprintf(f, "%sa loop of fixed work took %.2f times as long as before it", between,
+                x->spin_ratio);
+    fputc('\n', f);
+}
+
+enum { N_FIGURE = 8 };
+struct figure {
+    const char *name;
+    double v;
+};
+
+static void figures(const struct noise_span *x, struct figure out[N_FIGURE])
+{
+    const struct figure all[N_FIGURE] = {
+        { "steal_ratio", x->steal_ratio },       { "others_ratio", x->others_ratio },
+        { "switches_per_s", x->switches_per_s }, { "spin_ratio", x->spin_ratio },
+        { "load_begin", x->load_begin },         { "load_end", x->load_end },
+        { "clock_begin_hz", x->clock_begin_hz }, { "clock_end_hz", x->clock_end_hz }
+    };
+    memcpy(out, all, sizeof all);
+    if (x->clock_begin_hz <= 0) out[6].v = NAN;
+    if (x->clock_end_hz <= 0) out[7].v = NAN;
+}
+
+void noise_json(const struct noise_span *x, json_t *j)
+{
+    struct figure q[N_FIGURE];
+    char path[64];
+    if (x->wall_s <= 0) return;
+    figures(x, q);
+    json_put_bool(j, "noise.disturbed", x->disturbed);
+    for (int i = 0; i < N_FIGURE; i++) {
+        snprintf(path, sizeof path, "noise.%s", q[i].name);
+        json_put_f64(j, path, q[i].v);
+    }
+}
+
+int noise_store(const struct noise_span *x, h5 *f, const char *object, struct err *e)
+{
+    struct figure q[N_FIGURE];
+    char name[64];
+    if (x->wall_s <= 0) return ST_OK;
+    figures(x, q);
+    int st = h5_attr_i64(f, object, "noise_disturbed", x->disturbed, e);
+    for (int i = 0; i < N_FIGURE && st == ST_OK; i++) {
+        snprintf(name, sizeof name, "noise_%s", q[i].name);
+        st = h5_attr_f64(f, object, name, q[i].v, e);
+    }
+    return st;
 }

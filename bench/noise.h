@@ -11,7 +11,9 @@
 #ifndef BENCH_NOISE_H
 #define BENCH_NOISE_H
 
+#include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "traces/points.h"
 
@@ -19,6 +21,7 @@
 #define NOISE_OTHERS   0.05
 #define NOISE_SWITCHES 100.0
 #define NOISE_SPIN     1.25
+#define NOISE_LEAST_S  0.5 /* below it only the loop says anything */
 
 struct noise_count { /* since boot, or since the process began */
     double wall_s, busy_s, steal_s, own_s, switches;
@@ -40,5 +43,26 @@ void noise_count(struct noise_count *c);
 bool noise_judge(struct noise *n, const struct noise_count *now, double spin_ratio);
 /* Counts, spins and judges; out->t_s is the caller's. */
 bool noise_look(struct noise *n, struct points_noise *out);
+
+/* ---- a run that must not be looked into: one look before it and one behind */
+
+struct noise_span {
+    double wall_s;                    /* 0: the rest is not known */
+    double steal_ratio, others_ratio; /* NAN: the run was too short to tell */
+    double switches_per_s, spin_ratio;
+    double load_begin, load_end;
+    double clock_begin_hz, clock_end_hz; /* mean of the processors; 0: not known */
+    bool disturbed;                      /* by the limits above */
+};
+
+/* helpers: processors that ranks in other processes of ours may keep busy. */
+void noise_begin(struct noise *n, double helpers, struct noise_span *x);
+void noise_end(struct noise *n, struct noise_span *x);
+/* One line that says by what, where it was disturbed; else, or where nothing is known, none. */
+void noise_print(const struct noise_span *x, FILE *f);
+/* As noise.disturbed, noise.steal_ratio, ... of j, and as attributes noise_disturbed, ... of an object of
+ * f. Errors: ST_IO. */
+void noise_json(const struct noise_span *x, json_t *j);
+int noise_store(const struct noise_span *x, h5 *f, const char *object, struct err *e);
 
 #endif

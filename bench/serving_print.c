@@ -11,16 +11,6 @@
 
 enum { N_TEXT = 40 };
 
-static const char *time_text(double s, char *buf)
-{
-    return isnan(s) ? "-" : units_human_ns(1e9 * s, buf, N_TEXT);
-}
-
-static const char *bytes_text(double bytes, char *buf)
-{
-    return units_human(UNIT_BYTES, bytes, buf, N_TEXT);
-}
-
 static double percent(double share)
 {
     return isnan(share) ? 0 : 100 * share;
@@ -50,11 +40,13 @@ static void print_capacity(const struct serving *v, FILE *f)
     fprintf(f,
             "capacity    weights %s (%s %s in %s), %d KV blocks of %d tokens%s (%lld tokens, %s); "
             "%s kernels\n",
-            bytes_text((double)v->weight_bytes, w), v->eo.random ? "drawn" : "read",
-            bytes_text((double)v->read_bytes, r), time_text(v->load_s, t), v->eo.m.n_block,
-            v->eo.m.block_tok, v->n_replica > 1 ? " a replica" : "",
-            (long long)v->eo.m.n_block * v->eo.m.block_tok,
-            bytes_text((double)v->kv_bytes / v->n_replica, k), engine_kernels(v->engine[0]));
+            units_cell(UNIT_BYTES, (double)v->weight_bytes, w, N_TEXT),
+            v->eo.random ? "drawn" : "read",
+            units_cell(UNIT_BYTES, (double)v->read_bytes, r, N_TEXT),
+            units_cell(UNIT_TIME, v->load_s, t, N_TEXT), v->eo.m.n_block, v->eo.m.block_tok,
+            v->n_replica > 1 ? " a replica" : "", (long long)v->eo.m.n_block * v->eo.m.block_tok,
+            units_cell(UNIT_BYTES, (double)v->kv_bytes / v->n_replica, k, N_TEXT),
+            engine_kernels(v->engine[0]));
     if (v->s->o.hardware)
         fprintf(f, "            hardware: %s is for simulate and not used here\n",
                 v->s->o.hardware);
@@ -123,13 +115,14 @@ static void print_monitor(const struct serving *v, FILE *f)
     fprintf(f,
             "monitor     %lld steps of %s; scheduling and bookkeeping %.2f %%, sampling %.2f %%; "
             "queue %.1f on average, %lld at most\n",
-            (long long)m->steps, time_text(monitor_step_s(m), a),
+            (long long)m->steps, units_cell(UNIT_TIME, monitor_step_s(m), a, N_TEXT),
             percent(monitor_schedule_share(m)), percent(monitor_sample_share(m)),
             monitor_queue_mean(m), (long long)m->queue_max);
     fprintf(f, "            ");
     if (m->allreduce_calls)
-        fprintf(f, "all-reduce %s (worst step %s); ", time_text(monitor_allreduce_s(m), b),
-                time_text(1e-9 * (double)m->allreduce_max_ns, c));
+        fprintf(f, "all-reduce %s (worst step %s); ",
+                units_cell(UNIT_TIME, monitor_allreduce_s(m), b, N_TEXT),
+                units_cell(UNIT_TIME, 1e-9 * (double)m->allreduce_max_ns, c, N_TEXT));
     if (v->eo.tp * v->eo.pp > 1 && !isnan(monitor_overlap(m)))
         fprintf(f, "communication overlapped %.0f %%; ", percent(monitor_overlap(m)));
     if (m->n_rank > 1 && !isnan(monitor_balance(m)))
@@ -144,7 +137,7 @@ static void print_monitor(const struct serving *v, FILE *f)
                 monitor_kind_name((enum monitor_kind)k), (long long)s->windows,
                 (long long)m->windows);
         if (k == MONITOR_COMM)
-            fprintf(f, "%s", time_text(s->worst, a));
+            fprintf(f, "%s", units_cell(UNIT_TIME, s->worst, a, N_TEXT));
         else
             fprintf(f, "%.3g", s->worst);
         if (s->rank >= 0) fprintf(f, " (rank %d)", s->rank);
@@ -186,7 +179,9 @@ void serving_print(const struct serving *v, FILE *f)
             "place, nothing shared\n",
             (long long)v->result.n_early);
     fprintf(f, "run         served for %s, %s of memory\n",
-            units_human(UNIT_TIME, v->wall_s, wall, N_TEXT), bytes_text(in.peak_bytes, peak));
+            units_human(UNIT_TIME, v->wall_s, wall, N_TEXT),
+            units_cell(UNIT_BYTES, in.peak_bytes, peak, N_TEXT));
+    noise_print(&v->quiet, f);
     if (v->o.out) fprintf(f, "written     %s\n", v->o.out);
 }
 
@@ -280,6 +275,7 @@ json_t *serving_json(const struct serving *v)
     put_ranks(j, m);
     put_anomalies(j, m);
     json_put(j, "comm", comm_sum_json(&calls));
+    noise_json(&v->quiet, j);
     json_put_f64(j, "wall.serve_s", v->wall_s);
     json_put_f64(j, "wall.peak_memory_bytes", in.peak_bytes);
     if (in.out_path) json_put_text(j, "run_file", in.out_path);
@@ -365,6 +361,7 @@ void serving_store(struct serving *v)
         h5_attr_f64(f, "/summary", real[i].name, real[i].v, e);
     for (size_t i = 0; i < sizeof whole / sizeof *whole && !e->status; i++)
         h5_attr_i64(f, "/summary", whole[i].name, whole[i].v, e);
+    if (!e->status) noise_store(&v->quiet, f, "/summary", e);
     if (!e->status) store_ranks(v, e);
     if (!e->status) store_calls(v, e);
     if (!e->status) h5_attr_text(f, "/summary", "engine_kernels", engine_kernels(v->engine[0]), e);

@@ -13,6 +13,8 @@
  * is that of one call on one rank, the mean over ranks (where ranks are processes, of rank 0; what
  * only later stages have is then not measured). Measured by themselves they have ranks 0. Besides
  * traces/points.h:
+ *   error      of operators inside a step by bench/suite_check.h, once for each shape and run; of step,
+ *              sample and allgather 0 or 1: the tokens are the columns of the largest logits
  *   step       m new tokens, n rows of logits, k tokens of prompts (sequences with more than one new
  *              token) among m; seqs sequences; the time as the driver sees it
  *   attn       flop = 4 * pairs * n * head_dim, pairs of query and key: sum q*p + q*(q+1)/2
@@ -53,7 +55,7 @@ struct suite_opts {
     double kv_bytes;                               /* of the KV cache at most, all ranks */
     double run_s; /* a run repeats its calls for so long at least */
     const char *kernels;
-    engine_backend_fn backend; /* of micro points; NULL: the CPU */
+    engine_backend_fn backend; /* of points of processors; NULL: the CPU */
     struct device device;      /* a GPU: its points in place of the processors' */
     int32_t square;            /* side of the largest product of a GPU; 0: 8192 */
     size_t cache_bytes;   /* of the last cache, beyond which data is laid out; 0: the machine's */

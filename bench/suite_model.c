@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/progress.h"
+#include "bench/suite_check.h"
 #include "bench/suite_cuda.h"
 #include "engine/backend_gpu.h"
 #include "engine/backend_timed.h"
@@ -102,7 +103,7 @@ static void model_sizes(const struct suite *s, struct engine_opts *o)
                                .threads = s->o.threads,
                                .kernels = s->o.kernels,
                                .max_table = n_block,
-                               .backend = s->cuda ? NULL : backend_timed_open,
+                               .backend = s->cuda ? NULL : suite_check_open,
                                .device = s->o.device,
                                .mpi = s->o.mpi };
     o->m = (struct model_opts){ .weight = s->o.weight,
@@ -173,6 +174,7 @@ static int model_open(struct suite *s, struct err *e)
     }
     int64_t t0 = clock_mono_ns();
     model_sizes(s, &m->eo);
+    suite_check_use(s->o.backend);
     m->g = engine_open(&m->eo, e);
     if (!m->g) return e && e->status != ST_OK ? e->status : ST_DEVICE;
     m->load_ns = clock_mono_ns() - t0;
@@ -184,6 +186,7 @@ static int model_open(struct suite *s, struct err *e)
     m->seq = arena_array(&s->arena, seqs, sizeof *m->seq);
     m->out = arena_array(&s->arena, seqs, sizeof *m->out);
     scatter(m->block, m->eo.m.n_block);
+    /* bench/suite_check.c keeps the first ones' rows */
     for (size_t i = 0; i < rows; i++) m->tok[i] = (int32_t)((i * 31 + 7) % (size_t)s->spec.a.vocab);
     return ST_OK;
 }
@@ -274,10 +277,10 @@ static void add_parts(const struct suite *s, bool here, struct sums *u)
     }
 }
 
-static int one_step(struct suite *s, const struct engine_step *x, struct sums *u, struct err *e)
+static int one_step(struct suite *s, const struct engine_step *x, struct sums *u,
+                    struct engine_result *got, struct err *e)
 {
     struct suite_model *m = s->model;
-    struct engine_result got;
     for (int r = 0; r < s->o.tp * s->o.pp; r++) {
         struct backend *b = engine_backend(m->g, r);
         if (backend_timed_is(b)) backend_timed_clear(b);
@@ -285,7 +288,7 @@ static int one_step(struct suite *s, const struct engine_step *x, struct sums *u
     int64_t t0 = clock_mono_ns();
     int st = engine_submit(m->g, x, e);
     if (st == ST_OK && u->steps > 0) add_parts(s, false, u);
-    if (st == ST_OK) st = engine_collect(m->g, &got, e);
+    if (st == ST_OK) st = engine_collect(m->g, got, e);
     int64_t t1 = clock_mono_ns();
     if (st != ST_OK) return st;
     u->ns += t1 - t0;
@@ -328,12 +331,13 @@ static int watched_steps(struct suite *s, const struct engine_step *x, struct su
                          struct err *e)
 {
     struct replay *r = &s->model->replay;
+    struct engine_result got;
     struct sums unused = { 0 };
     int st = ST_OK;
     if (!r->gpu) return ST_OK;
     r->on = true;
     while (st == ST_OK && (unused.steps < 2 || 1e-9 * (double)unused.ns < s->o.run_s)) {
-        st = one_step(s, x, &unused, e);
+        st = one_step(s, x, &unused, &got, e);
         if (st == ST_OK) st = take_replay(r, &u->replay_ns, &u->replays, e);
     }
     r->on = false;
@@ -365,18 +369,49 @@ static void tell(const struct shape *h, const struct sums *u, struct suite_value
     if (h->at[SLOT_RETURN] >= 0) v[h->at[SLOT_RETURN]] = per(u->return_ns, u->returns);
 }
 
+/* A step that is not counted, what it computes compared with references. */
+static int checked_step(struct suite *s, const struct suite_job *j, const struct engine_step *x,
+                        struct err *e)
+{
+    const struct shape *h = j->own;
+    struct sums unused = { 0 };
+    struct engine_result got;
+    struct suite_check_all seen;
+    suite_check_set_all(s->model->g, true, (uint64_t)j->first);
+    int st = one_step(s, x, &unused, &got, e);
+    if (st != ST_OK) return st;
+    suite_check_all(s->model->g, s->o.tp, s->o.pp, &got, &seen);
+    suite_check_set_all(s->model->g, false, 0);
+    for (int i = 0; i < BACKEND_TIMED_N_PART; i++)
+        if (h->at[i] >= 0) suite_error(s, j->first + h->at[i], seen.part[i]);
+    const struct {
+        int at;
+        double error;
+    } more[] = { { h->at[SLOT_ALLREDUCE], seen.sum },
+                 { h->at[SLOT_SENDRECV], seen.send },
+                 { h->at[SLOT_SAMPLE], seen.token },
+                 { h->at[SLOT_GATHER], seen.token },
+                 { h->at[SLOT_STEP], seen.token } };
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+        if (more[i].at >= 0) suite_error(s, j->first + more[i].at, more[i].error);
+    return ST_OK;
+}
+
 static int run_shape(struct suite *s, const struct suite_job *j, struct suite_value *v,
                      struct err *e)
 {
     const struct shape *h = j->own;
     struct sums warm = { 0 }, u = { 0 };
+    struct engine_result got;
     int st = model_open(s, e);
     if (st != ST_OK) return st;
     struct engine_step x = step_of(s, h);
-    /* a GPU records the second step of a shape; the third is like all after it */
-    for (int i = 0; i < (s->cuda ? 3 : 1) && st == ST_OK; i++) st = one_step(s, &x, &warm, e);
+    st = checked_step(s, j, &x, e);
+    /* a GPU records the second step of a shape; the third is like all after it. A processor has had
+     * the references in its cache */
+    for (int i = 0; i < (s->cuda ? 2 : 1) && st == ST_OK; i++) st = one_step(s, &x, &warm, &got, e);
     while (st == ST_OK && (u.steps < 2 || 1e-9 * (double)u.ns < s->o.run_s))
-        st = one_step(s, &x, &u, e);
+        st = one_step(s, &x, &u, &got, e);
     if (st == ST_OK && h->at[SLOT_REPLAY] >= 0) st = watched_steps(s, &x, &u, e);
     if (st != ST_OK) return st;
     tell(h, &u, v);

@@ -33,7 +33,7 @@ static double now_s(const struct suite_log *log)
     return log->t0_s + 1e-9 * (double)(clock_mono_ns() - log->epoch_ns);
 }
 
-static void put_sample(struct suite_log *log, const struct points_sample *x)
+void suite_log_sample(struct suite_log *log, const struct points_sample *x)
 {
     if (log->n_sample == log->cap_sample) {
         log->cap_sample = log->cap_sample ? 2 * log->cap_sample : 4096;
@@ -43,7 +43,7 @@ static void put_sample(struct suite_log *log, const struct points_sample *x)
     log->n_noisy += x->noisy;
 }
 
-static void put_look(struct suite_log *log, const struct points_noise *x)
+void suite_log_look(struct suite_log *log, const struct points_noise *x)
 {
     if (log->n_look == log->cap_look) {
         log->cap_look = log->cap_look ? 2 * log->cap_look : 256;
@@ -52,7 +52,7 @@ static void put_look(struct suite_log *log, const struct points_noise *x)
     log->look[log->n_look++] = *x;
 }
 
-static void put_gpu(struct suite_log *log, const struct points_gpu *x)
+void suite_log_gpu(struct suite_log *log, const struct points_gpu *x)
 {
     if (log->n_gpu == log->cap_gpu) {
         log->cap_gpu = log->cap_gpu ? 2 * log->cap_gpu : 256;
@@ -61,16 +61,23 @@ static void put_gpu(struct suite_log *log, const struct points_gpu *x)
     log->gpu[log->n_gpu++] = *x;
 }
 
+void suite_log_judge(struct suite_log *log, int64_t from, bool noisy)
+{
+    for (int64_t i = from; i < log->n_sample; i++) {
+        log->n_noisy += noisy && !log->sample[i].noisy;
+        log->sample[i].noisy |= noisy; /* a GPU that was slowed down stays so */
+    }
+}
+
 /* What was measured since the last look was measured on a machine like this. */
 static void look(struct suite_log *log)
 {
     struct points_noise x = { .t_s = now_s(log) };
     bool busy = noise_look(&log->noise, &x);
-    put_look(log, &x);
-    for (int64_t i = log->n_sample - log->unjudged; i < log->n_sample; i++) {
-        log->n_noisy += busy && !log->sample[i].noisy;
-        log->sample[i].noisy |= busy; /* a GPU that was slowed down stays so */
-    }
+    suite_log_look(log, &x);
+    suite_log_judge(log, log->n_sample - log->unjudged, busy);
+    suite_journal_look(&log->journal, &x);
+    suite_journal_verdict(&log->journal, busy);
     log->unjudged = 0;
 }
 
@@ -291,71 +298,77 @@ static const char *note_of(struct suite *s, struct points_file *f, const char *n
                : "";
 }
 
-/* Samples of two machines, or of other options, in one file could not be told apart. A file that
- * does not say is believed. */
-static int same_place(struct suite *s, const struct suite_run_opts *o, struct points_file *f,
-                      struct err *e)
+static struct suite_origin origin_of(struct suite *s, const struct suite_run_opts *o)
 {
     struct prov v;
     char word[] = "orrery", *argv[] = { word };
-    const char *was = note_of(s, f, "settings"), *now = settings(s, o);
-    const char *host = note_of(s, f, "host");
     prov_collect(&v, 1, argv);
-    bool here = (!*host || strcmp(host, v.host_sha) == 0) &&
-                (!*f->machine || strcmp(f->machine, v.cpu) == 0);
-    int st = here ? ST_OK
-                  : err_set(e, ST_USAGE,
-                            "--resume: %s was measured on %s (host %s), this is %s (host %s): one "
-                            "file is of one machine",
-                            o->out, f->machine, host, v.cpu, v.host_sha);
+    struct suite_origin x = {
+        .identity = arena_printf(&s->arena, "%016" PRIx64, suite_identity(s)),
+        .settings = settings(s, o),
+        .host = arena_copy_text(&s->arena, v.host_sha, strlen(v.host_sha)),
+        .machine = arena_copy_text(&s->arena, v.cpu, strlen(v.cpu)),
+        .n_row = s->n_row,
+    };
     prov_release(&v);
-    if (st == ST_OK && *was && strcmp(was, now) != 0)
-        st = err_set(e, ST_USAGE,
-                     "--resume: %s was made with %s, this would go on with %s: give the options it "
-                     "was made with, or leave --resume out",
-                     o->out, was, now);
-    return st;
+    return x;
 }
 
-static int same_suite(struct suite *s, struct points_file *f, const char *path, struct err *e)
+/* What the file holds goes to log and journal. */
+static void take_over(struct suite *s, const struct points_file *f, struct suite_log *log)
 {
-    char want[32], *found = NULL;
-    snprintf(want, sizeof want, "%016" PRIx64, suite_identity(s));
-    if (h5_read_attr_text(f->h5, "/provenance", "suite_identity", &s->arena, &found, NULL) !=
-            ST_OK ||
-        strcmp(found, want) != 0 || f->n_row != s->n_row)
-        return err_set(e, ST_USAGE,
-                       "--resume: %s is of another suite, model, strategy or machine; give the "
-                       "options it was made with, or leave --resume out",
-                       path);
-    return ST_OK;
+    for (int64_t i = 0; i < f->n_noise; i++) {
+        suite_log_look(log, &f->noise[i]);
+        suite_journal_look(&log->journal, &f->noise[i]);
+    }
+    for (int64_t i = 0; i < f->n_gpu; i++) {
+        suite_log_gpu(log, &f->gpu[i]);
+        suite_journal_gpu(&log->journal, &f->gpu[i]);
+    }
+    for (int i = 0; i < s->n_row; i++)
+        if (f->row[i].error >= 0) suite_error(s, i, f->row[i].error);
+    for (int64_t i = 0; i < f->n_sample; i++) {
+        suite_log_sample(log, &f->sample[i]);
+        suite_journal_sample(&log->journal, &f->sample[i], s->row[f->sample[i].point].error);
+    }
+    suite_journal_verdict(&log->journal, false); /* they keep what they have */
 }
 
-static int resume(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
-                  struct err *e)
+static int resume_file(struct suite *s, const struct suite_run_opts *o,
+                       const struct suite_origin *here, struct suite_log *log, struct err *e)
 {
     struct points_file f;
+    if (access(o->out, F_OK) != 0)
+        return err_set(e, ST_USAGE, "--resume: neither %s nor %s is there", log->journal.path,
+                       o->out);
     int st = points_read(o->out, &s->arena, &f, e);
     if (st != ST_OK) return st;
-    st = same_suite(s, &f, o->out, e);
-    if (st == ST_OK) st = same_place(s, o, &f, e);
-    for (int64_t i = 0; i < f.n_sample && st == ST_OK; i++) {
-        put_sample(log, &f.sample[i]);
-        log->t0_s = fmax(log->t0_s, f.sample[i].t_s);
-    }
-    for (int64_t i = 0; i < f.n_noise && st == ST_OK; i++) {
-        put_look(log, &f.noise[i]);
-        log->t0_s = fmax(log->t0_s, f.noise[i].t_s);
-    }
-    for (int64_t i = 0; i < f.n_gpu && st == ST_OK; i++) {
-        put_gpu(log, &f.gpu[i]);
-        log->t0_s = fmax(log->t0_s, f.gpu[i].t_s);
-    }
-    for (int i = 0; i < s->n_row && st == ST_OK; i++)
-        if (f.row[i].error > s->row[i].error) s->row[i].error = f.row[i].error;
+    struct suite_origin was = { note_of(s, &f, "suite_identity"), note_of(s, &f, "settings"),
+                                note_of(s, &f, "host"), f.machine, (int)f.n_row };
+    st = suite_journal_same(&was, here, o->out, e);
+    if (st == ST_OK) take_over(s, &f, log);
     points_close(&f);
+    return st == ST_OK ? suite_journal_flush(&log->journal, true, e) : st;
+}
+
+/* The journal, and what an earlier process has measured. */
+static int begin(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
+                 struct err *e)
+{
+    struct suite_origin here = origin_of(s, o);
+    bool found;
+    int st = suite_journal_open(&log->journal, o->out, o->resume, &here, s, log, &found, e);
+    if (st == ST_OK && log->journal.left[0] && o->set_aside) o->set_aside(log->journal.left);
+    if (st == ST_OK && o->resume && !found) {
+        st = resume_file(s, o, &here, log, e);
+        if (st != ST_OK) suite_journal_close(&log->journal, true);
+    }
+    if (st != ST_OK) return st;
+    if (log->n_sample) log->t0_s = log->sample[log->n_sample - 1].t_s;
+    if (log->n_look) log->t0_s = fmax(log->t0_s, log->look[log->n_look - 1].t_s);
+    if (log->n_gpu) log->t0_s = fmax(log->t0_s, log->gpu[log->n_gpu - 1].t_s);
     log->n_resumed = log->n_sample;
-    return st;
+    return ST_OK;
 }
 
 /* done[run * n_job + job] of what the log holds; a job is done if any of its points is. */
@@ -385,7 +398,10 @@ static int run_job(struct suite *s, struct suite_log *log, int run, int j, struc
     struct points_gpu gpu;
     bool seen = suite_cuda_seen(s, &gpu), slowed = seen && gpu.slowed & NVML_DISTURBED;
     gpu.t_s = t;
-    if (seen && st == ST_OK) put_gpu(log, &gpu);
+    if (seen && st == ST_OK) {
+        suite_log_gpu(log, &gpu);
+        suite_journal_gpu(&log->journal, &gpu);
+    }
     for (int i = 0; i < job->n && st == ST_OK; i++) {
         struct points_sample x = { .point = job->first + i,
                                    .run = run,
@@ -394,7 +410,8 @@ static int run_job(struct suite *s, struct suite_log *log, int run, int j, struc
                                    .t_s = t,
                                    .noisy = slowed };
         if (v[i].calls < 1) continue;
-        put_sample(log, &x);
+        suite_log_sample(log, &x);
+        suite_journal_sample(&log->journal, &x, s->row[x.point].error);
         log->unjudged++;
     }
     free(v);
@@ -408,18 +425,17 @@ struct pace {
     double n_done;
 };
 
-static int after_job(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
-                     struct pace *p, struct err *e)
+static int after_job(const struct suite_run_opts *o, struct suite_log *log, struct pace *p,
+                     struct err *e)
 {
     double now = now_s(log);
+    bool sync = now - p->save_s >= o->save_s;
     if (now - p->look_s >= LOOK_S) {
         look(log);
         p->look_s = now_s(log);
     }
-    if (now - p->save_s < o->save_s) return ST_OK;
-    if (log->unjudged) look(log);
-    int st = save(s, o, log, e);
-    p->save_s = p->look_s = now_s(log);
+    int st = suite_journal_flush(&log->journal, sync, e);
+    if (sync) p->save_s = now_s(log);
     return st;
 }
 
@@ -434,7 +450,7 @@ static int rounds(struct suite *s, const struct suite_run_opts *o, struct suite_
             if (p->done[(size_t)run * (size_t)s->n_job + (size_t)j]) continue;
             if (stop_asked()) st = err_set(e, ST_STOPPED, "interrupted");
             if (st == ST_OK) st = run_job(s, log, run, j, e);
-            if (st == ST_OK) st = after_job(s, o, log, p, e);
+            if (st == ST_OK) st = after_job(o, log, p, e);
             if (st != ST_OK) break;
             if (o->after) o->after(o->ctx, run, j);
             progress_at(&p->progress, p->n_done += s->job[j].run_s);
@@ -444,14 +460,22 @@ static int rounds(struct suite *s, const struct suite_run_opts *o, struct suite_
     return st;
 }
 
+/* The journal is kept until the file is there, and where there is nothing in it goes at once. */
+static int finish(struct suite *s, const struct suite_run_opts *o, struct suite_log *log, int st,
+                  struct err *e)
+{
+    (void)suite_journal_flush(&log->journal, true, NULL); /* what cannot be kept has been told */
+    if (st == ST_OK) st = save(s, o, log, e);
+    suite_journal_close(&log->journal, st == ST_OK || log->n_sample == 0);
+    return st;
+}
+
 int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log *log, struct err *e)
 {
     struct pace p = { .done = NULL };
-    *log = (struct suite_log){ 0 };
-    if (o->resume) {
-        int st = resume(s, o, log, e);
-        if (st != ST_OK) return st;
-    }
+    *log = (struct suite_log){ .journal.fd = -1 };
+    int st = begin(s, o, log, e);
+    if (st != ST_OK) return st;
     p.done = find_done(s, log, o->runs);
     for (int run = 0; run < o->runs; run++)
         for (int j = 0; j < s->n_job; j++)
@@ -461,16 +485,11 @@ int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log 
     if (s->o.mpi) log->noise.helpers = (comm_mpi_place(s->o.mpi)->n - 1.0) * s->o.threads;
     log->epoch_ns = clock_mono_ns();
     p.look_s = p.save_s = log->t0_s;
-    int st = rounds(s, o, log, &p, e);
+    st = rounds(s, o, log, &p, e);
     if (log->unjudged) look(log);
     log->complete = st == ST_OK;
     log->wall_s = 1e-9 * (double)(clock_mono_ns() - log->epoch_ns);
     progress_end(&p.progress);
     free(p.done);
-    if (st == ST_OK || log->n_sample > log->n_resumed) {
-        struct err own = { 0 };
-        int saved = save(s, o, log, &own);
-        if (saved != ST_OK && st == ST_OK) st = err_set(e, saved, "%s", own.text);
-    }
-    return st;
+    return finish(s, o, log, st, e);
 }

@@ -1,25 +1,27 @@
 /* bench/suite_run.h - runs the jobs of a suite, interleaved, and keeps every sample.
  *
  * Run r of every job comes before run r + 1 of any, in an order shuffled by (seed, r), so that a drift
- * of the machine falls on all points. The file is written anew every suite_run_opts.save_s, whole each
- * time, and at the end: what is lost by kill -9 is what was measured since. Ctrl-C ends between two
- * jobs. A later call with `resume` goes on with the runs that are missing.
+ * of the machine falls on all points. The file is written, and an older one of its name replaced, when
+ * all is measured; until then every sample is in a journal beside it (bench/suite_journal.h) as soon as
+ * its job has ended, so that kill -9 loses none. Ctrl-C ends between two jobs. A later call with `resume`
+ * goes on with the runs that are missing: of the journal, or where there is none of the file.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BENCH_SUITE_RUN_H
 #define BENCH_SUITE_RUN_H
 
 #include "base/progress.h"
 #include "bench/noise.h"
-#include "bench/suite.h"
+#include "bench/suite_journal.h"
 
 struct suite_run_opts {
     const char *out; /* NULL: no file */
     int runs;
     uint64_t seed;
     bool resume, progress;
-    double save_s;
-    int argc; /* for provenance */
+    double save_s; /* so often the journal is forced onto the disk */
+    int argc;      /* for provenance */
     char *const *argv;
+    void (*set_aside)(const char *path);        /* told of an earlier journal; NULL: nobody is */
     void (*after)(void *ctx, int run, int job); /* of each job; NULL: none */
     void *ctx;
 };
@@ -36,12 +38,14 @@ struct suite_log {
     int64_t epoch_ns;
     bool complete;
     double wall_s; /* of this process */
+    struct suite_journal journal;
 };
 
 /* order[n]: the jobs of run `run`. */
 void suite_order(uint64_t seed, int run, int n, int *order);
-/* Errors: ST_IO; ST_USAGE for a file to resume that is not there, of another suite, machine or options; ST_STOPPED with what there is
- * saved; those of jobs, likewise. log is to be released in any case. */
+/* Errors: ST_IO; ST_USAGE for a file to resume that is not there, of another suite, machine or options;
+ * ST_STOPPED and those of jobs: what there is, is then in log->journal.path, and the file is as it was.
+ * log is to be released in any case. */
 int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
               struct err *e);
 void suite_log_release(struct suite_log *log);
@@ -51,5 +55,13 @@ double suite_median(const struct suite_log *log, int point);
 double suite_spread(const struct suite_log *log, int point);
 /* A point whose result is wrong, or -1. */
 int suite_wrong(const struct suite *s);
+
+/* ---- for the files of this module */
+
+void suite_log_sample(struct suite_log *log, const struct points_sample *x);
+void suite_log_look(struct suite_log *log, const struct points_noise *x);
+void suite_log_gpu(struct suite_log *log, const struct points_gpu *x);
+/* The verdict on the samples from `from` on. */
+void suite_log_judge(struct suite_log *log, int64_t from, bool noisy);
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "tests/test.h"
 
-char cli_out[1 << 18], cli_err[1 << 16];
+char cli_out[1 << 18], cli_err[1 << 16], cli_page[4 << 20];
 
 const char *cli_bin(void)
 {
@@ -44,15 +44,42 @@ int cli_shell(const char *fmt, ...)
     return run(cmd);
 }
 
+const char *cli_path(const char *name)
+{
+    static char ring[64][512];
+    static int i;
+    char *to = ring[i++ % 64];
+    snprintf(to, sizeof ring[0], "%s", test_path(name));
+    return to;
+}
+
 const char *cli_put(const char *name, const char *text)
 {
-    const char *path = test_path(name);
+    const char *path = cli_path(name);
     FILE *f = fopen(path, "w");
     if (CHECK(f != NULL)) {
         fputs(text, f);
         fclose(f);
     }
     return path;
+}
+
+const char *cli_slurp(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(cli_page, 1, sizeof cli_page - 1, f) : 0;
+    cli_page[n] = 0;
+    if (f) fclose(f);
+    return cli_page;
+}
+
+void cli_need(const char *program)
+{
+    static char why[64];
+    char cmd[200];
+    snprintf(cmd, sizeof cmd, "command -v %s", program);
+    snprintf(why, sizeof why, "no %s", program);
+    if (test_run(cmd, NULL, 0, NULL, 0) != 0) SKIP(why);
 }
 
 json_t *cli_json(void)

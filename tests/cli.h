@@ -16,8 +16,14 @@ int cli_run(const char *before, const char *fmt, ...) __attribute__((format(prin
 /* Any other shell command, its output kept in the same place. */
 int cli_shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* A file of this test, with that text; its path as test_path gives it. */
+/* As test_path, but good for a whole test: running something uses up that one's buffers. */
+const char *cli_path(const char *name);
+/* A file of this test, with that text; its path as cli_path gives it. */
 const char *cli_put(const char *name, const char *text);
+extern char cli_page[4 << 20];
+const char *
+cli_slurp(const char *path);        /* a file's text as cli_page, cut off at its size; "": none */
+void cli_need(const char *program); /* skips the test where it is not installed */
 
 json_t *cli_json(void); /* cli_out as one JSON value; a failed check and NULL where it is none */
 json_t *cli_at(json_t *j, const char *path);       /* "latency.ttft.p99_ns"; NULL: not there */

@@ -2,21 +2,17 @@
  * keeps time, noise, the command line. No figure of this machine is judged.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/stop.h"
-#include "bench/suite_run.h"
 #include "engine/backend_timed.h"
+#include "tests/bench_env.h"
+#include "tests/cli.h"
 #include "tests/engine_env.h"
 #include "tests/test.h"
-
-static char out[1 << 18], err[1 << 14];
 
 /* ---- formulas, by hand */
 
@@ -57,202 +53,6 @@ TEST(bench_elementwise_work_counts_what_it_reads_and_writes)
     CHECK(suite_elt(POINTS_ROPE, 1, 10, 0).bytes == 80);
 }
 
-/* ---- a suite of made-up jobs */
-
-enum { FAKE_JOBS = 7, FAKE_RUNS = 4 };
-
-static int fake_job(struct suite *s, const struct suite_job *j, struct suite_value *v,
-                    struct err *e)
-{
-    (void)s, (void)e;
-    for (int i = 0; i < j->n; i++)
-        v[i] = (struct suite_value){ j->arg[0] == i ? 0 : 3, 1e-3 * (1 + j->first + i) };
-    return ST_OK;
-}
-
-/* Jobs of 1, 2, 3 points ...; the second point of job 1 is never measured. */
-static void fake_suite(struct suite *s)
-{
-    *s = (struct suite){ .o = { .tp = 1, .pp = 1, .threads = 1 }, .clock_s = 1e-8 };
-    arena_init(&s->arena);
-    s->may = arena_alloc(&s->arena, 1024);
-    snprintf(s->spec.a.name, sizeof s->spec.a.name, "fake");
-    for (int j = 0; j < FAKE_JOBS; j++) {
-        struct suite_job *job = suite_add_job(s, "fake", 1e-6);
-        job->run = fake_job;
-        job->arg[0] = j == 1 ? 1 : -1;
-        for (int i = 0; i <= j % 3; i++) {
-            struct points_row r = { .op = POINTS_GEMM, .m = s->n_row + 1, .error = -1 };
-            suite_add_row(s, &r);
-        }
-    }
-}
-
-struct ender {
-    int left, sig;
-};
-
-static void end_later(void *ctx, int run, int job)
-{
-    struct ender *k = ctx;
-    (void)run, (void)job;
-    if (k->left-- == 0) raise(k->sig);
-}
-
-static int fake_run(const char *path, bool resume, struct ender *end, struct suite_log *log,
-                    struct err *e)
-{
-    static char name[] = "test";
-    char *argv[] = { name };
-    struct suite s;
-    struct suite_run_opts o = {
-        .out = path, .runs = FAKE_RUNS, .seed = 5, .resume = resume, .argc = 1, .argv = argv
-    };
-    o.save_s = end && end->sig == SIGKILL ? 0 : 1e9;
-    if (end) {
-        o.after = end_later;
-        o.ctx = end;
-    }
-    fake_suite(&s);
-    int st = suite_run(&s, &o, log, e);
-    arena_release(&s.arena);
-    return st;
-}
-
-/* times[point][run] of a file; how many samples it has. */
-static int64_t count(const char *path, int times[32][FAKE_RUNS], struct err *e)
-{
-    struct arena a;
-    struct points_file f;
-    arena_init(&a);
-    memset(times, 0, 32 * sizeof times[0]);
-    if (points_read(path, &a, &f, e) != ST_OK) return -1;
-    int64_t n = f.n_sample;
-    for (int64_t i = 0; i < n; i++)
-        if (f.sample[i].run < FAKE_RUNS) times[f.sample[i].point][f.sample[i].run]++;
-    points_close(&f);
-    arena_release(&a);
-    return n;
-}
-
-TEST(bench_order_mixes_jobs_anew_in_each_run)
-{
-    int a[50], b[50], seen[50] = { 0 }, same_place = 0;
-    suite_order(1, 0, 50, a);
-    suite_order(1, 1, 50, b);
-    for (int i = 0; i < 50; i++) {
-        seen[a[i]]++;
-        same_place += a[i] == b[i];
-    }
-    for (int i = 0; i < 50; i++) CHECK_INT(seen[i], 1);
-    CHECK(same_place < 10);
-    suite_order(1, 0, 50, b);
-    CHECK(memcmp(a, b, sizeof a) == 0);
-    suite_order(2, 0, 50, b);
-    CHECK(memcmp(a, b, sizeof a) != 0);
-}
-
-TEST(bench_runs_are_interleaved_and_all_samples_kept)
-{
-    struct err e = { 0 };
-    struct suite_log log;
-    struct arena a;
-    struct points_file f;
-    int times[32][FAKE_RUNS], order[FAKE_JOBS];
-    const char *path = test_path("a.h5");
-    CHECK_OK(fake_run(path, false, NULL, &log, &e), &e);
-    CHECK(log.complete);
-    CHECK_INT(log.n_sample, FAKE_RUNS * 12); /* 13 points, one is never measured */
-    CHECK_NEAR(suite_median(&log, 4), 5e-3, 1e-12);
-    CHECK(isnan(suite_median(&log, 2)));
-    suite_log_release(&log);
-    CHECK_INT(count(path, times, &e), FAKE_RUNS * 12);
-    for (int i = 0; i < 13; i++)
-        for (int r = 0; r < FAKE_RUNS; r++) CHECK_INT(times[i][r], i != 2);
-    arena_init(&a);
-    CHECK_OK(points_read(path, &a, &f, &e), &e);
-    for (int64_t i = 1; i < f.n_sample; i++) CHECK(f.sample[i].run >= f.sample[i - 1].run);
-    suite_order(5, 0, FAKE_JOBS, order);
-    static const int first[FAKE_JOBS] = { 0, 1, 3, 6, 7, 9, 12 };
-    CHECK_INT(f.sample[0].point, first[order[0]]);
-    CHECK(f.n_noise >= 1);
-    points_close(&f);
-    arena_release(&a);
-}
-
-TEST(bench_interrupted_and_resumed_has_the_same_points)
-{
-    for (int after = 0; after < FAKE_JOBS * FAKE_RUNS - 1; after += 5) {
-        struct err e = { 0 };
-        struct suite_log log;
-        int times[32][FAKE_RUNS];
-        struct ender end = { after, SIGINT };
-        const char *path = test_path("a.h5");
-        stop_install();
-        CHECK_INT(fake_run(path, false, &end, &log, &e), ST_STOPPED);
-        CHECK(!log.complete && log.n_sample > 0);
-        int64_t kept = log.n_sample;
-        suite_log_release(&log);
-        stop_reset();
-        err_clear(&e);
-        CHECK_INT(count(path, times, &e), kept);
-        CHECK_OK(fake_run(path, true, NULL, &log, &e), &e);
-        CHECK_INT(log.n_resumed, kept);
-        suite_log_release(&log);
-        CHECK_INT(count(path, times, &e), FAKE_RUNS * 12);
-        for (int i = 0; i < 13; i++)
-            for (int r = 0; r < FAKE_RUNS; r++) CHECK_INT(times[i][r], i != 2);
-        unlink(path);
-    }
-}
-
-TEST(bench_killed_keeps_what_was_saved)
-{
-    struct err e = { 0 };
-    struct suite_log log;
-    int times[32][FAKE_RUNS], status;
-    const char *path = test_path("a.h5");
-    pid_t id = fork();
-    if (id == 0) {
-        struct ender end = { 9, SIGKILL };
-        fake_run(path, false, &end, &log, &e);
-        _exit(1);
-    }
-    CHECK(waitpid(id, &status, 0) == id && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    int64_t kept = count(path, times, &e); /* ten jobs: one run and three of the second */
-    CHECK(kept >= 12 && kept < 24);
-    CHECK_OK(fake_run(path, true, NULL, &log, &e), &e);
-    CHECK_INT(log.n_resumed, kept);
-    suite_log_release(&log);
-    CHECK_INT(count(path, times, &e), FAKE_RUNS * 12);
-}
-
-TEST(bench_resumes_only_its_own_suite)
-{
-    struct err e = { 0 };
-    struct suite_log log;
-    struct points_row more = { .op = POINTS_GEMM, .m = 99, .error = -1 };
-    struct suite s;
-    const char *path = test_path("a.h5");
-    CHECK_OK(fake_run(path, false, NULL, &log, &e), &e);
-    suite_log_release(&log);
-    fake_suite(&s);
-    uint64_t before = suite_identity(&s);
-    s.row[3].error = 0.5; /* found while measuring: no other suite */
-    CHECK(suite_identity(&s) == before);
-    suite_add_row(&s, &more);
-    struct suite_run_opts o = { .out = path, .runs = 1, .resume = true };
-    CHECK_INT(suite_run(&s, &o, &log, &e), ST_USAGE);
-    CHECK_HAS(e.text, "another suite");
-    suite_log_release(&log);
-    err_clear(&e);
-    o.out = test_path("none.h5");
-    CHECK_INT(suite_run(&s, &o, &log, &e), ST_USAGE);
-    CHECK_HAS(e.text, "none.h5");
-    suite_log_release(&log);
-    arena_release(&s.arena);
-}
-
 /* ---- noise */
 
 TEST(bench_noise_is_what_others_took)
@@ -282,6 +82,42 @@ TEST(bench_noise_is_what_others_took)
     CHECK_NEAR(n.others_ratio, 0.025, 1e-9);
 }
 
+static void all_of(const struct noise_span *x, char *text, size_t n)
+{
+    FILE *f = fmemopen(text, n, "w");
+    text[0] = 0;
+    if (!CHECK(f != NULL)) return;
+    noise_print(x, f);
+    fclose(f);
+}
+
+TEST(bench_noise_of_a_run_names_its_causes)
+{
+    char text[400] = "";
+    struct noise_span x = { .wall_s = 2, .others_ratio = 0.04, .switches_per_s = 7 };
+    all_of(&x, text, sizeof text);
+    CHECK_TEXT(text, "");
+    x = (struct noise_span){ .wall_s = 2,
+                             .others_ratio = 0.42,
+                             .steal_ratio = 0.031,
+                             .spin_ratio = 1,
+                             .clock_begin_hz = 2e9,
+                             .disturbed = true };
+    all_of(&x, text, sizeof text);
+    CHECK_TEXT(text, "NOISY       the machine was disturbed: 42 % of the processors went to other "
+                     "work; the hypervisor took 3.1 % of them\n");
+    json_t *j = json_object();
+    noise_json(&x, j);
+    CHECK(json_is_true(cli_at(j, "noise.disturbed")));
+    CHECK_NEAR(cli_number(j, "noise.steal_ratio"), 0.031, 0);
+    CHECK(json_is_null(cli_at(j, "noise.clock_end_hz")));
+    json_decref(j);
+    struct noise n;
+    noise_begin(&n, 0, &x);
+    noise_end(&n, &x); /* too short for what is counted in hundredths of a second */
+    CHECK(x.wall_s >= 0 && isnan(x.others_ratio) && isnan(x.steal_ratio) && x.spin_ratio >= 1);
+}
+
 /* ---- results are compared with a reference */
 
 static const struct backend_ops *right;
@@ -308,6 +144,47 @@ static void wrong_rope(struct backend *b, const struct backend_rope *a)
     right->rope(b, &other);
 }
 
+static void wrong_sum(struct backend *b, const struct backend_mm *a)
+{
+    right->mm(b, a);
+    for (int64_t i = 0; i < a->ldy; i++) a->y[i] += 0.1f * fabsf(a->y[i]) + 1e-3f;
+}
+
+static void wrong_norm(struct backend *b, const struct backend_norm *w, const float *x, float *y,
+                       const int32_t s[2])
+{
+    struct backend_norm other = *w;
+    other.eps += 1;
+    right->norm(b, &other, x, y, s);
+}
+
+static void wrong_kv_put(struct backend *b, const struct backend_attn *a)
+{
+    struct backend_attn other = *a;
+    other.v = a->k;
+    right->kv_put(b, &other);
+}
+
+static void wrong_silu_mul(struct backend *b, const float *x, float *y, int32_t m, int32_t n)
+{
+    right->silu_mul(b, x, y, m, n);
+    for (int64_t i = 0; i < (int64_t)m * n; i++) y[i] *= 1.001f;
+}
+
+static void wrong_add(struct backend *b, float *y, const float *x, int64_t n)
+{
+    (void)b;
+    for (int64_t i = 0; i < n; i++) y[i] -= x[i];
+}
+
+static void wrong_embed(struct backend *b, const struct backend_mat *w, const int32_t *tok,
+                        int32_t m, int32_t row0, float *x)
+{
+    static int32_t other[4096];
+    for (int32_t i = 0; i < m; i++) other[i] = tok[i] ^ 1;
+    right->embed(b, w, other, m, row0, x);
+}
+
 static struct backend *open_broken(struct team *t, const char *kernels, struct err *e)
 {
     struct backend *b = backend_cpu_open(t, kernels, e);
@@ -319,32 +196,6 @@ static struct backend *open_broken(struct team *t, const char *kernels, struct e
     broken.rope = wrong_rope;
     b->ops = &broken;
     return b;
-}
-
-static struct suite_opts tiny_opts(int kind, const char *dir)
-{
-    return (struct suite_opts){ .kind = kind,
-                                .model = dir,
-                                .seed = 1,
-                                .tp = 1,
-                                .pp = 1,
-                                .threads = 1,
-                                .weight = MODEL_BF16,
-                                .kv = BACKEND_BF16,
-                                .max_tok = 24,
-                                .max_seqs = 16,
-                                .block_tok = 8,
-                                .kv_bytes = 1e7,
-                                .run_s = 1e-6,
-                                .cache_bytes = 1 << 16,
-                                .dir = test_dir() };
-}
-
-static const char *tiny_model(void)
-{
-    if (access("tests/golden/engine/llama2", R_OK) != 0)
-        SKIP("tests run from the root of the repository");
-    return "tests/golden/engine/llama2";
 }
 
 /* Runs the jobs whose points are of these operations; *wrong: points out of tolerance. */
@@ -376,7 +227,7 @@ static int run_ops(const struct suite_opts *o, const char *ops, int *wrong, int 
 TEST(bench_results_agree_with_references)
 {
     struct err e = { 0 };
-    struct suite_opts o = tiny_opts(SUITE_QUICK, tiny_model());
+    struct suite_opts o = bench_tiny(SUITE_QUICK, bench_model());
     int wrong, n;
     static const enum model_weight type[] = { MODEL_F32, MODEL_BF16, MODEL_INT8 };
     for (int i = 0; i < 3; i++) {
@@ -391,7 +242,7 @@ TEST(bench_results_agree_with_references)
 TEST(bench_finds_wrong_kernels)
 {
     struct err e = { 0 };
-    struct suite_opts o = tiny_opts(SUITE_QUICK, tiny_model());
+    struct suite_opts o = bench_tiny(SUITE_QUICK, bench_model());
     int wrong, n;
     o.backend = open_broken;
     CHECK_OK(run_ops(&o, "gemm", &wrong, &n, &e), &e);
@@ -403,10 +254,116 @@ TEST(bench_finds_wrong_kernels)
     CHECK(wrong > 0 && wrong < n);
 }
 
+/* One operation wrong at a time, inside the running engine: its points are found, and no others that
+ * do not read it back. */
+static void set_wrong(struct backend_ops *o, enum points_op op, enum points_part part)
+{
+    if (op == POINTS_GEMM) o->mm = wrong_sum;
+    if (op == POINTS_ATTN) o->attn = wrong_attn;
+    if (part == POINTS_NORM) o->norm = wrong_norm;
+    if (part == POINTS_ROPE) o->rope = wrong_rope;
+    if (part == POINTS_KV_PUT) o->kv_put = wrong_kv_put;
+    if (part == POINTS_ACT) o->silu_mul = wrong_silu_mul;
+    if (part == POINTS_ADD) o->add = wrong_add;
+    if (part == POINTS_EMBED) o->embed = wrong_embed;
+}
+
+static enum points_op bad_op;
+static enum points_part bad_part;
+
+static struct backend *open_one_broken(struct team *t, const char *kernels, struct err *e)
+{
+    struct backend *b = backend_cpu_open(t, kernels, e);
+    if (!b) return NULL;
+    right = b->ops;
+    broken = *b->ops;
+    set_wrong(&broken, bad_op, bad_part);
+    b->ops = &broken;
+    return b;
+}
+
+/* Shapes of a step; rows out of tolerance that are of that operation, and others. */
+static void count_wrong(const struct suite_opts *o, int *n_own, int *n_other)
+{
+    struct err e = { 0 };
+    struct suite s;
+    struct suite_value v[64];
+    *n_own = *n_other = 0;
+    CHECK_OK(suite_init(&s, o, &e), &e);
+    for (int j = 0; j < s.n_job; j++)
+        if (s.row[s.job[j].first].op == POINTS_STEP) CHECK_INT(suite_run_job(&s, j, v, &e), ST_OK);
+    for (int i = 0; i < s.n_row; i++) {
+        const struct points_row *r = &s.row[i];
+        if (r->ranks == 0 || !(r->error > suite_tolerance(r))) continue;
+        bool own = r->op == bad_op && (r->op != POINTS_ELT || r->part == bad_part);
+        bool reads_it = r->op == POINTS_ATTN && bad_part == POINTS_KV_PUT;
+        bool read_back = r->part == POINTS_KV_PUT && bad_op == POINTS_ATTN;
+        *n_own += own;
+        *n_other += !own && !reads_it && !read_back;
+    }
+    suite_release(&s);
+}
+
+TEST(bench_finds_wrong_kernels_inside_a_step)
+{
+    static const enum points_part elt[] = { POINTS_NORM, POINTS_ROPE, POINTS_KV_PUT,
+                                            POINTS_ACT,  POINTS_ADD,  POINTS_EMBED };
+    struct suite_opts o = bench_tiny(SUITE_QUICK, bench_model());
+    int own, other;
+    bad_op = POINTS_TIMER; /* none */
+    count_wrong(&o, &own, &other);
+    CHECK_INT(own + other, 0);
+    o.backend = open_one_broken;
+    for (int i = 0; i < 8; i++) {
+        bad_op = i == 0 ? POINTS_GEMM : i == 1 ? POINTS_ATTN : POINTS_ELT;
+        bad_part = i < 2 ? POINTS_NO_PART : elt[i - 2];
+        count_wrong(&o, &own, &other);
+        if (!CHECK(own > 0)) printf("    op %d part %d is not found\n", bad_op, bad_part);
+        if (!CHECK_INT(other, 0)) printf("    beside op %d part %d\n", bad_op, bad_part);
+    }
+}
+
+/* Every row of a step but those of whole stages has been compared, and is right. */
+TEST(bench_compares_every_operator_of_a_step)
+{
+    static const enum model_weight type[] = { MODEL_F32, MODEL_BF16, MODEL_INT8 };
+    static const char *const model[] = { "tests/golden/engine/qwen3",
+                                         "tests/golden/engine/falcon-40b",
+                                         "tests/golden/engine/llama-bias" };
+    (void)bench_model();
+    for (int k = 0; k < 9; k++) {
+        struct err e = { 0 };
+        struct suite s;
+        struct suite_value v[64];
+        struct suite_opts o = bench_tiny(SUITE_QUICK, model[k % 3]);
+        int steps = 0;
+        o.weight = type[k / 3];
+        o.kv = k / 3 ? BACKEND_BF16 : BACKEND_F32;
+        o.tp = k % 2 ? 2 : 1;
+        o.pp = k % 3 == 2 ? 2 : 1;
+        CHECK_OK(suite_init(&s, &o, &e), &e);
+        for (int j = 0; j < s.n_job; j++) {
+            const struct points_row *r = &s.row[s.job[j].first];
+            if (r->op != POINTS_STEP) continue;
+            CHECK_OK(suite_run_job(&s, j, v, &e), &e);
+            steps++;
+            for (int i = 0; i < s.job[j].n; i++) {
+                bool whole = r[i].op == POINTS_STAGE || r[i].op == POINTS_RETURN;
+                if (!CHECK(whole ? r[i].error == -1 : r[i].error >= 0) ||
+                    !CHECK(r[i].error <= suite_tolerance(&r[i])))
+                    printf("    %s, %s: op %d part %d off by %g\n", model[k % 3], s.job[j].what,
+                           r[i].op, r[i].part, r[i].error);
+            }
+        }
+        CHECK(steps >= 4);
+        suite_release(&s);
+    }
+}
+
 TEST(bench_communication_by_threads_is_right)
 {
     struct err e = { 0 };
-    struct suite_opts o = tiny_opts(SUITE_QUICK, tiny_model());
+    struct suite_opts o = bench_tiny(SUITE_QUICK, bench_model());
     int wrong, n;
     CHECK_OK(run_ops(&o, "allreduce", &wrong, &n, &e), &e);
     CHECK_INT(wrong, 0);
@@ -438,7 +395,7 @@ TEST(bench_timed_backend_changes_no_bit)
     static float a[64 * 4096], b[64 * 4096];
     static const char *const dir[] = { "tests/golden/engine/llama2", "tests/golden/engine/qwen2",
                                        "tests/golden/engine/falcon-40b" };
-    (void)tiny_model();
+    (void)bench_model();
     for (size_t i = 0; i < sizeof dir / sizeof *dir; i++)
         for (int tp = 1; tp <= 2; tp++) {
             struct err e = { 0 };
@@ -502,7 +459,7 @@ TEST(bench_timed_backend_accounts_for_all_of_a_step)
 {
     for (int tp = 1; tp <= 2; tp++) {
         struct err e = { 0 };
-        struct engine_opts o = engine_env_opts(tiny_model(), tp, 1);
+        struct engine_opts o = engine_env_opts(bench_model(), tp, 1);
         o.backend = backend_timed_open;
         struct engine *g = engine_open(&o, &e);
         CHECK_TEXT(e.text, "");
@@ -549,7 +506,7 @@ static void check_model(const struct suite_opts *o)
 
 TEST(bench_measures_all_operators_of_a_step)
 {
-    struct suite_opts o = tiny_opts(SUITE_MODEL, tiny_model());
+    struct suite_opts o = bench_tiny(SUITE_MODEL, bench_model());
     check_model(&o);
     o.tp = 2;
     check_model(&o);
@@ -563,15 +520,12 @@ TEST(bench_measures_all_operators_of_a_step)
 static int bench(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int bench(const char *fmt, ...)
 {
-    char cmd[3000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s bench --model=%s ", bin, tiny_model());
+    char args[3000];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
+    vsnprintf(args, sizeof args, fmt, ap);
     va_end(ap);
-    return test_run(cmd, out, sizeof out, err, sizeof err);
+    return cli_run("", "bench --model=%s %s", bench_model(), args);
 }
 
 TEST(bench_command_writes_points)
@@ -583,8 +537,8 @@ TEST(bench_command_writes_points)
     double read_limit = 0;
     snprintf(path, sizeof path, "%s", test_path("b.h5"));
     CHECK_INT(bench("--suite=model --runs=2 --run_time=1us --threads=1 --out=%s --json", path), 0);
-    CHECK_HAS(out, "\"complete\": true");
-    CHECK_HAS(err, "points in");
+    CHECK_HAS(cli_out, "\"complete\": true");
+    CHECK_HAS(cli_err, "points in");
     arena_init(&a);
     CHECK_OK(points_read(path, &a, &f, &e), &e);
     CHECK(f.n_row > 100 && f.n_sample >= 2 * f.n_row - 4);
@@ -599,33 +553,14 @@ TEST(bench_command_writes_points)
     CHECK_INT(bench("--suite=model --runs=2 --run_time=1us --threads=1 --out=%s --resume", path),
               0);
     CHECK_INT(bench("--suite=model --runs=2 --threads=1 --max_seqs=3 --out=%s --resume", path), 2);
-    CHECK_HAS(err, "another suite");
+    CHECK_HAS(cli_err, "another suite");
     static const char *const other[] = { "--run_time=2us", "--run_time=1us --seed=7" };
     for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
         CHECK_INT(bench("--suite=model --runs=3 --threads=1 --out=%s --resume %s", path, other[i]),
                   2);
-        CHECK_HAS(err, "was made with weights bf16 of the checkpoint, run_time 1e-06 s, seed 1");
+        CHECK_HAS(cli_err,
+                  "was made with weights bf16 of the checkpoint, run_time 1e-06 s, seed 1");
     }
-}
-
-/* The samples of two machines in one file could not be told apart. */
-TEST(bench_resumes_only_on_its_own_machine)
-{
-    struct err e = { 0 };
-    struct suite_log log;
-    struct prov v;
-    char path[200], cmd[500], name[] = "test", *argv[] = { name };
-    snprintf(path, sizeof path, "%s", test_path("a.h5"));
-    CHECK_OK(fake_run(path, false, NULL, &log, &e), &e);
-    suite_log_release(&log);
-    prov_collect(&v, 1, argv);
-    snprintf(cmd, sizeof cmd, "sed -i s/%s/0123456789abcdef/g %s", v.host_sha, path);
-    prov_release(&v);
-    CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);
-    CHECK_INT(fake_run(path, true, NULL, &log, &e), ST_USAGE);
-    CHECK_HAS(e.text, "(host 0123456789abcdef)");
-    CHECK_HAS(e.text, "one file is of one machine");
-    suite_log_release(&log);
 }
 
 /* One run has no spread, and is not said to have one of 0. */
@@ -633,19 +568,19 @@ TEST(bench_of_one_run_claims_no_spread)
 {
     CHECK_INT(
         bench("--suite=model --runs=1 --run_time=1us --threads=1 --out=%s", test_path("o.h5")), 0);
-    CHECK_HAS(err, ", 1 run: about ");
-    CHECK_HAS(out, "of one run: its times have no spread (--runs)\n");
-    CHECK_HAS(out, "  one run");
-    CHECK(!strstr(out, "+-"));
-    CHECK(!strstr(out, "1 runs") && !strstr(err, "1 runs"));
+    CHECK_HAS(cli_err, ", 1 run: about ");
+    CHECK_HAS(cli_out, "of one run: its times have no spread (--runs)\n");
+    CHECK_HAS(cli_out, "  one run");
+    CHECK(!strstr(cli_out, "+-"));
+    CHECK(!strstr(cli_out, "1 runs") && !strstr(cli_err, "1 runs"));
 }
 
 TEST(bench_dry_run_measures_nothing)
 {
     CHECK_INT(bench("--suite=full --dry-run --out=%s", test_path("c.h5")), 0);
-    CHECK_HAS(out, "op,part,dtype");
-    CHECK_HAS(out, "\nallreduce,none,f32,thread,1,2,");
-    CHECK_HAS(err, "about ");
+    CHECK_HAS(cli_out, "op,part,dtype");
+    CHECK_HAS(cli_out, "\nallreduce,none,f32,thread,1,2,");
+    CHECK_HAS(cli_err, "about ");
     CHECK(access(test_path("c.h5"), F_OK) != 0);
 }
 
@@ -665,14 +600,36 @@ TEST(bench_refuses_what_cannot_be)
         { "--storage=/nowhere/at/all", "no directory" },
         { "file.h5", "options only" },
         { "--modl=x", "modl" },
-        { "--resume --out=/nowhere/x.h5", "/nowhere/x.h5" },
+        { "--random_weights=3", "has weights" },
+        { "--suite=model --mpi_points=no", "no such points" },
+        { "--suite=model --storage=/tmp", "does not measure storage" },
+        { "--json", "lists rows of CSV" },
+        { "--resume", "reads no file" },
+        { "--exchange=host", "exchange" },
+        { "--out=", "a file is needed" },
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        int rc =
-            bench("%s --dry-run=%s", wrong[i][0], strstr(wrong[i][0], "resume") ? "no" : "yes");
+        int rc = bench("%s --dry-run", wrong[i][0]);
         CHECK(rc == 2 || rc == 5);
-        CHECK_HAS(err, wrong[i][1]);
+        CHECK_HAS(cli_err, wrong[i][1]);
     }
     CHECK_INT(bench("--model=no-such-model --dry-run"), 2);
-    CHECK_INT(bench("--suite=model --runs=1 --run_time=1us --out=/nowhere/x.h5"), 5);
+}
+
+/* What cannot be written is found before the first measurement. */
+TEST(bench_looks_at_its_output_first)
+{
+    const char *dir = cli_path("dir.h5"), *link_ = cli_path("link.h5");
+    CHECK_INT(mkdir(dir, 0777), 0);
+    CHECK_INT(symlink("nowhere", link_), 0);
+    const char *const wrong[][2] = { { "/nowhere/x.h5", "No such file or directory" },
+                                     { dir, "Is a directory" },
+                                     { link_, "leads nowhere" } };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        CHECK_INT(bench("--suite=full --out=%s", wrong[i][0]), 5);
+        CHECK_HAS(cli_err, wrong[i][1]);
+        CHECK(!strstr(cli_err, "points in")); /* nor were they listed */
+    }
+    CHECK_INT(bench("--resume --out=%s", cli_path("none.h5")), 2);
+    CHECK_HAS(cli_err, "is there");
 }

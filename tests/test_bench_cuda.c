@@ -11,7 +11,8 @@
 #include "bench/calibrate.h"
 #include "bench/suite_cuda.h"
 #include "bench/suite_figure.h"
-#include "bench/suite_run.h"
+#include "tests/bench_env.h"
+#include "tests/cli.h"
 #include "tests/gpu_host.h"
 #include "tests/test.h"
 
@@ -43,36 +44,19 @@ static const char tiny[] =
     "\"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\",\n"
     "\"tie_word_embeddings\": false, \"torch_dtype\": \"bfloat16\"}\n";
 
-static const char *model_file(void)
-{
-    const char *path = test_path("tiny.json");
-    FILE *f = fopen(path, "w");
-    if (!f || fputs(tiny, f) < 0) abort();
-    fclose(f);
-    return path;
-}
-
 static struct suite_opts small(int kind)
 {
-    return (
-        struct suite_opts){ .kind = kind,
-                            .model = model_file(),
-                            .random = true,
-                            .seed = 1,
-                            .tp = 1,
-                            .pp = 1,
-                            .threads = 1,
-                            .weight = MODEL_BF16,
-                            .kv = BACKEND_BF16,
-                            .max_tok = 16,
-                            .max_ctx = 64,
-                            .max_seqs = 4,
-                            .block_tok = 16,
-                            .kv_bytes = 1e6,
-                            .square = 32,
-                            .cache_bytes = 64 << 10,
-                            .dir = test_dir(),
-                            .device = { .kind = DEVICE_CUDA, .open = open_host, .count = one } };
+    struct suite_opts o = bench_tiny(kind, cli_put("tiny.json", tiny));
+    o.random = true;
+    o.max_tok = 16;
+    o.max_ctx = 64;
+    o.max_seqs = 4;
+    o.block_tok = 16;
+    o.kv_bytes = 1e6;
+    o.run_s = 0;
+    o.square = 32;
+    o.device = (struct device){ .kind = DEVICE_CUDA, .open = open_host, .count = one };
+    return o;
 }
 
 /* All jobs, run once: every point has a value, and a result that was compared is right. */

@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include "base/rng.h"
+#include "tests/cli.h"
 #include "tests/import_env.h"
-#include "traces/cmd_import.h"
 
 static const char *put_bytes(const char *name, const char *bytes, size_t n)
 {
-    const char *path = test_path(name);
+    const char *path = cli_path(name);
     FILE *f = fopen(path, "wb");
     if (f) fwrite(bytes, 1, n, f);
     if (f) fclose(f);
@@ -22,51 +22,23 @@ static const char *put(const char *name, const char *text)
     return put_bytes(name, text, strlen(text));
 }
 
-/* ---- the command, in this process: its streams go to files. */
-static char out[1 << 17], err[1 << 14];
-
-static void slurp(const char *path, char *to, size_t n)
-{
-    FILE *f = fopen(path, "r");
-    size_t got = f ? fread(to, 1, n - 1, f) : 0;
-    to[got] = 0;
-    if (f) fclose(f);
-}
-
 static int import(const char *a, const char *b, const char *c, const char *d)
 {
-    const char *given[] = { "import", a, b, c, d, NULL };
-    char *argv[6];
-    char o[600], w[600];
-    int argc = 0;
-    for (; given[argc]; argc++) argv[argc] = (char *)(uintptr_t)given[argc];
-    argv[argc] = NULL;
-    snprintf(o, sizeof o, "%s/stdout", test_dir());
-    snprintf(w, sizeof w, "%s/stderr", test_dir());
-    fflush(stdout);
-    fflush(stderr);
-    int kept_out = dup(1), kept_err = dup(2);
-    if (!freopen(o, "w", stdout) || !freopen(w, "w", stderr)) return -1;
-    int rc = cmd_import(argc, argv);
-    fflush(stdout);
-    fflush(stderr);
-    dup2(kept_out, 1);
-    dup2(kept_err, 2);
-    close(kept_out);
-    close(kept_err);
-    slurp(o, out, sizeof out);
-    slurp(w, err, sizeof err);
-    return rc;
+    const char *given[] = { a, b, c, d };
+    char args[2000] = "";
+    for (int i = 0; i < 4 && given[i]; i++)
+        snprintf(args + strlen(args), sizeof args - strlen(args), " '%s'", given[i]);
+    return cli_run("", "import%s", args);
 }
 
 /* stderr holds one sentence with `part`, stdout nothing. */
 static void check_refused(int rc, int want, const char *part)
 {
-    const char *end = strchr(err, '\n');
+    const char *end = strchr(cli_err, '\n');
     CHECK_INT(rc, want);
-    CHECK_TEXT(out, "");
-    CHECK(strncmp(err, "orrery import: ", 15) == 0 && end && end[1] == 0);
-    CHECK_HAS(err, part);
+    CHECK_TEXT(cli_out, "");
+    CHECK(strncmp(cli_err, "orrery import: ", 15) == 0 && end && end[1] == 0);
+    CHECK_HAS(cli_err, part);
 }
 
 /* ---- small files of our own */
@@ -238,7 +210,7 @@ TEST(import_maps_columns_of_nccl_tests)
     CHECK(isnan(import_bus_factor(POINTS_ALLREDUCE, 0)));
     done(s);
     CHECK_INT(import(put("n.txt", nccl_text), NULL, NULL, NULL), 1);
-    CHECK_HAS(out, "WRONG DATA in 1 rows");
+    CHECK_HAS(cli_out, "WRONG DATA in 1 rows");
 }
 
 /* Older tables do not say what they are of; mpirun may tag each line. */
@@ -274,7 +246,7 @@ TEST(import_finds_the_collective)
                   s->f.point[0].row.ranks == 4);
         done(s);
         CHECK_INT(import(path, "--collective=all_gather", NULL, NULL), 0);
-        CHECK_HAS(out, "allgather");
+        CHECK_HAS(cli_out, "allgather");
         check_refused(import(path, "--collective=waltz", NULL, NULL), 2, "waltz");
     }
 }
@@ -298,11 +270,11 @@ TEST(import_writes_a_run_file)
     size_t n;
     int n_stat;
     char *text, option[600];
-    const char *h5_path = test_path("run.h5");
+    const char *h5_path = cli_path("run.h5");
     arena_init(&a);
     snprintf(option, sizeof option, "--out=%s", h5_path);
     CHECK_INT(import(put("v.json", vllm_text), option, "--slo.ttft=3s", "--slo.tpot=2s"), 1);
-    CHECK_HAS(out, "1 of 3 due");
+    CHECK_HAS(cli_out, "1 of 3 due");
     CHECK_OK(run_open(h5_path, &a, &f, &e), &e);
     CHECK_TEXT(f.kind, "measured");
     CHECK_INT(f.n_request, 3);
@@ -328,7 +300,7 @@ TEST(import_writes_points)
     struct err e = { 0 };
     struct points_file f;
     char option[600];
-    const char *h5_path = test_path("points.h5");
+    const char *h5_path = cli_path("points.h5");
     arena_init(&a);
     snprintf(option, sizeof option, "--out=%s", h5_path);
     CHECK_INT(import(put("n.txt", nccl_text), option, NULL, NULL), 1);
@@ -342,18 +314,18 @@ TEST(import_writes_points)
     check_refused(import(put("l.jsonl", llama_text), option, NULL, NULL), 2, "differ in n_batch");
     CHECK(access(h5_path, F_OK) != 0);
     CHECK_INT(import(put("l.jsonl", llama_text), NULL, NULL, NULL), 0);
-    CHECK_HAS(out, "4000000");
+    CHECK_HAS(cli_out, "4000000");
 }
 
 TEST(import_picks_a_run)
 {
     char both[2 * sizeof vllm_text], option[600];
-    const char *h5_path = test_path("run.h5");
+    const char *h5_path = cli_path("run.h5");
     snprintf(both, sizeof both, "%s%s", vllm_text, vllm_text);
     snprintf(option, sizeof option, "--out=%s", h5_path);
     const char *path = put("two.json", both);
     CHECK_INT(import(path, NULL, NULL, NULL), 0);
-    CHECK_HAS(out, "run 2 of 2");
+    CHECK_HAS(cli_out, "run 2 of 2");
     check_refused(import(path, option, NULL, NULL), 2, "holds 2 runs");
     check_refused(import(path, "--run=3", NULL, NULL), 2, "holds 2 runs");
     CHECK(access(h5_path, F_OK) != 0);
@@ -365,19 +337,19 @@ TEST(import_says_what_it_means)
 {
     const char *guide = put("g.json", guide_text), *vllm = put("v.json", vllm_text);
     CHECK_INT(import(guide, "--slo.ttft=10s", NULL, NULL), 1); /* one of two was cut off */
-    CHECK_HAS(out, "99 %: missed");
+    CHECK_HAS(cli_out, "99 %: missed");
     CHECK_INT(import(guide, "--slo.ttft=10s", "--slo.attainment=0.5", NULL), 0);
-    CHECK_HAS(out, "50 %: held");
+    CHECK_HAS(cli_out, "50 %: held");
     CHECK_INT(import(vllm, "--json", NULL, NULL), 0);
-    json_t *j = json_loads(out, 0, NULL);
+    json_t *j = json_loads(cli_out, 0, NULL);
     CHECK_TEXT(json_string_value(json_object_get(j, "tool")), "vLLM bench serve");
     CHECK_INT(json_array_size(json_object_get(j, "runs")), 1);
     json_decref(j);
     CHECK_INT(import(put("m.txt", mlperf_text), NULL, NULL, NULL), 0);
-    CHECK_HAS(out, "Per-request data are absent");
-    CHECK_HAS(out, "306200000 ns");
+    CHECK_HAS(cli_out, "Per-request data are absent");
+    CHECK_HAS(cli_out, "306200000 ns");
     CHECK_INT(import(test_path("m.txt"), "--slo.ttft=1s", NULL, NULL), 3);
-    CHECK_HAS(out, "limits cannot be checked");
+    CHECK_HAS(cli_out, "limits cannot be checked");
     check_refused(import(vllm, "--format=guidellm", NULL, NULL), 2, "a file of vLLM bench serve");
     check_refused(import(put("e.json", ""), NULL, NULL, NULL), 2, "empty");
     check_refused(import(put("x.csv", "a,b\n1,2\n"), NULL, NULL, NULL), 2, "none of vLLM");
@@ -400,9 +372,9 @@ TEST(import_knows_a_slow_client)
             100 * i + 1, 100 * i + 51);
     const char *path = put("late.jsonl", text);
     CHECK_INT(import(path, NULL, NULL, NULL), 0);
-    CHECK_HAS(out, "CLIENT-LIMITED");
+    CHECK_HAS(cli_out, "CLIENT-LIMITED");
     CHECK_INT(import(path, "--slo.ttft=1s", NULL, NULL), 4);
-    CHECK_HAS(out, "no verdict");
+    CHECK_HAS(cli_out, "no verdict");
     CHECK_INT(import(path, "--slo.ttft=1s", "--slo.attainment=0.5", NULL), 4);
 }
 

@@ -11,17 +11,8 @@
 #include <unistd.h>
 
 #include "base/h5.h"
+#include "tests/cli.h"
 #include "tests/test.h"
-
-static const char *slurp(const char *path)
-{
-    static char text[64];
-    FILE *f = fopen(path, "r");
-    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
-    text[n] = 0;
-    if (f) fclose(f);
-    return f ? text : "(none)";
-}
 
 static int n_parts(void)
 {
@@ -46,9 +37,9 @@ TEST(outfile_is_whole_or_absent)
     CHECK_OK(outfile_open(&o, path, &e), &e);
     fputs("newer", o.f);
     fflush(o.f);
-    CHECK_TEXT(slurp(path), "abc");
+    CHECK_TEXT(cli_slurp(path), "abc");
     CHECK_OK(outfile_close(&o, &e), &e);
-    CHECK_TEXT(slurp(path), "newer");
+    CHECK_TEXT(cli_slurp(path), "newer");
     CHECK_INT(outfile_write(test_path("no/such/x"), "abc", 3, &e), ST_IO);
     mkdir(test_path("dir"), 0777);
     err_clear(&e);
@@ -112,7 +103,7 @@ TEST(outfile_writes_into_pipes_and_through_links)
     CHECK_INT(symlink("real", link), 0);
     CHECK_OK(outfile_write(link, "new", 3, &e), &e);
     CHECK(S_ISLNK(kind(link)));
-    CHECK_TEXT(slurp(real), "new");
+    CHECK_TEXT(cli_slurp(real), "new");
     CHECK_INT(n_parts(), 0);
 }
 
@@ -139,7 +130,7 @@ TEST(outfile_run_files_replace_only_regular_files)
     h5 *f = h5_create(other, &e);
     CHECK(f && h5_commit(f, &e) == ST_OK);
     CHECK(S_ISLNK(kind(other)) && S_ISREG(kind(real)));
-    CHECK(memcmp(slurp(real), "\x89HDF", 4) == 0);
+    CHECK(memcmp(cli_slurp(real), "\x89HDF", 4) == 0);
     CHECK_INT(n_parts(), 0);
 }
 
@@ -156,4 +147,61 @@ TEST(outfile_spares_what_is_read)
     CHECK_HAS(e.text, "would be replaced");
     CHECK_INT(symlink(path, link_), 0);
     CHECK_INT(outfile_spares(link_, path, &e), ST_USAGE);
+}
+
+TEST(outfile_check_finds_what_cannot_be_written)
+{
+    struct err e = { 0 };
+    const char *old = cli_put("old.txt", "abc"), *dir = cli_path("dir"), *pipe = cli_path("pipe");
+    const char *lost = cli_path("lost"), *under = cli_path("old.txt/x");
+    char deep[5000];
+    CHECK_INT(mkdir(dir, 0777), 0);
+    CHECK_INT(mkfifo(pipe, 0600), 0);
+    CHECK_INT(symlink("nowhere", lost), 0);
+    memset(deep, 'x', sizeof deep - 1);
+    deep[sizeof deep - 1] = 0;
+    CHECK_OK(outfile_check(NULL, true, &e), &e);
+    for (int whole = 0; whole < 2; whole++) {
+        CHECK_OK(outfile_check(old, whole, &e), &e);
+        CHECK_OK(outfile_check(cli_path("new.txt"), whole, &e), &e);
+        const char *const wrong[] = { dir, lost, under, cli_path("no/x"), deep, "" };
+        for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+            CHECK_INT(outfile_check(wrong[i], whole, &e), ST_IO);
+            CHECK_HAS(e.text, "cannot ");
+            err_clear(&e);
+        }
+    }
+    CHECK_OK(outfile_check(pipe, false, &e), &e); /* text may go there */
+    CHECK_INT(outfile_check(pipe, true, &e), ST_IO);
+    CHECK_HAS(e.text, "not a regular file");
+    CHECK_TEXT(cli_slurp(old), "abc");
+    CHECK(access(cli_path("new.txt"), F_OK) != 0);
+    CHECK_INT(n_parts(), 0);
+}
+
+TEST(outfile_lines_have_one_writer_and_keep_what_was_left)
+{
+    struct err e = { 0 };
+    char left[OUTFILE_PATH];
+    int fd, again;
+    const char *stem = cli_path("j"), *path = cli_path("j.csv");
+    for (int i = 0; i < 3; i++) {
+        char want[600] = "";
+        CHECK_OK(outfile_lines(stem, false, &fd, left, &e), &e);
+        if (i) snprintf(want, sizeof want, "%s.%d.csv", stem, i);
+        CHECK_TEXT(left, want);
+        CHECK_INT(outfile_lines(stem, false, &again, left, &e), ST_IO);
+        CHECK_HAS(e.text, "another run is writing it");
+        err_clear(&e);
+        CHECK_OK(outfile_append(fd, path, i ? "b\n" : "a\n", 2, &e), &e);
+        close(fd);
+    }
+    CHECK_TEXT(cli_slurp(cli_path("j.1.csv")), "a\n");
+    CHECK_TEXT(cli_slurp(cli_path("j.2.csv")), "b\n");
+    CHECK_OK(outfile_lines(stem, true, &fd, left, &e), &e);
+    CHECK_TEXT(left, "");
+    CHECK_OK(outfile_append(fd, path, "c\n", 2, &e), &e);
+    close(fd);
+    CHECK_TEXT(cli_slurp(path), "b\nc\n");
+    CHECK_INT(outfile_lines(cli_path("no/j"), false, &fd, left, &e), ST_IO);
 }

@@ -1,64 +1,25 @@
 /* tests/test_plots.c - figures and the report: what they show, that they are whole, what they
  * refuse. SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/prov.h"
 #include "plots/axis.h"
 #include "plots/figure.h"
 #include "plots/html.h"
+#include "tests/cli.h"
+#include "tests/made_run.h"
 #include "tests/test.h"
-
-static char out[1 << 16], err[1 << 16], page[4 << 20];
-
-/* As test_path, but good for a whole test: test_run uses up the ring. */
-static const char *at(const char *name)
-{
-    static char ring[64][512];
-    static int i;
-    return strcpy(ring[i++ % 64], test_path(name));
-}
-
-/* Runs `ENV $ORRERY_BIN ARGS`; the output lands in out and err. */
-static int orrery(const char *env, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static int orrery(const char *env, const char *fmt, ...)
-{
-    char cmd[3000];
-    const char *bin = getenv("ORRERY_BIN");
-    if (!bin) SKIP("ORRERY_BIN does not name the program");
-    int n = snprintf(cmd, sizeof cmd, "%s %s ", env, bin);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(cmd + n, sizeof cmd - (size_t)n, fmt, ap);
-    va_end(ap);
-    return test_run(cmd, out, sizeof out, err, sizeof err);
-}
-
-static void need_gnuplot(void)
-{
-    if (test_run("command -v gnuplot", NULL, 0, NULL, 0) != 0) SKIP("no gnuplot");
-}
 
 /* stderr holds one sentence, which begins with the program's name and contains `part`. */
 static void check_sentence(const char *part)
 {
-    const char *end = strchr(err, '\n');
-    CHECK(strncmp(err, "orrery ", 7) == 0);
+    const char *end = strchr(cli_err, '\n');
+    CHECK(strncmp(cli_err, "orrery ", 7) == 0);
     CHECK(end && end[1] == 0);
-    CHECK_HAS(err, part);
-}
-
-static const char *slurp(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    size_t n = f ? fread(page, 1, sizeof page - 1, f) : 0;
-    page[n] = 0;
-    if (f) fclose(f);
-    return page;
+    CHECK_HAS(cli_err, part);
 }
 
 static int count_files(const char *dir)
@@ -179,25 +140,13 @@ static int put_summary(run *r, const struct make *m, struct err *e)
     return st;
 }
 
-static int put_origin(run *r, const struct make *m, const char *yaml, struct err *e)
-{
-    struct prov p;
-    char *argv[] = { (char *)(uintptr_t) "orrery", (char *)(uintptr_t) "<test>" };
-    prov_collect(&p, 2, argv);
-    int st = prov_write(&p, run_h5(r), "orrery-run", "1.0.0", m->title, e);
-    prov_release(&p);
-    if (st == ST_OK) st = h5_group(run_h5(r), "/scenario", "what was asked", e);
-    if (st == ST_OK) st = h5_text(run_h5(r), "/scenario/yaml", yaml, "effective scenario", e);
-    return st;
-}
-
 static const char *make_run(const char *name, const struct make *m)
 {
     struct err e = { 0 };
-    const char *path = at(name);
+    const char *path = cli_path(name);
     run *r = run_create(path, &e);
     if (!CHECK(r != NULL)) return path;
-    int st = put_origin(r, m, "title: \"<b>&amp;\"\n", &e);
+    int st = made_origin(r, m->title, "title: \"<b>&amp;\"\n", &e);
     if (st == ST_OK) st = put_requests(r, m->n_request, &e);
     if (st == ST_OK && !m->plain) st = put_times(r, &e);
     if (st == ST_OK && !m->plain) st = put_summary(r, m, &e);
@@ -213,13 +162,13 @@ static const char *make_run(const char *name, const struct make *m)
 static const char *make_sweep(const char *name, bool gpus)
 {
     struct err e = { 0 };
-    const char *path = at(name);
+    const char *path = cli_path(name);
     run *r = run_create(path, &e);
     if (!CHECK(r != NULL)) return path;
-    int st = put_origin(r, &usual,
-                        gpus ? "sweep:\n  strategy.dp: [1, 2, 4, 8]\n"
-                             : "sweep:\n  workload.rate: [4/s, 8/s, 16/s, 32/s]\n",
-                        &e);
+    int st = made_origin(r, usual.title,
+                         gpus ? "sweep:\n  strategy.dp: [1, 2, 4, 8]\n"
+                              : "sweep:\n  workload.rate: [4/s, 8/s, 16/s, 32/s]\n",
+                         &e);
     for (int i = 3; i >= 0 && st == ST_OK; i--) { /* the rows need not be in order */
         double x = 1 << i, rate = gpus ? 100 : 4 * x, done = gpus ? 20 * x : rate < 20 ? rate : 20;
         struct run_sweep p = { .value = x,
@@ -411,28 +360,28 @@ TEST(plots_draws_every_figure)
         { "rate-rate", { "offered rate [requests/s]", "TTFT [s]", "asked: 90 %" } },
         { "scaling-gpus", { "GPUs", "output [tokens/s]", "of ideal scaling [%]" } },
     };
-    need_gnuplot();
+    cli_need("gnuplot");
     char files[1600] = "", file[256];
-    const char *dir = at("d"), *again = at("again");
+    const char *dir = cli_path("d"), *again = cli_path("again");
     const char *timed = make_run("run.h5", &usual), *rate = make_sweep("rate.h5", false);
     const char *gpus = make_sweep("gpus.h5", true);
-    CHECK_INT(orrery("", "plot %s %s %s --out=%s --format=both", timed, rate, gpus, dir), 0);
-    CHECK_INT(orrery("", "plot %s %s %s --out=%s", timed, rate, gpus, again), 0);
+    CHECK_INT(cli_run("", "plot %s %s %s --out=%s --format=both", timed, rate, gpus, dir), 0);
+    CHECK_INT(cli_run("", "plot %s %s %s --out=%s", timed, rate, gpus, again), 0);
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         int n = (int)strlen(want[i].name);
         bool shared = want[i].name[n - 1] == '-'; /* drawn over all runs: no run in the name */
         snprintf(file, sizeof file, "%s/%.*s.svg", dir, shared ? n - 1 : n, want[i].name);
-        slurp(file);
-        for (int k = 0; k < 3; k++) CHECK_HAS(page, want[i].part[k]);
-        CHECK_HAS(out, file + strlen(dir));
+        cli_slurp(file);
+        for (int k = 0; k < 3; k++) CHECK_HAS(cli_page, want[i].part[k]);
+        CHECK_HAS(cli_out, file + strlen(dir));
         size_t at = strlen(files);
         snprintf(files + at, sizeof files - at, " %s", file);
         strcpy(file + strlen(file) - 3, "png");
-        CHECK(memcmp(slurp(file), "\x89PNG", 4) == 0);
+        CHECK(memcmp(cli_slurp(file), "\x89PNG", 4) == 0);
     }
     char cmd[2000];
     snprintf(cmd, sizeof cmd, "diff -r -x '*.png' %s %s", dir, again); /* the same each time */
-    CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
+    CHECK_INT(test_run(cmd, cli_out, sizeof cli_out, cli_err, sizeof cli_err), 0);
     if (test_run("command -v xmllint", NULL, 0, NULL, 0) == 0)
         snprintf(cmd, sizeof cmd, "xmllint --noout%s", files);
     else
@@ -440,23 +389,23 @@ TEST(plots_draws_every_figure)
                  "/usr/bin/python3 -c 'import sys, xml.etree.ElementTree as e\n"
                  "for p in sys.argv[1:]: e.parse(p)'%s",
                  files);
-    CHECK_INT(test_run(cmd, out, sizeof out, err, sizeof err), 0);
-    CHECK_TEXT(err, "");
+    CHECK_INT(test_run(cmd, cli_out, sizeof cli_out, cli_err, sizeof cli_err), 0);
+    CHECK_TEXT(cli_err, "");
 }
 
 TEST(plots_overlays_runs)
 {
-    need_gnuplot();
+    cli_need("gnuplot");
     struct make other = usual;
     other.slo_ttft_ns = 30000000;
     const char *a = make_run("one.h5", &usual), *b = make_run("two.h5", &other), *d = test_dir();
-    CHECK_INT(orrery("", "plot %s %s --figure=cdf_ttft --out=%s/o", a, b, d), 0);
-    slurp(at("o/cdf_ttft.svg"));
-    CHECK_HAS(page, "one, 89.5 % within the SLO");
-    CHECK_HAS(page, "two, 44.7 % within the SLO"); /* 2 to 20, less 9 and 19 */
-    CHECK_HAS(page, ">40 requests &amp; more<");
-    CHECK_HAS(page, "SLO 50.00 ms");
-    CHECK_HAS(page, "SLO 30.00 ms");
+    CHECK_INT(cli_run("", "plot %s %s --figure=cdf_ttft --out=%s/o", a, b, d), 0);
+    cli_slurp(cli_path("o/cdf_ttft.svg"));
+    CHECK_HAS(cli_page, "one, 89.5 % within the SLO");
+    CHECK_HAS(cli_page, "two, 44.7 % within the SLO"); /* 2 to 20, less 9 and 19 */
+    CHECK_HAS(cli_page, ">40 requests &amp; more<");
+    CHECK_HAS(cli_page, "SLO 50.00 ms");
+    CHECK_HAS(cli_page, "SLO 30.00 ms");
 }
 
 TEST(plots_refuses_what_is_not_there)
@@ -467,50 +416,50 @@ TEST(plots_refuses_what_is_not_there)
     hostile.title = "'; system 'touch hacked' `touch hacked` @x\n\x01\xff {a}_b\\n </svg>";
     const char *hostile_in_svg = "'; system 'touch hacked' `touch hacked` @x  ? {a}_b\\n &lt;/svg>";
     const char *p = make_run("plain.h5", &plain), *d = test_dir();
-    CHECK_INT(orrery("", "plot %s --figure=gantt --out=%s/x", p, d), 2);
+    CHECK_INT(cli_run("", "plot %s --figure=gantt --out=%s/x", p, d), 2);
     check_sentence("gantt: ");
-    CHECK_HAS(err, "has no /stages");
-    CHECK_INT(orrery("", "plot %s --figure=gnatt", p), 2);
+    CHECK_HAS(cli_err, "has no /stages");
+    CHECK_INT(cli_run("", "plot %s --figure=gnatt", p), 2);
     check_sentence("did you mean 'gantt'?");
-    CHECK_INT(orrery("", "plot %s --figure=,", p), 2);
+    CHECK_INT(cli_run("", "plot %s --figure=,", p), 2);
     check_sentence("names no figure");
-    CHECK_INT(orrery("", "plot"), 2);
+    CHECK_INT(cli_run("", "plot"), 2);
     check_sentence("one run file or more");
-    CHECK_INT(orrery("", "plot %s --format=pdf", p), 2);
+    CHECK_INT(cli_run("", "plot %s --format=pdf", p), 2);
     check_sentence("svg, png, both");
-    CHECK_INT(orrery("", "plot %s/absent.h5", d), 2);
+    CHECK_INT(cli_run("", "plot %s/absent.h5", d), 2);
     check_sentence("absent.h5");
-    CHECK_INT(orrery("", "plot tests/test_plots.c"), 2);
+    CHECK_INT(cli_run("", "plot tests/test_plots.c"), 2);
     check_sentence("no HDF5 file");
-    CHECK_INT(orrery("", "report tests/test_plots.c --out=%s/r.html", d), 2);
+    CHECK_INT(cli_run("", "report tests/test_plots.c --out=%s/r.html", d), 2);
     check_sentence("no HDF5 file");
-    CHECK_INT(orrery("", "report"), 2);
+    CHECK_INT(cli_run("", "report"), 2);
     check_sentence("one run file or more");
-    CHECK(access(at("r.html"), F_OK) != 0);
-    need_gnuplot();
-    CHECK_INT(orrery("", "plot %s --out=%s/y", p, d),
+    CHECK(access(cli_path("r.html"), F_OK) != 0);
+    cli_need("gnuplot");
+    CHECK_INT(cli_run("", "plot %s --out=%s/y", p, d),
               0); /* the rest is drawn, with a line for each */
-    CHECK_HAS(err, "no gantt: ");
-    CHECK_HAS(err, "no operators: ");
-    CHECK_HAS(err, "no rate: ");
-    CHECK_HAS(out, "/y/cdf_ttft.svg\n");
+    CHECK_HAS(cli_err, "no gantt: ");
+    CHECK_HAS(cli_err, "no operators: ");
+    CHECK_HAS(cli_err, "no rate: ");
+    CHECK_HAS(cli_out, "/y/cdf_ttft.svg\n");
     const char *h = make_run("hostile.h5", &hostile);
-    CHECK_INT(orrery("", "plot %s --figure=cdf --out=%s/z", h, d), 0);
+    CHECK_INT(cli_run("", "plot %s --figure=cdf --out=%s/z", h, d), 0);
     CHECK(access("hacked", F_OK) != 0);
-    CHECK_HAS(slurp(at("z/cdf_e2e.svg")), hostile_in_svg);
+    CHECK_HAS(cli_slurp(cli_path("z/cdf_e2e.svg")), hostile_in_svg);
 }
 
 TEST(plots_without_gnuplot_leave_nothing)
 {
     char env[900];
-    const char *path = make_run("run.h5", &usual), *d = test_dir(), *fake = at("bin/gnuplot");
-    mkdir(at("bin"), 0777);
-    mkdir(at("tmp"), 0777);
-    mkdir(at("figures"), 0777);
+    const char *path = make_run("run.h5", &usual), *d = test_dir(), *fake = cli_path("bin/gnuplot");
+    mkdir(cli_path("bin"), 0777);
+    mkdir(cli_path("tmp"), 0777);
+    mkdir(cli_path("figures"), 0777);
     snprintf(env, sizeof env, "PATH=%s/bin TMPDIR=%s/tmp", d, d);
-    CHECK_INT(orrery(env, "plot %s --out=%s/figures", path, d), 5);
+    CHECK_INT(cli_run(env, "plot %s --out=%s/figures", path, d), 5);
     check_sentence("gnuplot is not in PATH");
-    CHECK_INT(orrery(env, "report %s --out=%s/figures/r.html", path, d), 5);
+    CHECK_INT(cli_run(env, "report %s --out=%s/figures/r.html", path, d), 5);
     check_sentence("gnuplot is not in PATH");
     FILE *f = fopen(fake, "w"); /* one that fails half way */
     if (!CHECK(f != NULL)) return;
@@ -519,11 +468,11 @@ TEST(plots_without_gnuplot_leave_nothing)
           f);
     fclose(f);
     chmod(fake, 0755);
-    CHECK_INT(orrery(env, "plot %s --out=%s/figures", path, d), 5);
+    CHECK_INT(cli_run(env, "plot %s --out=%s/figures", path, d), 5);
     check_sentence("gnuplot failed: x.gp line 3: undefined y");
-    CHECK_INT(orrery(env, "report %s --out=%s/figures/r.html", path, d), 5);
-    CHECK_INT(count_files(at("tmp")), 0);
-    CHECK_INT(count_files(at("figures")), 0);
+    CHECK_INT(cli_run(env, "report %s --out=%s/figures/r.html", path, d), 5);
+    CHECK_INT(count_files(cli_path("tmp")), 0);
+    CHECK_INT(count_files(cli_path("figures")), 0);
 }
 
 /* ---- orrery report */
@@ -556,112 +505,114 @@ static void check_page(const char *path)
         "p.feed(t)\n"
         "print(p.bad[:5], p.open, '@import' in t, 'url(http' in t)\n";
     char cmd[1200], text[600];
-    const char *script = at("page.py");
+    const char *script = cli_path("page.py");
     FILE *f = fopen(script, "w");
     if (!CHECK(f != NULL)) return;
     fputs(code, f);
     fclose(f);
     if (test_run("/usr/bin/python3 -c pass", NULL, 0, NULL, 0) != 0) return;
     snprintf(cmd, sizeof cmd, "/usr/bin/python3 %s %s", script, path);
-    CHECK_INT(test_run(cmd, text, sizeof text, err, sizeof err), 0);
+    CHECK_INT(test_run(cmd, text, sizeof text, cli_err, sizeof cli_err), 0);
     CHECK_TEXT(text, "[] [] False False\n");
 }
 
 TEST(plots_report_answers)
 {
-    need_gnuplot();
+    cli_need("gnuplot");
     struct make m = usual;
     m.title = "<script>alert(1)</script> & \"more\"";
-    const char *html = at("r.html"), *again = at("again.html");
+    const char *html = cli_path("r.html"), *again = cli_path("again.html");
     const char *path = make_run("held.h5", &m);
-    CHECK_INT(orrery("", "report %s --out=%s", path, html), 0);
-    CHECK_TEXT(err, "");
-    CHECK_INT(orrery("", "report %s --out=%s", path, again), 0);
+    CHECK_INT(cli_run("", "report %s --out=%s", path, html), 0);
+    CHECK_TEXT(cli_err, "");
+    CHECK_INT(cli_run("", "report %s --out=%s", path, again), 0);
     char cmd[1200];
     snprintf(cmd, sizeof cmd, "cmp %s %s", html, again);
     CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);
     check_page(html);
-    slurp(html);
-    CHECK(strstr(page, "<script") == NULL);
-    CHECK_HAS(page, "<h1>&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;more&quot;</h1>");
-    CHECK_HAS(page,
+    cli_slurp(html);
+    CHECK(strstr(cli_page, "<script") == NULL);
+    CHECK_HAS(cli_page, "<h1>&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;more&quot;</h1>");
+    CHECK_HAS(cli_page,
               "Yes, the SLO is held</strong>, by 5.0 points: 95.0 % of the requests due met TTFT "
               "&le; 50.00 ms; 90 % was asked for.");
-    CHECK_HAS(page,
+    CHECK_HAS(cli_page,
               "90 % interval of the share: 93.0 % to 97.0 %. What was asked for lies outside it.");
-    CHECK_HAS(page, "What limits it: KV memory.");
-    CHECK_HAS(page, "<strong>Extrapolated:</strong>");
-    CHECK_HAS(page, "<li>host guessed</li>");
-    CHECK_HAS(page, "title: &quot;&lt;b&gt;&amp;amp;&quot;");
-    CHECK_HAS(page, "@media print");
-    CHECK_HAS(page, "prefers-color-scheme:dark");
+    CHECK_HAS(cli_page, "What limits it: KV memory.");
+    CHECK_HAS(cli_page, "<strong>Extrapolated:</strong>");
+    CHECK_HAS(cli_page, "<li>host guessed</li>");
+    CHECK_HAS(cli_page, "title: &quot;&lt;b&gt;&amp;amp;&quot;");
+    CHECK_HAS(cli_page, "@media print");
+    CHECK_HAS(cli_page, "prefers-color-scheme:dark");
     m = (struct make){ "t", .8999, .85, .93, .9, 50000000, 40, false, NULL };
-    CHECK_INT(orrery("", "report %s --out=%s", make_run("missed.h5", &m), html), 0);
-    slurp(html);
-    CHECK_HAS(page, "No, the SLO is missed</strong>, by 0.010 points");
-    CHECK_HAS(page, "Not certain:</strong> what was asked for lies inside the interval");
+    CHECK_INT(cli_run("", "report %s --out=%s", make_run("missed.h5", &m), html), 0);
+    cli_slurp(html);
+    CHECK_HAS(cli_page, "No, the SLO is missed</strong>, by 0.010 points");
+    CHECK_HAS(cli_page, "Not certain:</strong> what was asked for lies inside the interval");
     m = (struct make){ "t", .8999, NAN, NAN, .9, 0, 40, false, NULL };
-    CHECK_INT(orrery("", "report %s --out=%s", make_run("none.h5", &m), html), 0);
-    CHECK_HAS(slurp(html), "No SLO was given");
+    CHECK_INT(cli_run("", "report %s --out=%s", make_run("none.h5", &m), html), 0);
+    CHECK_HAS(cli_slurp(html), "No SLO was given");
     m = (struct make){ "t", NAN, NAN, NAN, .9, 1, 1, false, NULL }; /* due before the window */
-    CHECK_INT(orrery("", "report %s --out=%s", make_run("nan.h5", &m), html), 0);
-    CHECK_HAS(slurp(html), "<strong>No verdict:</strong>");
+    CHECK_INT(cli_run("", "report %s --out=%s", make_run("nan.h5", &m), html), 0);
+    CHECK_HAS(cli_slurp(html), "<strong>No verdict:</strong>");
     check_page(html);
 }
 
 /* Whatever its attainment says, a run that ended early is not judged; its figures say of whom. */
 TEST(plots_report_of_a_run_that_ended_early)
 {
-    need_gnuplot();
+    cli_need("gnuplot");
     struct make cut = usual;
     cut.ended_early = "interrupted by <user>";
-    const char *html = at("r.html"), *path = make_run("cut.h5", &cut);
-    CHECK_INT(orrery("", "report %s --out=%s", path, html), 0);
+    const char *html = cli_path("r.html"), *path = make_run("cut.h5", &cut);
+    CHECK_INT(cli_run("", "report %s --out=%s", path, html), 0);
     check_page(html);
-    slurp(html);
-    CHECK_HAS(page,
+    cli_slurp(html);
+    CHECK_HAS(cli_page,
               "<strong>No verdict:</strong> the run ended early: interrupted by &lt;user&gt;.");
-    CHECK_HAS(page,
+    CHECK_HAS(cli_page,
               "All figures are of the <strong>36 requests that had finished</strong> by then; 0 "
               "were under way and 4 rejected");
-    CHECK_HAS(page, "no SLO is judged by them (asked: TTFT &le; 50.00 ms)");
-    CHECK_HAS(page, "ENDED EARLY, finished requests only; 40 requests");
-    CHECK(strstr(page, "SLO is held") == NULL && strstr(page, "SLO is missed") == NULL);
-    CHECK(strstr(page, "<h3>SLO</h3>") == NULL && strstr(page, "goodput: within") == NULL);
-    CHECK(strstr(page, "95.0 %") == NULL); /* what it attained */
-    CHECK_INT(orrery("", "report %s %s --out=%s", make_run("whole.h5", &usual), path, html), 0);
-    slurp(html);
-    CHECK_HAS(page, "<tr><th>SLO</th><td>held</td><td>no verdict: ended early</td></tr>");
-    CHECK_HAS(page, "<tr><th>SLO attainment</th><td>95.0 %<small>93.0 % .. 97.0 %</small></td>"
-                    "<td>-</td></tr>");
-    CHECK_INT(orrery("", "plot %s --figure=series --out=%s", path, at("figs")), 0);
+    CHECK_HAS(cli_page, "no SLO is judged by them (asked: TTFT &le; 50.00 ms)");
+    CHECK_HAS(cli_page, "ENDED EARLY, finished requests only; 40 requests");
+    CHECK(strstr(cli_page, "SLO is held") == NULL && strstr(cli_page, "SLO is missed") == NULL);
+    CHECK(strstr(cli_page, "<h3>SLO</h3>") == NULL && strstr(cli_page, "goodput: within") == NULL);
+    CHECK(strstr(cli_page, "95.0 %") == NULL); /* what it attained */
+    CHECK_INT(cli_run("", "report %s %s --out=%s", make_run("whole.h5", &usual), path, html), 0);
+    cli_slurp(html);
+    CHECK_HAS(cli_page, "<tr><th>SLO</th><td>held</td><td>no verdict: ended early</td></tr>");
+    CHECK_HAS(cli_page, "<tr><th>SLO attainment</th><td>95.0 %<small>93.0 % .. 97.0 %</small></td>"
+                        "<td>-</td></tr>");
+    CHECK_INT(cli_run("", "plot %s --figure=series --out=%s", path, cli_path("figs")), 0);
     char cmd[1200];
-    snprintf(cmd, sizeof cmd, "grep -q 'ENDED EARLY, finished requests only' %s/*.svg", at("figs"));
+    snprintf(cmd, sizeof cmd, "grep -q 'ENDED EARLY, finished requests only' %s/*.svg",
+             cli_path("figs"));
     CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);
 }
 
 TEST(plots_report_compares_and_sweeps)
 {
-    need_gnuplot();
+    cli_need("gnuplot");
     struct make worse = usual;
     worse.attain = .5;
     worse.lo = .4;
     worse.hi = .6;
-    mkdir(at("b"), 0777);
-    const char *html = at("c.html"), *a = make_run("run.h5", &usual);
+    mkdir(cli_path("b"), 0777);
+    const char *html = cli_path("c.html"), *a = make_run("run.h5", &usual);
     const char *b = make_run("b/run.h5", &worse), *sweep = make_sweep("rate.h5", false);
-    CHECK_INT(orrery("", "report %s %s %s --out=%s", a, b, sweep, html), 0);
+    CHECK_INT(cli_run("", "report %s %s %s --out=%s", a, b, sweep, html), 0);
     check_page(html);
-    slurp(html);
-    CHECK_HAS(page, "<th>run</th><th>run-2</th>");
-    CHECK_HAS(page, "<small>-45.0 points</small>");
-    CHECK_HAS(page, "held at 2 of 4 points</strong> of the sweep of <code>workload.rate</code>");
-    CHECK_HAS(page, "2 runs");
-    CHECK_HAS(page, "offered rate [requests/s]");
+    cli_slurp(html);
+    CHECK_HAS(cli_page, "<th>run</th><th>run-2</th>");
+    CHECK_HAS(cli_page, "<small>-45.0 points</small>");
+    CHECK_HAS(cli_page,
+              "held at 2 of 4 points</strong> of the sweep of <code>workload.rate</code>");
+    CHECK_HAS(cli_page, "2 runs");
+    CHECK_HAS(cli_page, "offered rate [requests/s]");
     struct make plain = usual; /* requests and nothing else, as another tool's import may be */
     plain.plain = true;
-    CHECK_INT(orrery("", "report %s --out=%s", make_run("plain.h5", &plain), html), 0);
+    CHECK_INT(cli_run("", "report %s --out=%s", make_run("plain.h5", &plain), html), 0);
     check_page(html);
-    CHECK_HAS(slurp(html), "the file has no summary");
-    CHECK_HAS(page, "TTFT [ms]");
+    CHECK_HAS(cli_slurp(html), "the file has no summary");
+    CHECK_HAS(cli_page, "TTFT [ms]");
 }

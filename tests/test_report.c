@@ -5,27 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/prov.h"
 #include "plots/figure.h"
 #include "plots/ranks.h"
 #include "tests/cli.h"
+#include "tests/made_run.h"
 #include "tests/test.h"
-
-static char page[4 << 20];
-
-static const char *slurp(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    size_t n = f ? fread(page, 1, sizeof page - 1, f) : 0;
-    page[n] = 0;
-    if (f) fclose(f);
-    return page;
-}
-
-static void need_gnuplot(void)
-{
-    if (test_run("command -v gnuplot", NULL, 0, NULL, 0) != 0) SKIP("no gnuplot");
-}
 
 /* ---- run files made by hand */
 
@@ -35,16 +19,6 @@ struct made {
     double hit;
 };
 
-static int put_origin(run *r, struct err *e)
-{
-    struct prov p;
-    char *argv[] = { (char *)(uintptr_t) "orrery", (char *)(uintptr_t) "test" };
-    prov_collect(&p, 2, argv);
-    int st = prov_write(&p, run_h5(r), "orrery-run", "1.0.0", "by hand", e);
-    prov_release(&p);
-    return st;
-}
-
 /* Ten requests, due at 0 to 9 s, request i with its first token after 1 + i ms. */
 static const char *make_run(const char *name, const struct made *m)
 {
@@ -52,7 +26,7 @@ static const char *make_run(const char *name, const struct made *m)
     const char *path = test_path(name);
     run *r = run_create(path, &e);
     if (!CHECK(r != NULL)) return path;
-    int st = put_origin(r, &e);
+    int st = made_origin(r, "by hand", NULL, &e);
     if (st == ST_OK) st = h5_group(run_h5(r), "/summary", "estimates", &e);
     for (int i = 0; i < 10 && st == ST_OK; i++) {
         int64_t due = INT64_C(1000000000) * i, first = due + INT64_C(1000000) * (1 + i);
@@ -97,7 +71,7 @@ TEST(report_cdf_has_the_window_of_the_summary)
     struct err e = { 0 };
     struct source s, *list[1] = { &s };
     char *text;
-    need_gnuplot();
+    cli_need("gnuplot");
     arena_init(&a);
     const char *path = make_run("w.h5", &plain);
     CHECK_OK(source_open(path, &a, &s, &e), &e);
@@ -106,7 +80,7 @@ TEST(report_cdf_has_the_window_of_the_summary)
     CHECK(!s.measured);
     source_close(&s);
     CHECK_INT(cli_run("", "plot %s --figure=cdf_ttft --out=%s", path, test_dir()), 0);
-    CHECK_HAS(slurp(test_path("cdf_ttft.svg")), "SLO 5.00 ms: 60.0 % meet it");
+    CHECK_HAS(cli_slurp(test_path("cdf_ttft.svg")), "SLO 5.00 ms: 60.0 % meet it");
     struct made open = plain;
     open.window_s[1] = 0; /* a file that does not say where its window ends */
     CHECK_OK(source_open(make_run("o.h5", &open), &a, &s, &e), &e);
@@ -120,14 +94,14 @@ TEST(report_cdf_has_the_window_of_the_summary)
  * is never looked up. */
 TEST(report_has_the_prefix_cache_of_the_summary)
 {
-    need_gnuplot();
+    cli_need("gnuplot");
     struct made silent = plain;
     silent.hit = NAN;
     const char *html = test_path("r.html");
     CHECK_INT(cli_run("", "report %s --out=%s", make_run("hit.h5", &plain), html), 0);
-    CHECK_HAS(slurp(html), "that the prefix cache had</th><td>25.0 %</td>");
+    CHECK_HAS(cli_slurp(html), "that the prefix cache had</th><td>25.0 %</td>");
     CHECK_INT(cli_run("", "report %s --out=%s", make_run("not.h5", &silent), html), 0);
-    CHECK_HAS(slurp(html), "that the prefix cache had</th><td>10.0 %</td>");
+    CHECK_HAS(cli_slurp(html), "that the prefix cache had</th><td>10.0 %</td>");
 }
 
 /* However long what they share, legends show what differs, and the share at the end. */
@@ -136,7 +110,7 @@ TEST(report_legends_say_what_differs)
     static const char *const head =
         "llama31 TP2-PP2 on this machine (4 ranks of 1 thread, weights f32, KV f32), continuous "
         "batching of 64 sequences and 2048 tokens";
-    need_gnuplot();
+    cli_need("gnuplot");
     char one[400], two[400];
     struct made m = plain;
     m.window_s[0] = 0, m.window_s[1] = 9;
@@ -149,29 +123,29 @@ TEST(report_legends_say_what_differs)
     m.slo_ttft_ns = 2000000;
     snprintf(b, sizeof b, "%s", make_run("two.h5", &m));
     CHECK_INT(cli_run("", "plot %s %s --figure=cdf_ttft --out=%s", a, b, test_dir()), 0);
-    slurp(test_path("cdf_ttft.svg"));
-    CHECK_HAS(page, "one: ... 256 ..., 50.0 % within the SLO");
-    CHECK_HAS(page, "two: ... 512 ..., 20.0 % within the SLO");
-    CHECK_HAS(page, ">10 requests<");
+    cli_slurp(test_path("cdf_ttft.svg"));
+    CHECK_HAS(cli_page, "one: ... 256 ..., 50.0 % within the SLO");
+    CHECK_HAS(cli_page, "two: ... 512 ..., 20.0 % within the SLO");
+    CHECK_HAS(cli_page, ">10 requests<");
     m.scenario = one;
     m.workload = "12 requests";
     make_run("two.h5", &m);
     CHECK_INT(cli_run("", "plot %s %s --figure=cdf_ttft --out=%s", a, b, test_dir()), 0);
-    slurp(test_path("cdf_ttft.svg"));
-    CHECK_HAS(page, "one: 10 ..., 50.0 %");
-    CHECK_HAS(page, "two: 12 ..., 20.0 %");
-    CHECK_HAS(page, "Workloads differ between the runs");
+    cli_slurp(test_path("cdf_ttft.svg"));
+    CHECK_HAS(cli_page, "one: 10 ..., 50.0 %");
+    CHECK_HAS(cli_page, "two: 12 ..., 20.0 %");
+    CHECK_HAS(cli_page, "Workloads differ between the runs");
     char c[600], d[600];
     snprintf(c, sizeof c, "%s", make_run("a_long_name_that_many_runs_of_a_day_share-one-x.h5", &m));
     snprintf(d, sizeof d, "%s", make_run("a_long_name_that_many_runs_of_a_day_share-two-x.h5", &m));
     CHECK_INT(cli_run("", "plot %s %s --figure=cdf_ttft --out=%s", c, d, test_dir()), 0);
-    slurp(test_path("cdf_ttft.svg"));
-    CHECK_HAS(page, ">... one ..., 20.0 %");
-    CHECK_HAS(page, ">... two ..., 20.0 %");
+    cli_slurp(test_path("cdf_ttft.svg"));
+    CHECK_HAS(cli_page, ">... one ..., 20.0 %");
+    CHECK_HAS(cli_page, ">... two ..., 20.0 %");
     CHECK_INT(cli_run("", "plot %s %s %s --figure=cdf_ttft --out=%s", a, c, d, test_dir()), 0);
-    slurp(test_path("cdf_ttft.svg"));
-    CHECK_HAS(page, ">a_long_name_that_man...s_of_a_day_share-one-x: ");
-    CHECK_HAS(page, ">a_long_name_that_man...s_of_a_day_share-two-x: ");
+    cli_slurp(test_path("cdf_ttft.svg"));
+    CHECK_HAS(cli_page, ">a_long_name_that_man...s_of_a_day_share-one-x: ");
+    CHECK_HAS(cli_page, ">a_long_name_that_man...s_of_a_day_share-two-x: ");
 }
 
 /* ---- a measured run, from the engine to the page */
@@ -250,6 +224,34 @@ TEST(engine_run_counts_every_kind_of_call)
     json_decref(j);
 }
 
+/* What is told is what is kept, whatever this machine was doing. */
+TEST(engine_run_keeps_what_the_machine_was_like)
+{
+    struct arena a;
+    struct err e = { 0 };
+    struct run_file f;
+    int64_t disturbed = -1;
+    double load = -1, spin = -1;
+    const char *path = cli_path("n.h5");
+    CHECK_INT(cli_run("", "engine run %s --threads=1 --json --out=%s", scenario(), path), 0);
+    json_t *j = cli_json();
+    arena_init(&a);
+    CHECK_OK(run_open(path, &a, &f, &e), &e);
+    CHECK_OK(h5_read_attr_i64(f.h5, "/summary", "noise_disturbed", &disturbed, &e), &e);
+    CHECK_OK(h5_read_attr_f64(f.h5, "/summary", "noise_load_end", &load, &e), &e);
+    CHECK_OK(h5_read_attr_f64(f.h5, "/summary", "noise_spin_ratio", &spin, &e), &e);
+    CHECK_INT(json_is_true(cli_at(j, "noise.disturbed")), disturbed);
+    CHECK_NEAR(cli_number(j, "noise.load_end"), load, 1e-12);
+    CHECK_NEAR(cli_number(j, "noise.spin_ratio"), spin, 1e-12);
+    CHECK(load >= 0 && spin >= 1);
+    run_close(&f);
+    arena_release(&a);
+    json_decref(j);
+    CHECK_INT(cli_run("", "engine run %s --threads=1 --out=/nowhere/x.h5", scenario()), 5);
+    CHECK_HAS(cli_err, "cannot create /nowhere/x.h5");
+    CHECK(!strstr(cli_err, "loading"));
+}
+
 TEST(report_of_a_measured_run_is_worded_as_one)
 {
     static const char *const has[] = {
@@ -279,18 +281,18 @@ TEST(report_of_a_measured_run_is_worded_as_one)
                                          "taken as exact",
                                          "pool all seeds",
                                          "draws of the constants" };
-    need_gnuplot();
+    cli_need("gnuplot");
     const char *html = test_path("m.html");
     CHECK_INT(cli_run("", "engine run %s --threads=1 --record.bin=1ms --out=%s", scenario(),
                       test_path("m.h5")),
               0);
     CHECK_INT(cli_run("", "report %s --out=%s", test_path("m.h5"), html), 0);
-    slurp(html);
-    for (size_t i = 0; i < sizeof has / sizeof *has; i++) CHECK_HAS(page, has[i]);
+    cli_slurp(html);
+    for (size_t i = 0; i < sizeof has / sizeof *has; i++) CHECK_HAS(cli_page, has[i]);
     for (size_t i = 0; i < sizeof lacks / sizeof *lacks; i++)
-        if (!CHECK(strstr(page, lacks[i]) == NULL)) printf("%s\n", lacks[i]);
+        if (!CHECK(strstr(cli_page, lacks[i]) == NULL)) printf("%s\n", lacks[i]);
     CHECK_INT(cli_run("", "plot %s --figure=ranks --out=%s", test_path("m.h5"), test_dir()), 0);
-    CHECK_HAS(slurp(test_path("ranks.svg")), "rank 3, stage 1");
+    CHECK_HAS(cli_slurp(test_path("ranks.svg")), "rank 3, stage 1");
     CHECK_INT(cli_run("", "plot %s --figure=operators --out=%s", test_path("m.h5"), test_dir()), 2);
 }
 
@@ -305,10 +307,10 @@ TEST(report_of_lost_ranks_has_no_bytes_for_them)
     const char *const unit[1] = { "1" };
     const char *dim[1] = { "stage" };
     const size_t n[1] = { 2 };
-    need_gnuplot();
+    cli_need("gnuplot");
     run *r = run_create(path, &e);
     if (!CHECK(r != NULL)) return;
-    CHECK_OK(put_origin(r, &e), &e);
+    CHECK_OK(made_origin(r, "by hand", NULL, &e), &e);
     h5 *f = run_h5(r);
     CHECK_OK(h5_group(f, "/summary", "estimates", &e), &e);
     CHECK_OK(h5_attr_text(f, "/provenance", "kind", "measured", &e), &e);
@@ -324,13 +326,13 @@ TEST(report_of_lost_ranks_has_no_bytes_for_them)
     CHECK_OK(run_put_comm(r, &c, &e), &e);
     CHECK_OK(run_commit(r, &e), &e);
     CHECK_INT(cli_run("", "report %s --out=%s", path, html), 0);
-    slurp(html);
-    CHECK_HAS(page, "<tr><th>0</th><td>2</td><td>5.00 kB</td>");
-    CHECK_HAS(page, "<tr><th>1</th><td>2</td><td>-</td>");
-    CHECK(strstr(page, "100.0 %") == NULL); /* there is no window to be busy in */
-    CHECK_HAS(page, "1 of 2 ranks lived to tell");
-    CHECK_HAS(page, "all-reduce</td><td>4</td><td>100 B</td><td>1.00 us</td><td>2.00 us</td>");
-    CHECK_HAS(page, "None: no threshold was exceeded");
+    cli_slurp(html);
+    CHECK_HAS(cli_page, "<tr><th>0</th><td>2</td><td>5.00 kB</td>");
+    CHECK_HAS(cli_page, "<tr><th>1</th><td>2</td><td>-</td>");
+    CHECK(strstr(cli_page, "100.0 %") == NULL); /* there is no window to be busy in */
+    CHECK_HAS(cli_page, "1 of 2 ranks lived to tell");
+    CHECK_HAS(cli_page, "all-reduce</td><td>4</td><td>100 B</td><td>1.00 us</td><td>2.00 us</td>");
+    CHECK_HAS(cli_page, "None: no threshold was exceeded");
 }
 
 /* Shares add up to one, whether from the sums or from /monitor. */
@@ -344,7 +346,7 @@ TEST(report_ranks_add_up)
     arena_init(&a);
     run *r = run_create(path, &e);
     if (!CHECK(r != NULL)) return;
-    CHECK_OK(put_origin(r, &e), &e);
+    CHECK_OK(made_origin(r, "by hand", NULL, &e), &e);
     for (int i = 0; i < 12; i++) {
         struct run_monitor row = { .step = i / 4,
                                    .rank = i % 4,

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/conf.h"
+#include "base/outfile.h"
+#include "base/utf8.h"
 #include "traces/import_out.h"
 
 static const char usage[] =
@@ -17,6 +19,9 @@ static const char usage[] =
     "definition of TTFT, TPOT, ITL and goodput is computed, and --out writes a run file that\n"
     "`orrery plot` and `orrery report` read. From nccl-tests and llama-bench --out writes a file\n"
     "of points. Figures without per-request data are shown with their tool's definition.\n"
+    "Totals and means that the file states are compared with its requests: what differs beyond "
+    "rounding\n"
+    "is a warning with both figures; more completed requests than rows is an error.\n"
     "\n"
     "Exit status: 0; 1 if limits are given and missed, or nccl-tests found wrong data; 2 a wrong "
     "option\n"
@@ -66,6 +71,7 @@ struct call {
     struct cmd c;
     struct import_file f;
     struct prov prov;
+    const struct conf_set *set;
     struct arena *a;
     int verdict; /* exit status */
 };
@@ -98,6 +104,19 @@ static int pick(const struct call *k, int *from, int *to, struct err *e)
     return ST_OK;
 }
 
+static void say_doubts(const struct call *k, const struct import_doubts *d)
+{
+    for (int i = 0; i < d->n; i++) {
+        char text[400];
+        snprintf(text, sizeof text, "%s", d->text[i]);
+        utf8_tidy(text, '?');
+        fprintf(stderr, "orrery import: warning: %s: %s\n", k->f.path, text);
+    }
+    if (d->n_more)
+        fprintf(stderr, "orrery import: warning: %s: and %d more of the kind\n", k->f.path,
+                d->n_more);
+}
+
 static int do_runs(struct call *k, struct err *e)
 {
     int from = 0, to = 0, st = pick(k, &from, &to, e);
@@ -106,6 +125,7 @@ static int do_runs(struct call *k, struct err *e)
     for (int i = from; i < to && st == ST_OK; i++) {
         const struct import_run *r = &k->f.run[i];
         struct figures *g = arena_alloc(k->a, sizeof *g);
+        say_doubts(k, &r->doubts);
         figures_of(r, k->f.tool, &k->c.slo, k->a, g);
         judge(k, r, g);
         if (k->c.out) st = import_store_run(k->c.out, &k->f, r, g, &k->c.slo, &k->prov, e);
@@ -128,8 +148,13 @@ static int do_runs(struct call *k, struct err *e)
 static int do_points(struct call *k, struct err *e)
 {
     int st = ST_OK;
-    if (k->c.run)
-        return err_set(e, ST_USAGE, "--run: %s holds microbenchmarks, not runs", k->f.path);
+    static const char *const of_runs[] = { "run", "slo.ttft", "slo.tpot", "slo.e2e",
+                                           "slo.attainment" };
+    for (size_t i = 0; i < sizeof of_runs / sizeof *of_runs; i++)
+        if (conf_given(k->set, of_runs[i]))
+            return err_set(e, ST_USAGE, "--%s: %s holds microbenchmarks, not runs", of_runs[i],
+                           k->f.path);
+    say_doubts(k, &k->f.doubts);
     if (k->c.out) st = import_store_points(k->c.out, &k->f, &k->prov, e);
     if (st != ST_OK) return st;
     for (int i = 0; i < k->f.n_point; i++)
@@ -137,6 +162,7 @@ static int do_points(struct call *k, struct err *e)
     if (k->c.json) {
         json_t *j = import_json_file(&k->f);
         json_put(j, "points", import_json_points(&k->f));
+        json_put(j, "doubts", import_json_doubts(&k->f.doubts));
         json_print(j, stdout);
         json_decref(j);
     } else {
@@ -149,6 +175,7 @@ static int run_verb(struct call *k, int argc, char **argv, struct err *e)
 {
     struct conf_set s;
     struct conf_args args;
+    k->set = &s;
     conf_init(&s, k->a);
     conf_add(&s, rows, &k->c, "import");
     int st = conf_args(&s, argc, argv, &args, e);
@@ -163,7 +190,15 @@ static int run_verb(struct call *k, int argc, char **argv, struct err *e)
         return err_set(e, ST_USAGE, "takes one file, not %d; see orrery import --help",
                        args.n_file);
     st = conf_apply_args(&s, &args, e);
+    if (st == ST_OK) st = outfile_spares(k->c.out, args.file[0], e);
+    if (st == ST_OK) st = outfile_check(k->c.out, true, e);
     if (st == ST_OK) st = import_read(args.file[0], k->c.tool, k->c.collective, k->a, &k->f, e);
+    if (st == ST_OK && k->c.collective && k->f.tool != IMPORT_NCCL_TESTS)
+        st = err_set(e, ST_USAGE, "--collective: %s is of %s, not of nccl-tests", k->f.path,
+                     k->f.tool_name);
+    bool limits = k->c.slo.ttft_ns || k->c.slo.tpot_ns || k->c.slo.e2e_ns;
+    if (st == ST_OK && k->f.n_run > 0 && !limits && conf_given(&s, "slo.attainment"))
+        st = err_set(e, ST_USAGE, "--slo.attainment: of which limit? --slo.ttft, .tpot, .e2e");
     if (st != ST_OK) return st;
     return k->f.n_run > 0 ? do_runs(k, e) : do_points(k, e);
 }

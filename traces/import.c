@@ -141,9 +141,14 @@ int import_read(const char *path, int tool, const char *collective, struct arena
     struct import_in in = { .path = path, .a = a, .e = e, .collective = collective, .out = out };
     char *bytes = NULL;
     size_t n = 0;
-    *out = (struct import_file){
-        .path = path, .tool_name = "", .version = "", .title = "", .machine = "", .model = ""
-    };
+    *out = (struct import_file){ .path = path,
+                                 .tool_name = "",
+                                 .version = "",
+                                 .title = "",
+                                 .machine = "",
+                                 .model = "",
+                                 .stated_mean_busbw = NAN,
+                                 .stated_wrong = NAN };
     int st = doc_read_bytes(a, path, MAX_BYTES, &bytes, &n, e);
     if (st != ST_OK) return st;
     prov_sha256(bytes, n, out->sha256);
@@ -165,6 +170,7 @@ int import_read(const char *path, int tool, const char *collective, struct arena
     }
     if (st == ST_OK) st = read_as(&in, f, tool);
     if (st == ST_OK) settle_errors(out);
+    if (st == ST_OK) st = import_check(&in);
     import_json_free(&in);
     return st;
 }

@@ -55,7 +55,13 @@ struct import_figure {
     double value, lo, hi;            /* NAN: no interval */
 };
 
-enum { IMPORT_MAX_NOTE = 8 };
+/* Where figures that a file states are not those of its own rows, each in a sentence with both. */
+enum { IMPORT_MAX_NOTE = 8, IMPORT_MAX_DOUBT = 24 };
+struct import_doubts {
+    const char *text[IMPORT_MAX_DOUBT];
+    int n, n_more; /* n_more: left out */
+};
+
 struct import_run {
     const char *title, *model;      /* "" where the file names none */
     struct import_request *request; /* in the file's order */
@@ -64,10 +70,14 @@ struct import_run {
     enum import_due due;
     bool has_cached;   /* cached_in is from the file */
     double duration_s; /* wall time as stated; NAN */
+    int64_t n_kept;    /* requests of which the file keeps anything; 0: not known */
+    bool sampled;      /* it keeps some of them only, so totals are not theirs */
+    int64_t n_empty;   /* that ended well for the tool, without a token: failed here */
     struct import_figure *figure;
     int n_figure;
     const char *note[IMPORT_MAX_NOTE]; /* sentences about what was read */
     int n_note;
+    struct import_doubts doubts;
 };
 
 struct import_point {
@@ -76,6 +86,7 @@ struct import_point {
     double *s_per_call;
     int64_t n_sample;
     double stated_algbw, stated_busbw, stated_tok_per_s; /* bytes/s, token/s; NAN */
+    double stated_s;                                     /* mean of the samples; NAN */
     double wrong;                                        /* wrong elements; NAN: not checked */
 };
 
@@ -92,6 +103,8 @@ struct import_file {
     bool inferred;     /* the collective was not named in the file */
     const char *mixed; /* the key in which rows of a points file differ beside sizes; NULL: none */
     bool cpu_time;     /* nccl-tests -C 1: time of the launch, not of the transfer */
+    double stated_mean_busbw, stated_wrong; /* of nccl-tests' last lines, bytes/s and values; NAN */
+    struct import_doubts doubts;            /* about points; of a run: with it */
 };
 
 /* tool: IMPORT_AUTO, or what the file must be. collective: of nccl-tests' text, as its programs are

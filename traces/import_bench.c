@@ -67,11 +67,19 @@ static int nccl_half(struct import_in *in, const json_t *j, const json_t *row, b
             return err_set(in->e, ST_USAGE, "%s: result %d: '%.40s' is no known collective",
                            in->path, in->out->n_point + 1, name);
     }
+    if (in->collective) {
+        enum points_op asked;
+        int st = import_nccl_named(in, &asked);
+        if (st == ST_OK && asked != op)
+            st = err_set(in->e, ST_USAGE, "--collective: %s is of another, as it says itself",
+                         in->path);
+        if (st != ST_OK) return st;
+    }
     if (!import_number(import_at(row, "size"), &bytes) || !(bytes >= 0 && bytes <= 1e18))
         return err_set(in->e, ST_USAGE, "%s: result %d: size is no number of bytes", in->path,
                        in->out->n_point + 1);
     ranks = (double)json_array_size(import_at(j, "config.devices"));
-    *p = (struct import_point){ .stated_tok_per_s = NAN };
+    *p = (struct import_point){ .stated_tok_per_s = NAN, .stated_s = NAN };
     p->row = (struct points_row){
         .op = (uint8_t)op,
         .dtype = (uint8_t)import_nccl_dtype(import_text(row, "type", "")),
@@ -94,7 +102,7 @@ int import_nccl_json(struct import_in *in)
 {
     const json_t *j = in->value[0], *rows = import_at(j, "results");
     size_t n = json_array_size(rows);
-    double version;
+    double version, busbw;
     int st = ST_OK;
     if (n > 1000000) return err_set(in->e, ST_USAGE, "%s: more than 1e6 results", in->path);
     in->out->point = arena_array(in->a, 2 * n, sizeof *in->out->point);
@@ -107,6 +115,9 @@ int import_nccl_json(struct import_in *in)
     if (import_number(import_at(j, "nccl_version"), &version) && version > 0 && version < 1e9)
         in->out->version = arena_printf(in->a, "with NCCL %d.%d.%d", (int)version / 10000,
                                         (int)version / 100 % 100, (int)version % 100);
+    import_number(import_at(j, "out_of_bounds.count"), &in->out->stated_wrong);
+    if (import_number(import_at(j, "average_bus_bandwidth.bandwidth"), &busbw))
+        in->out->stated_mean_busbw = busbw * 1e9;
     const char *device =
         import_text(json_array_get(import_at(j, "config.devices"), 0), "device_info", "");
     in->out->machine = copy(in, device);
@@ -137,6 +148,7 @@ static int llama_samples(struct import_in *in, const json_t *j, int row, struct 
     size_t n = json_array_size(list);
     p->n_sample = n ? (int64_t)n : 1;
     p->calls = 1;
+    if (n == 0) p->stated_s = NAN; /* it is the sample */
     p->s_per_call = arena_array(in->a, (size_t)p->n_sample, sizeof *p->s_per_call);
     for (int64_t i = 0; i < p->n_sample; i++) {
         const json_t *at = n ? json_array_get(list, (size_t)i) : import_at(j, "avg_ns");
@@ -154,6 +166,8 @@ static int llama_row(struct import_in *in, const json_t *j, int row)
     int32_t n_prompt = 0, n_gen = 0, depth = 0, threads = 0;
     *p = (struct import_point){ .stated_algbw = NAN, .stated_busbw = NAN, .wrong = NAN };
     import_number(import_at(j, "avg_ts"), &p->stated_tok_per_s);
+    import_number(import_at(j, "avg_ns"), &p->stated_s);
+    p->stated_s *= 1e-9;
     if (import_at(j, "n_depth") && !import_tok(import_at(j, "n_depth"), &depth)) depth = -1;
     import_tok(import_at(j, "n_threads"), &threads);
     if (!import_tok(import_at(j, "n_prompt"), &n_prompt) ||

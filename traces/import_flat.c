@@ -156,6 +156,8 @@ static int read_request(struct import_in *in, struct import_run *r, const struct
     q->row.t_start_ns = start;
     q->row.t_due_ns = l->start && queue <= start ? start - queue : start;
     if (failed(l, i, ttft, latency, q->row.n_out)) {
+        const char *why = json_string_value(json_array_get(l->error, i));
+        r->n_empty += !(why && *why) && latency > 0;
         q->row.status = RUN_FAILED;
         return ST_OK;
     }
@@ -176,7 +178,7 @@ static int read_requests(struct import_in *in, struct import_run *r, const json_
     for (size_t i = 0; l.itl && i < l.n; i++) n_gap += json_array_size(json_array_get(l.itl, i));
     r->request = arena_array(in->a, l.n, sizeof *r->request);
     r->gap_ns = arena_array(in->a, n_gap, sizeof *r->gap_ns);
-    r->n_request = (int64_t)l.n;
+    r->n_request = r->n_kept = (int64_t)l.n;
     for (size_t i = 0; i < l.n && st == ST_OK; i++) st = read_request(in, r, &l, i, &at);
     if (st != ST_OK) return st;
     r->due = !l.start ? IMPORT_DUE_UNKNOWN : l.queue ? IMPORT_DUE_QUEUED : IMPORT_DUE_SENT;
@@ -203,6 +205,7 @@ int import_flat(struct import_in *in)
             int st = read_requests(in, r, j);
             if (st != ST_OK) return st;
         } else if (json_array_size(import_at(j, "latencies")) > 0) {
+            r->n_kept = (int64_t)json_array_size(import_at(j, "latencies"));
             import_note(r, "Of the requests the file keeps latencies only (it was saved without "
                            "--save-detailed).");
         }

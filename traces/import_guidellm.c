@@ -32,8 +32,18 @@ static void read_figures(struct import_in *in, struct import_run *r, const json_
                  { "median", "p50" },
                  { "percentiles.p90", "p90" },
                  { "percentiles.p99", "p99" } };
+    static const struct {
+        const char *at, *name, *means;
+    } total[] = {
+        { "metrics.request_totals.successful", "request_totals successful", "that ended well" },
+        { "metrics.request_totals.errored", "request_totals errored", "that failed" },
+        { "metrics.request_totals.incomplete", "request_totals incomplete", "that were cut off" }
+    };
     double v;
-    import_room(in, r, sizeof known / sizeof *known * 4);
+    import_room(in, r, sizeof known / sizeof *known * 4 + sizeof total / sizeof *total);
+    for (size_t i = 0; i < sizeof total / sizeof *total; i++)
+        if (import_number(import_at(b, total[i].at), &v))
+            import_figure(r, total[i].name, v, "request", total[i].means);
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         const json_t *m = import_at(b, arena_printf(in->a, "metrics.%s.successful", known[i].key));
         if (!import_number(import_at(m, "count"), &v) || v <= 0) continue;
@@ -88,7 +98,10 @@ static int read_request(struct import_in *in, struct import_run *r, const json_t
     if (st == ST_OK)
         st = length(in, j, "cached_tokens", "input_metrics.cached_tokens", i, &q->row.cached_in);
     if (st != ST_OK) return st;
-    if (status == RUN_OK && q->row.n_out == 0) q->row.status = RUN_FAILED; /* an empty answer */
+    if (status == RUN_OK && q->row.n_out == 0) { /* an empty answer */
+        q->row.status = RUN_FAILED;
+        r->n_empty++;
+    }
     if (q->row.status != RUN_OK)
         q->row.t_first_ns = q->row.t_last_ns = -1;
     else if (q->row.t_last_ns < 0)
@@ -134,8 +147,10 @@ static int read_requests(struct import_in *in, struct import_run *r, const json_
     }
     if (st != ST_OK) return st;
     settle_due(r);
-    if (import_number(import_at(b, "scheduler_metrics.requests_made.total"), &made) &&
-        made > (double)n)
+    r->n_kept = (int64_t)n;
+    r->sampled = import_number(import_at(b, "scheduler_metrics.requests_made.total"), &made) &&
+                 made > (double)n;
+    if (r->sampled)
         import_note(r, arena_printf(in->a,
                                     "The file keeps %zu of %.0f requests: figures from them are of "
                                     "a sample, rates are too low.",

@@ -19,6 +19,7 @@ json_t *import_json_file(const struct import_file *f);
 json_t *import_json_run(const struct import_run *r, const struct figures *g,
                         const struct figures_slo *slo);
 json_t *import_json_points(const struct import_file *f);
+json_t *import_json_doubts(const struct import_doubts *d);
 
 /* ---- shared by both */
 const char *import_due_text(enum import_due due);

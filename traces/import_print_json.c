@@ -29,6 +29,18 @@ static void put_text(json_t *j, const char *path, const char *text)
     json_put_text(j, path, *text ? text : NULL);
 }
 
+json_t *import_json_doubts(const struct import_doubts *d)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < d->n; i++) {
+        json_t *one = json_object(); /* which takes care of text that is no UTF-8 */
+        json_put_text(one, "text", d->text[i]);
+        json_array_append(list, json_object_get(one, "text"));
+        json_decref(one);
+    }
+    return list;
+}
+
 static json_t *stat_json(const struct figures_stat *s)
 {
     json_t *j = json_object();
@@ -129,6 +141,7 @@ json_t *import_json_run(const struct import_run *r, const struct figures *g,
         json_decref(one);
     }
     json_put(j, "notes", notes);
+    json_put(j, "doubts", import_json_doubts(&r->doubts));
     return j;
 }
 

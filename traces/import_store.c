@@ -124,6 +124,14 @@ static int put_scalars(run *o, const struct import_file *f, const struct import_
     return st;
 }
 
+/* In one text, so that who reads the file knows of it. */
+static const char *doubts(const struct import_doubts *d, struct arena *a)
+{
+    const char *text = d->n ? d->text[0] : "none";
+    for (int i = 1; i < d->n; i++) text = arena_printf(a, "%s; %s", text, d->text[i]);
+    return text;
+}
+
 static const char *stem(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -137,6 +145,8 @@ int import_store_run(const char *path, const struct import_file *f, const struct
     run *o = run_create(path, e);
     if (!o) return e->status;
     h5 *h = run_h5(o);
+    struct arena a;
+    arena_init(&a);
     const struct {
         const char *name, *text;
     } from[] = { { "kind", "measured" },
@@ -146,11 +156,13 @@ int import_store_run(const char *path, const struct import_file *f, const struct
                  { "source_sha256", f->sha256 },
                  { "model", r->model },
                  { "due_clock", import_due_text(r->due) },
+                 { "source_doubts", doubts(&r->doubts, &a) },
                  { "absent_columns",
                    r->has_cached ? "preempted replica" : "cached_in preempted replica" } };
     int st = prov_write(v, h, "orrery-run", "1.0.0", stem(f->path), e);
     for (size_t i = 0; i < sizeof from / sizeof *from && st == ST_OK; i++)
         st = h5_attr_text(h, "/provenance", from[i].name, from[i].text, e);
+    arena_release(&a);
     if (st == ST_OK) st = put_requests(o, r, e);
     if (st == ST_OK) st = put_summary(o, g, slo, e);
     if (st == ST_OK) st = put_scalars(o, f, r, g, slo, e);
@@ -182,6 +194,8 @@ int import_store_points(const char *path, const struct import_file *f, const str
                        f->path, f->mixed);
     points *o = points_create(path, f->title, e);
     if (!o) return e->status;
+    struct arena a;
+    arena_init(&a);
     const struct {
         const char *name, *text;
     } note[] = { { "kind", "imported" },
@@ -191,10 +205,12 @@ int import_store_points(const char *path, const struct import_file *f, const str
                  { "source_sha256", f->sha256 },
                  { "source_machine", f->machine },
                  { "model", f->model },
+                 { "source_doubts", doubts(&f->doubts, &a) },
                  { "clock", f->cpu_time ? "cpu" : "elapsed" } };
     int st = ST_OK;
     for (size_t i = 0; i < sizeof note / sizeof *note && st == ST_OK; i++)
         st = points_note(o, note[i].name, note[i].text, e);
+    arena_release(&a);
     for (int i = 0; i < f->n_point && st == ST_OK; i++) st = put_point(o, &f->point[i], e);
     if (st == ST_OK) return points_commit(o, v, e);
     points_abort(o);

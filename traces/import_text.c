@@ -180,6 +180,18 @@ static bool nccl_guess(const struct import_file *f, const char *redop, const cha
     return false;
 }
 
+/* "Out of bounds values : 0 OK", "Avg bus bandwidth    : 261.111" */
+static void nccl_ending(struct import_file *f, const char *text)
+{
+    const char *colon = strchr(text, ':');
+    char *end;
+    if (!colon) return;
+    double v = strtod(colon + 1, &end);
+    if (end == colon + 1) return;
+    if (strncmp(text, "Out of bounds values", 20) == 0) f->stated_wrong = v;
+    if (strncmp(text, "Avg bus bandwidth", 17) == 0) f->stated_mean_busbw = v * 1e9;
+}
+
 /* A comment line: header of the table, ranks, name of the test, iterations. */
 static void nccl_comment(struct import_in *in, struct table *t, char *line)
 {
@@ -192,6 +204,7 @@ static void nccl_comment(struct import_in *in, struct table *t, char *line)
         text += sizeof version - 1;
         in->out->version = arena_copy_text(in->a, text, strcspn(text, " "));
     }
+    nccl_ending(in->out, text);
     if (strncmp(text, "nThread", 7) == 0)
         for (; iters; iters = strstr(iters + 1, " iters: ")) { /* "warmup iters: " comes first */
             double v;
@@ -222,6 +235,7 @@ static int nccl_half(struct import_in *in, const struct table *t, const char *co
     *p = (struct import_point){ .stated_algbw = NAN,
                                 .stated_busbw = NAN,
                                 .stated_tok_per_s = NAN,
+                                .stated_s = NAN,
                                 .wrong = NAN,
                                 .calls = t->iters ? t->iters : 1,
                                 .n_sample = 1 };
@@ -283,12 +297,22 @@ static char *untag(char *line)
     return at ? trim(at + sizeof tag - 1) : line;
 }
 
+int import_nccl_named(struct import_in *in, enum points_op *out)
+{
+    if (import_nccl_op(in->collective, out)) return ST_OK;
+    return err_set(in->e, ST_USAGE, "--collective: '%.40s' is no program of nccl-tests",
+                   in->collective);
+}
+
 static int nccl_settle_op(struct import_in *in, struct table *t)
 {
     if (in->collective) {
-        if (!import_nccl_op(in->collective, &t->op))
-            return err_set(in->e, ST_USAGE, "--collective: '%.40s' is no program of nccl-tests",
-                           in->collective);
+        enum points_op named = t->op;
+        int st = import_nccl_named(in, &t->op);
+        if (st == ST_OK && t->has_op && named != t->op)
+            st = err_set(in->e, ST_USAGE, "--collective: %s is of another, as it says itself",
+                         in->path);
+        if (st != ST_OK) return st;
     } else if (!t->has_op) {
         in->out->inferred = true;
         if (!nccl_program(in, &t->op) && !nccl_guess(in->out, t->redop, t->root, t->ranks, &t->op))

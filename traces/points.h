@@ -11,8 +11,8 @@
  *     /gpu             of a GPU: one row per run of a job: power, clock, heat while it ran
  *
  * A sample is a mean over `calls` calls timed together; runs are interleaved over points, so that a
- * drift of the machine falls on all of them. Nothing is dropped or averaged in the file. A file of
- * an interrupted benchmark holds the runs that ended. SPDX-License-Identifier: Apache-2.0 */
+ * drift of the machine falls on all of them. Nothing is dropped or averaged in the file. One that says
+ * complete = no (older ones can) holds the runs that had ended. SPDX-License-Identifier: Apache-2.0 */
 #ifndef TRACES_POINTS_H
 #define TRACES_POINTS_H
 
