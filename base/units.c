@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/arena.h"
 #include "base/utf8.h"
 
 /* One suffix: value = number * mul / div, each exact, so that one rounding remains (1ms is 1/1000,
@@ -258,4 +259,22 @@ char *units_human(enum unit u, double value, char *buf, size_t n)
 char *units_human_ns(double ns, char *buf, size_t n)
 {
     return units_human(UNIT_TIME, ns / 1e9, buf, n);
+}
+
+char *units_cell(enum unit u, double value, char *buf, size_t n)
+{
+    if (!isnan(value)) return units_human(u, value, buf, n);
+    snprintf(buf, n, "-");
+    return buf;
+}
+
+char *units_cell_ns(double ns, char *buf, size_t n)
+{
+    return units_cell(UNIT_TIME, ns / 1e9, buf, n);
+}
+
+const char *units_cell_in(struct arena *a, enum unit u, double value)
+{
+    char buf[80];
+    return arena_printf(a, "%s", units_cell(u, value, buf, sizeof buf));
 }

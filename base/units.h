@@ -51,5 +51,10 @@ char *units_text_ns(int64_t ns, char *buf, size_t n);
 /* For people: three or four significant digits and a fitting prefix ("32.46 ms", "1.05 GB"). */
 char *units_human(enum unit u, double value, char *buf, size_t n);
 char *units_human_ns(double ns, char *buf, size_t n);
+/* As a cell of a table: "-" for NAN, which is a value that there is none of. */
+char *units_cell(enum unit u, double value, char *buf, size_t n);
+char *units_cell_ns(double ns, char *buf, size_t n);
+struct arena;
+const char *units_cell_in(struct arena *a, enum unit u, double value);
 
 #endif

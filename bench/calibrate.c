@@ -274,7 +274,7 @@ static int not_twice(const struct calibrate *c, struct err *e)
         const struct calibrate_file *k = &c->file[i];
         if (strcmp(k->path, f->path) == 0)
             return err_set(e, ST_USAGE, "%s is given twice: its samples count once", f->path);
-        if (strcmp(k->sha, f->sha) == 0 || (*f->uuid && strcmp(k->uuid, f->uuid) == 0))
+        if (*f->uuid ? strcmp(k->uuid, f->uuid) == 0 : strcmp(k->sha, f->sha) == 0)
             return err_set(e, ST_USAGE,
                            "%s and %s hold the same measurement: its samples count once", k->path,
                            f->path);
@@ -294,7 +294,7 @@ int calibrate_add(struct calibrate *c, const char *path, struct err *e)
     if (h5_read_attr_text(f, "/", "schema_name", c->a, &schema, NULL) != ST_OK) schema = NULL;
     k->uuid = text_of(f, "run_uuid", c->a);
     h5_close(f);
-    int st = prov_sha256_file(path, k->sha, e);
+    int st = *k->uuid ? ST_OK : prov_sha256_file(path, k->sha, e);
     if (st == ST_OK) st = not_twice(c, e);
     if (st != ST_OK) return st;
     if (schema && strcmp(schema, "orrery-bench") == 0) return add_points(c, path, e);
@@ -487,6 +487,14 @@ static void size_of_host(const struct calibrate *c, double *memory, int *cpus)
     prov_release(&v);
 }
 
+/* Points of other tools alone, which do not say whose they are. */
+static bool all_imported(const struct calibrate *c)
+{
+    for (int i = 0; i < c->n_file; i++)
+        if (!c->file[i].imported) return false;
+    return c->n_file > 0;
+}
+
 static void hardware(struct calibrate *c, struct hw *h, const char *machine)
 {
     double memory;
@@ -499,9 +507,9 @@ static void hardware(struct calibrate *c, struct hw *h, const char *machine)
     for (int i = 0; i < c->n_file; i++)
         if (c->file[i].is_run && ranks < 64) ranks = 64; /* more ranks than processors may run */
     *h = (struct hw){ .n_node = 1 };
-    h->gpu.name = "measured-cpu";
+    h->gpu.name = all_imported(c) ? "measured-device" : "measured-cpu";
     h->gpu.title = machine;
-    h->gpu.arch = "cpu";
+    h->gpu.arch = all_imported(c) ? "" : "cpu";
     h->gpu.mem_bytes = memory > 0 ? memory : memory_here();
     h->gpu.mem_bytes_per_s = c->limit_mem;
     for (int d = 0; d < DT_N; d++) h->gpu.flop_per_s[d] = c->limit_of[d];

@@ -13,7 +13,8 @@
  * law, with device times predicted from those laws. Host times are fitted to the host's time that
  * the runs' files have for each step. What is constant in the device's part beside the factor
  * (submitting) is host time too, unless it is more than the median of that: then the factor takes
- * all of it. Runs of one stage only: with several, a step's time holds the waiting of the others.
+ * all of it; of several ranks it is how long they wait for each other (rank_skew). Runs of one
+ * stage only: with several, a step's time holds the waiting of the others.
  * Without runs, whole steps of the points files serve. The common factor is what these laws and
  * tables leave out of the times of what they were measured on: runs of another strategy, model or
  * number format than the points' have no say in it. They give the host's times between steps, which
@@ -79,8 +80,8 @@ struct calibrate_file {
     int64_t n_wrong; /* points left out because their result was wrong */
     int64_t n_point, n_sample, n_noisy, n_kept_noisy;
     struct run_file run;
-    char sha[65];       /* of the file */
     const char *uuid;   /* that its writer gave it; "" */
+    char sha[65];       /* of the file, where it has no uuid; else "" */
     int64_t n_step;     /* of a run: that can be used */
     int64_t n_request;  /* of a run: whose waiting is known */
     const char *beside; /* why its steps tell nothing of the device, in words; NULL: they do */

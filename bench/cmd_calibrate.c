@@ -66,6 +66,7 @@ static int work(struct calibrate *c, const struct conf_args *args, int argc, cha
         return err_set(e, ST_USAGE,
                        "calibrate takes files of points and measured runs; see orrery "
                        "calibrate --help");
+    if (!c->o.dry_run) st = outfile_check(c->o.out, true, e);
     for (int i = 0; i < args->n_file && st == ST_OK; i++) {
         st = outfile_spares(c->o.out, args->file[i], e);
         if (st == ST_OK) st = calibrate_add(c, args->file[i], e);

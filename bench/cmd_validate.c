@@ -150,6 +150,7 @@ static int run_verb(int argc, char **argv, struct validate *v, struct err *e)
     }
     if (st == ST_OK) st = conf_apply_args(&set, &args, e);
     if (st == ST_OK) st = check_out(c.out, e);
+    if (st == ST_OK) st = outfile_check(c.out, false, e);
     if (st == ST_OK) st = read_all(v, &c, &args, e);
     if (st != ST_OK) return st;
     for (int i = 0; i < v->n_case; i++) validate_pair(&v->c[i], v->arena);

@@ -453,6 +453,21 @@ static void drift(const struct validate *v, int q, struct validate_aa *x)
 
 /* ---- bars */
 
+/* Why no held-out configuration has an error of this quantity. */
+static void no_figure(const struct validate *v, struct validate_bar *b, int q)
+{
+    int held = v->n_of[VALIDATE_HELD_OUT];
+    const char *why = NULL;
+    for (int i = 0; i < v->n_case && !why; i++)
+        if (v->c[i].use == VALIDATE_HELD_OUT && !v->c[i].refused) why = v->c[i].left_out;
+    if (held == 0)
+        snprintf(b->text, sizeof b->text, "no configuration was held out");
+    else
+        snprintf(b->text, sizeof b->text,
+                 "%s of %d held-out configuration%s cannot be compared%s%s", validate_q_name(q),
+                 held, held == 1 ? "" : "s", why ? ": " : "", why ? why : "");
+}
+
 /* Every error within its limit, or within its own floor where that is larger; but what passes only
  * because its floor is more than twice the limit was not judged, and nothing that has no floor. */
 static void error_bar(const struct validate *v, struct validate_bar *b, int q, double median_limit,
@@ -479,7 +494,7 @@ static void error_bar(const struct validate *v, struct validate_bar *b, int q, d
                  : n_known < n || n == 0 || n_blind    ? VALIDATE_INCONCLUSIVE
                                                        : VALIDATE_MET;
     if (n == 0)
-        snprintf(b->text, sizeof b->text, "no configuration was held out");
+        no_figure(v, b, q);
     else if (n_known == 0)
         snprintf(b->text, sizeof b->text,
                  "median %.1f %% (limit %.0f %%); worst %.1f %% (limit %.0f %%): %d of %d over "

@@ -4,7 +4,7 @@
  * A case is one configuration: one predicted run file and one or more measured ones of the same
  * scenario. Its runs hold the same requests, which are paired one by one: by (session, turn), else
  * in due order (ties: lengths, then first token); only requests due after the warm-up that ended
- * well in every run count. Runs that turn out to hold other requests are compared as distributions
+ * well in every run count, and no times that contradict each other (a token before it was due). Runs that turn out to hold other requests are compared as distributions
  * and say so.
  *
  *     e        ln(predicted / measured) of a case. Measured: geometric mean over runs for means and
@@ -124,7 +124,9 @@ struct validate_case {
     const char *name, *group; /* group: cases that differ by strategy only; "" */
     const char *refused;      /* why there is no prediction; NULL: there is one */
     const char *unlike;       /* why requests are not paired; NULL: they are */
-    const char *calibrated;   /* which run calibrated the prediction, in words; NULL: none known */
+    const char
+        *left_out; /* requests whose times contradict each other, or why none is left; NULL */
+    const char *calibrated; /* which run calibrated the prediction, in words; NULL: none known */
     enum validate_use use;
     struct validate_run predicted, *measured;
     int n_measured;
@@ -150,7 +152,7 @@ struct validate_rank {
 };
 struct validate_bar {
     const char *name;
-    char text[200]; /* the figure that was reached, and the limit */
+    char text[400]; /* the figure that was reached, and the limit */
     enum validate_verdict verdict;
 };
 struct validate_aa { /* equal runs in two arms; or the first and the last half of every case's */

@@ -7,10 +7,11 @@
 #include <sys/stat.h>
 
 #include "base/doc.h"
+#include "base/utf8.h"
 #include "bench/validate.h"
 #include "traces/run.h"
 
-enum { MAX_FILE = 4096 };
+enum { MAX_FILE = 4096, MAX_NAME = 200 };
 
 struct file {
     const char *path, *title;
@@ -29,6 +30,16 @@ static const char *stem(const char *path, struct arena *a)
     const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
     const char *dot = strrchr(base, '.');
     return arena_copy_text(a, base, dot && dot > base ? (size_t)(dot - base) : strlen(base));
+}
+
+/* What a table can show in a cell: one line of at most MAX_NAME bytes, no bars. */
+static const char *plain(const char *text, struct arena *a)
+{
+    char *out = arena_copy_text(a, text, strnlen(text, MAX_NAME));
+    utf8_tidy(out, '?');
+    for (char *c = out; *c; c++)
+        if (*c == '|') *c = '?';
+    return out;
 }
 
 static void put_tree(FILE *f, const struct doc *d, const char *prefix, struct arena *a)
@@ -210,7 +221,7 @@ static struct validate_case *add_case(struct validate *v, const char *name, stru
 static int fill_case(struct validate *v, const struct file *p, const struct list *m, const int *of,
                      int k, const char *calibrated, struct err *e)
 {
-    struct validate_case *c = add_case(v, stem(p->path, v->arena), e);
+    struct validate_case *c = add_case(v, plain(stem(p->path, v->arena), v->arena), e);
     if (!c) return ST_USAGE;
     c->use = named(calibrated, p->path, v->arena) ? VALIDATE_CALIBRATED : VALIDATE_HELD_OUT;
     c->group = p->rest ? p->rest : "";
@@ -262,7 +273,7 @@ static int pair_lists(struct validate *v, const struct list *p, const struct lis
     }
     for (int i = 0; i < m->n && st == ST_OK; i++) {
         if (of[i] >= 0) continue;
-        struct validate_case *c = add_case(v, stem(m->f[i].path, v->arena), e);
+        struct validate_case *c = add_case(v, plain(stem(m->f[i].path, v->arena), v->arena), e);
         if (!c) return ST_USAGE;
         c->refused = "no prediction of this scenario was given";
         st = add_measured(c, m->f[i].path, v->arena, e);
@@ -315,6 +326,13 @@ static const char *text_of(const struct doc *d, const char *key)
     return x && x->kind == DOC_SCALAR ? x->text : NULL;
 }
 
+/* The same as a part of a line, and of a table's. */
+static const char *line_of(const struct doc *d, const char *key, struct arena *a)
+{
+    const char *text = text_of(d, key);
+    return text ? plain(text, a) : NULL;
+}
+
 static int read_files(const struct doc *list, const char *path, struct arena *a,
                       struct validate_case *c, struct err *e)
 {
@@ -355,9 +373,10 @@ static int read_case(struct validate *v, const struct doc *d, const char *path, 
     };
     if (d->kind != DOC_MAP) return wrong(d, e, "a case is a map");
     int st = check_keys(d, keys, 6, e);
-    const char *name = text_of(d, "name"), *use = text_of(d, "use"), *group = text_of(d, "group");
-    const char *predicted = text_of(d, "predicted"), *refused = text_of(d, "refused");
-    if (st == ST_OK && !name) st = wrong(d, e, "a case needs a name");
+    const char *name = line_of(d, "name", v->arena), *group = line_of(d, "group", v->arena);
+    const char *use = text_of(d, "use"), *predicted = text_of(d, "predicted");
+    const char *refused = line_of(d, "refused", v->arena);
+    if (st == ST_OK && (!name || !*name)) st = wrong(d, e, "a case needs a name");
     if (st == ST_OK && !predicted == !refused)
         st = wrong(d, e, "a case is either predicted or refused");
     if (st == ST_OK && use && strcmp(use, "held-out") != 0 && strcmp(use, "calibrated") != 0)
@@ -401,7 +420,7 @@ int validate_manifest(struct validate *v, const char *path, struct err *e)
     if (root->kind != DOC_MAP) return wrong(root, e, "a manifest is a map with `cases`");
     st = check_keys(root, keys, 3, e);
     const struct doc *cases = doc_get(root, "cases"), *aa = doc_get(root, "aa");
-    v->title = text_of(root, "title");
+    v->title = line_of(root, "title", v->arena);
     if (st == ST_OK && (!cases || cases->kind != DOC_LIST || !cases->n))
         st = wrong(root, e, "cases: is missing, or no list");
     for (const struct doc *x = cases ? cases->first : NULL; x && st == ST_OK; x = x->next)

@@ -6,8 +6,10 @@
 
 #include "base/prov.h"
 #include "bench/validate.h"
+#include "plots/axis.h"
 #include "plots/figure.h"
 #include "plots/html.h"
+#include "plots/plot_data.h"
 
 enum { N_PANEL = 4, N_OVERLAY = 4, MAX_NAME = 26 };
 
@@ -55,14 +57,23 @@ static bool scatter_panel(const struct validate *v, int k, double range[2], stru
         const struct validate_error *x = &c->err[panel_q[k]];
         if (c->refused || !isfinite(x->e)) continue;
         double y = x->measured * unit, z = x->predicted * unit;
-        double h = isfinite(x->floor) ? exp(fmin(x->floor, 3)) : 1;
-        fprintf(g->data, "%.6g\t%.6g\t%.6g\t%.6g\t%d\n", y, z, y / h, y * h,
-                c->use == VALIDATE_CALIBRATED);
+        bool known = isfinite(x->floor);
+        double h = known ? exp(fmin(x->floor, 3)) : 1;
+        fprintf(g->data, "%.6g\t%.6g\t%.6g\t%.6g\t%d\t%d\n", y, z, y / h, y * h,
+                c->use == VALIDATE_CALIBRATED, known);
         range[0] = fmin(range[0], fmin(y, z) / 1.25);
         range[1] = fmax(range[1], fmax(y, z) * 1.25);
     }
     fputs("\n\n", g->data);
     return range[1] > 0;
+}
+
+/* Configurations with a prediction whose noise floor is not known. */
+static int n_open(const struct validate *v)
+{
+    int n = 0;
+    for (int i = 0; i < v->n_case; i++) n += !v->c[i].refused && v->c[i].n_measured < 2;
+    return n;
 }
 
 static bool scatter_data(const struct page *p, struct gnuplot *g)
@@ -74,10 +85,15 @@ static bool scatter_data(const struct page *p, struct gnuplot *g)
     head_lines(p, g, "Predicted against measured");
     fprintf(g->args, "n_panel = %d\nn_held = %d\nn_used = %d\n", N_PANEL,
             p->v->n_of[VALIDATE_HELD_OUT], p->v->n_of[VALIDATE_CALIBRATED]);
-    fprintf(g->args, "array panel_name[%d]\narray panel_lo[%d]\narray panel_hi[%d]\n", N_PANEL,
-            N_PANEL, N_PANEL);
+    fprintf(g->args, "n_open = %d\n", n_open(p->v));
+    fprintf(g->args,
+            "array panel_name[%d]\narray panel_marks[%d]\narray panel_lo[%d]\narray panel_hi[%d]\n",
+            N_PANEL, N_PANEL, N_PANEL, N_PANEL);
     for (int k = 0; k < N_PANEL; k++) {
-        char name[32];
+        char name[32], marks[400];
+        struct axis x = { .log = true, .from = range[k][0], .to = range[k][1] };
+        snprintf(name, sizeof name, "panel_marks[%d]", k + 1);
+        gnuplot_text(g, name, axis_marks(&x, marks, sizeof marks), sizeof marks);
         snprintf(name, sizeof name, "panel_name[%d]", k + 1);
         gnuplot_text(g, name, panel_name[k], 40);
         fprintf(g->args, "panel_lo[%d] = %.6g\npanel_hi[%d] = %.6g\n", k + 1, range[k][0], k + 1,
@@ -108,7 +124,7 @@ static bool residual_data(const struct page *p, struct gnuplot *g)
         }
         fputc('\n', g->data);
     }
-    head_lines(p, g, "Residual of a step's time by operator class");
+    head_lines(p, g, "Residual of a step's time by the classes that runs tell apart");
     fprintf(g->args, "n_row = %d\n", row);
     gnuplot_number(g, "x_lo", 1.15 * lo);
     gnuplot_number(g, "x_hi", 1.15 * hi);
@@ -133,25 +149,36 @@ static int figure(struct page *p, const char *script, const char *caption,
     return st;
 }
 
+/* The prediction and every measured run, as far as eyes can tell them apart. */
 static int overlay(struct page *p, const struct validate_case *c, enum figure k, struct err *e)
 {
     struct arena a;
-    struct source s[2];
-    struct source *both[2] = { &s[0], &s[1] };
+    struct source s[PLOT_DATA_MAX_RUN];
+    struct source *all[PLOT_DATA_MAX_RUN];
     char *svg;
     size_t n;
-    int open = 0, st = ST_OK;
-    const char *path[2] = { c->predicted.path, c->measured[0].path };
+    int open = 0, st = ST_OK, n_run = 1 + c->n_measured;
+    if (n_run > PLOT_DATA_MAX_RUN) n_run = PLOT_DATA_MAX_RUN;
     arena_init(&a);
-    while (open < 2 && (st = source_open(path[open], &a, &s[open], e)) == ST_OK) {
-        s[open].name = open ? "measured" : "predicted";
+    while (open < n_run) {
+        const char *path = open ? c->measured[open - 1].path : c->predicted.path;
+        if ((st = source_open(path, &a, &s[open], e)) != ST_OK) break;
+        s[open].name = !open                ? "predicted"
+                       : c->n_measured == 1 ? "measured"
+                                            : arena_printf(&a, "measured, run %d", open);
         s[open].scenario = s[open].title = c->name;
         s[open].workload = "";
+        all[open] = &s[open];
         open++;
     }
+    const char *some =
+        n_run < 1 + c->n_measured
+            ? arena_printf(&a, " Of %d measured runs the first %d.", c->n_measured, n_run - 1)
+            : "";
     struct err own = { 0 };
-    if (st == ST_OK) st = figure_draw(k, both, 2, GNUPLOT_SVG, &a, &svg, &n, &own);
-    if (st == ST_OK) put_svg(p, svg, n, arena_printf(&a, "%s: %s", c->name, figure_caption[k]));
+    if (st == ST_OK) st = figure_draw(k, all, n_run, GNUPLOT_SVG, &a, &svg, &n, &own);
+    if (st == ST_OK)
+        put_svg(p, svg, n, arena_printf(&a, "%s: %s%s", c->name, figure_caption[k], some));
     for (int i = 0; i < open; i++) source_close(&s[i]);
     if (own.status == ST_USAGE) st = ST_OK; /* nothing to draw */
     if (own.status && st != ST_OK) err_set(e, own.status, "%s", own.text);
@@ -253,19 +280,23 @@ int validate_page(const struct validate *v, FILE *f, struct err *e)
 {
     struct page p = { .v = v, .f = f };
     html_begin(f, v->title ? v->title : "Predicted against measured");
+    fputs("<p class=\"dim\">", f);
     html_printf(f, "Revision %s.", prov_revision());
+    fputs("</p>\n", f);
     int st = tables(&p, e);
     if (st == ST_OK) fputs("<h2>Figures</h2>\n", f);
     if (st == ST_OK)
         st = figure(&p, "validate_scatter.gp",
                     "Every configuration, on logarithmic axes; bars are the 90 % interval of the "
-                    "measured value over repeated runs.",
+                    "measured value over repeated runs, hollow points have one run, whose noise is "
+                    "not known.",
                     scatter_data, e);
     if (st == ST_OK)
         st = figure(&p, "validate_residual.gp",
                     "Time that the pipeline stages are busy with an engine step, summed over them: "
-                    "where the prediction and the engine's monitor differ. Hops between stages are "
-                    "not in it.",
+                    "where the prediction and the engine's monitor differ. The monitor tells these "
+                    "three apart and no single operators: how far each operator's law is off, "
+                    "orrery calibrate prints. Hops between stages are not in it.",
                     residual_data, e);
     if (st == ST_OK) st = overlays(&p, e);
     html_end(f);

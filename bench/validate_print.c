@@ -346,6 +346,8 @@ static void print_aa(const struct validate *v, struct table *t)
                     percent(c->err[6].cv, false, b), 100 * v->o.noise);
         if (c->refused)
             fprintf(t->f, "%sno prediction: %s: %s\n", t->md ? "- " : "  ", c->name, c->refused);
+        if (c->left_out)
+            fprintf(t->f, "%sleft out: %s: %s\n", t->md ? "- " : "  ", c->name, c->left_out);
         if (!c->refused && c->predicted.extrapolated)
             fprintf(t->f, "%sextrapolated: %s: outside what was measured for the prediction\n",
                     t->md ? "- " : "  ", c->name);
@@ -404,6 +406,11 @@ static void print_definitions(struct table *t)
         { "equivalence",
           "the 90 % interval of mean e lies within the limits (two one-sided tests "
           "at 5 %)",
+          false },
+        { "coverage",
+          "how many predicted intervals hold the measured value; they are of the workload's seeds "
+          "and of the constants (the laws' own error included), not of the scatter of measured "
+          "runs, so the noise floor is added in quadrature; `without` it is said beside",
           false },
         { "latencies",
           "of requests due after the warm-up, paired one by one; throughput and ITL "
@@ -492,6 +499,7 @@ static json_t *json_case(const struct validate_case *c)
     json_put_bool(j, "noisy", c->noisy);
     if (c->refused) json_put_text(j, "refused", c->refused);
     if (c->unlike) json_put_text(j, "unlike", c->unlike);
+    if (c->left_out) json_put_text(j, "left_out", c->left_out);
     for (int q = 0; q < VALIDATE_N; q++) {
         const struct validate_error *x = &c->err[q];
         json_t *k = json_object();

@@ -245,11 +245,56 @@ static const char *differs(const struct validate_run *p, const struct validate_r
     return NULL;
 }
 
-/* Whether row i of the common order counts: due after the warm-up, ended well. */
+/* Why a row does not count: a request of the warm-up, one that did not end well, or times that
+ * contradict each other. */
+enum drop { KEPT, WARM_UP, NOT_OK, NO_TOKEN, BEFORE_DUE, BACKWARDS, N_DROP };
+
+static enum drop drop_of(const struct validate_run *r, int64_t row)
+{
+    if (r->t_due[row] < r->begin_ns) return WARM_UP;
+    if (r->status[row] != RUN_OK) return NOT_OK;
+    if (!(r->t_first[row] >= 0)) return NO_TOKEN;
+    if (r->t_first[row] < r->t_due[row]) return BEFORE_DUE;
+    return r->t_last[row] >= r->t_first[row] ? KEPT : BACKWARDS;
+}
+
 static bool counts(const struct validate_run *r, int64_t row)
 {
-    return r->status[row] == RUN_OK && r->t_first[row] >= 0 && r->t_last[row] >= r->t_first[row] &&
-           !(r->t_due[row] < r->begin_ns);
+    return drop_of(r, row) == KEPT;
+}
+
+/* "m.h5: 3 of 20 requests got their first token before they were due"; text without. all: why no
+ * request is left, whatever the reason. */
+static const char *say_dropped(const struct validate_run *r, bool all, const char *text,
+                               struct arena *a)
+{
+    static const char *const says[N_DROP] = {
+        [WARM_UP] = "were due in the warm-up",
+        [NOT_OK] = "did not end well",
+        [NO_TOKEN] = "ended well without a first token",
+        [BEFORE_DUE] = "got their first token before they were due",
+        [BACKWARDS] = "got their last token before their first",
+    };
+    int64_t n[N_DROP] = { 0 };
+    for (int64_t i = 0; i < r->n_request; i++) n[drop_of(r, i)]++;
+    for (int k = all ? WARM_UP : NO_TOKEN; k < N_DROP; k++)
+        if (n[k] > 0)
+            text = arena_printf(a, "%s%s%s: %lld of %lld requests %s", text, *text ? "; " : "",
+                                r->path, (long long)n[k], (long long)r->n_request, says[k]);
+    return text;
+}
+
+/* What was left out of a case's requests that ought not to have been. */
+static const char *left_out(const struct validate_case *c, struct arena *a)
+{
+    const char *text = "";
+    bool none = false;
+    for (int k = c->refused ? 0 : -1; k < c->n_measured; k++)
+        none |= (k < 0 ? &c->predicted : &c->measured[k])->n_kept == 0;
+    for (int k = c->refused ? 0 : -1; k < c->n_measured; k++)
+        text = say_dropped(k < 0 ? &c->predicted : &c->measured[k], none, text, a);
+    if (!none) return *text ? text : NULL;
+    return arena_printf(a, "no request counts in every run%s%s", *text ? ": " : "", text);
 }
 
 static void keep(struct validate_run *r, const bool *kept, struct arena *a)
@@ -337,4 +382,5 @@ void validate_pair(struct validate_case *c, struct arena *a)
         keep(r, kept, a);
         quantities(r, a);
     }
+    c->left_out = left_out(c, a);
 }

@@ -98,7 +98,8 @@ struct fit_bytes_point { /* element-wise work, messages */
 };
 /* A whole step: seqs sequences, tok new prompt tokens, device_s predicted without the constants
  * fitted here, n_coll all-reduces. Host and device one after the other. Columns of zeros leave
- * their constant out: device_s all 0 for steps of a null model. */
+ * their constant out: device_s all 0 for steps of a null model. With as many all-reduces in every
+ * step rank_skew takes what is constant, and host.step is left out: nothing tells them apart. */
 struct fit_step_point {
     double seqs, tok, device_s, n_coll;
     double s, sd_log;

@@ -269,6 +269,14 @@ static double step_eval(const struct fit_form *f, const double *x, const double 
     return device + host;
 }
 
+/* As many collectives in every step: times of a step and of a collective are then one constant. */
+static bool one_count(const struct fit_form *f, const struct fit_data *d, int size)
+{
+    for (int64_t i = 0; i < d->n; i++)
+        if (d->x[i * f->n_size + size] != d->x[size]) return false;
+    return true;
+}
+
 void fit_form_step(struct fit_form *f, bool device_only, const struct fit_data *d)
 {
     *f = (struct fit_form){ .law = LAW_STEP, .eval = step_eval };
@@ -278,7 +286,8 @@ void fit_form_step(struct fit_form *f, bool device_only, const struct fit_data *
     size(f, SIZE_COLLS, false, false);
     double per_seq = least_per(f, d, 0), per_tok = least_per(f, d, 1);
     double device = least_per(f, d, 2), per_coll = least_per(f, d, 3);
-    if (!device_only) add_time(f, P_HOST_STEP_S, 0.1 * min_s(d), d);
+    bool told_apart = !isfinite(per_coll) || !one_count(f, d, 3);
+    if (!device_only && told_apart) add_time(f, P_HOST_STEP_S, 0.1 * min_s(d), d);
     if (isfinite(per_seq) && !device_only) add_time(f, P_HOST_SEQ_S, 0.1 * per_seq, d);
     if (isfinite(per_tok) && !device_only) add_time(f, P_HOST_TOK_S, 0.1 * per_tok, d);
     if (isfinite(device)) add(f, P_LAW, 1, 0.5, 0.02, 50);

@@ -337,8 +337,22 @@ int hw_measured(const char *path, const char *beside, struct arena *a, struct hw
     struct profile_file *p = arena_alloc(a, sizeof *p);
     int st = paths_resolve(path, beside, "scenarios/hardware", "", at, sizeof at, e);
     if (st == ST_OK) st = profile_file_read(at, a, p, e);
-    if (st == ST_OK) h->measured = p;
-    return st;
+    if (st != ST_OK) return st;
+    if (h->measured && strcmp(h->measured->machine, p->machine) != 0)
+        return err_set(
+            e, ST_USAGE,
+            "%s was measured on %s: its constants are not those of %s, which the hardware "
+            "is",
+            path, p->machine, h->measured->machine);
+    bool kernels = false, named = h->gpu.arch && *h->gpu.arch && p->hw.gpu.arch && *p->hw.gpu.arch;
+    for (int i = 0; i < p->n_fit; i++) kernels |= p->fit[i].law <= LAW_ELT;
+    if (kernels && named && strcmp(h->gpu.arch, p->hw.gpu.arch) != 0)
+        return err_set(e, ST_USAGE,
+                       "%s was measured on %s (architecture %s): its kernels are not those of %s "
+                       "(architecture %s)",
+                       path, p->machine, p->hw.gpu.arch, h->gpu.name, h->gpu.arch);
+    h->measured = p;
+    return ST_OK;
 }
 
 static int read_measured(const char *path, const char *beside, int n_node, struct arena *a,

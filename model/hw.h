@@ -74,7 +74,8 @@ struct hw { /* a cluster of equal nodes */
 int hw_load(const char *name, const char *beside, int n_node, struct arena *a, struct hw *out,
             struct err *e);
 /* Has the constants of h come from the measured profile at path (relative ones are tried beside the
- * file `beside` first). Errors: ST_IO, ST_USAGE. */
+ * file `beside` first). Errors: ST_IO; ST_USAGE, also of another machine's where h is a measured
+ * one, and of kernels measured on another architecture. */
 int hw_measured(const char *path, const char *beside, struct arena *a, struct hw *h, struct err *e);
 /* Nodes in range, and joined where there are several. Errors: ST_USAGE. */
 int hw_check_nodes(const struct hw *h, struct err *e);

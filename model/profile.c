@@ -93,8 +93,19 @@ const char *profile_size_name(enum profile_size s)
     return (unsigned)s < SIZE_KINDS ? names[s] : "?";
 }
 
-const char *profile_advice(enum profile_id id)
+bool profile_is_own_error(const struct profile *p, enum profile_id id)
 {
+    double sd = p->p[id].sd_log;
+    return id == P_LAW && sd > 0 && 2 * p->law_own_sd * p->law_own_sd >= sd * sd;
+}
+
+const char *profile_advice(const struct profile *p, enum profile_id id, bool by_table)
+{
+    if (profile_is_own_error(p, id))
+        return by_table ? "time attention and whole steps nearer to this load's batches and "
+                          "contexts (all else is by table)"
+                        : "time this model's operators under this strategy (bench --suite=model: "
+                          "their table is then taken instead of laws)";
     if (id <= P_GEMM_EQ) return "time matrix products of this model's shapes";
     if (id <= P_DEC_FLOOR_S || id == P_SKEW_ALPHA)
         return "time decode attention at this load's batches and contexts";

@@ -156,6 +156,13 @@ struct profile {
     int n_block;
     const struct profile_range *range;
     int n_range;
+    /* 1 << enum profile_law: what the strategy needs and a measured profile has no points of, so
+     * that it is carried over from others or taken from the catalog, as the note says */
+    unsigned unmeasured;
+    bool catalog_own; /* the catalog's constants were fitted on this very GPU */
+    /* The part of P_LAW's sd_log that is how far whole steps held out are from the laws: no want of
+     * samples. 0: none known */
+    double law_own_sd;
 };
 
 /* Chooses constants for (GPU, weight dtype, kv dtype, tp, fabric, engine). engine: "vllm",
@@ -172,8 +179,12 @@ const char *profile_param_name(enum profile_id id); /* "gemm.e_m" */
 /* Sets one constant by name: what an option "--profile.host.step=1.5ms" does; sd_log becomes 0. */
 int profile_set(struct profile *p, const char *name, double v, struct err *e);
 
-/* What to measure so that a constant is known better, as an order: "time matrix products ...". */
-const char *profile_advice(enum profile_id id);
+/* What to measure so that a constant is known better, as an order: "time matrix products ...". For
+ * the laws' own error (profile_is_own_error) what would make it smaller; by_table: this model's
+ * operators go by measured table already. */
+const char *profile_advice(const struct profile *p, enum profile_id id, bool by_table);
+/* Most of the constant's variance is the laws' own error, which more samples do not shrink. */
+bool profile_is_own_error(const struct profile *p, enum profile_id id);
 
 /* A draw of all constants: v * exp(sd_log * z), those of a block with its covariance. draw 0 is the profile itself; the same (r, draw)
  * gives the same constants in every configuration (common random numbers). Efficiencies are capped

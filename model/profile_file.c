@@ -68,6 +68,19 @@ const struct profile_figure profile_law_figures[] = {
     { NULL, NULL, 0 },
 };
 #undef FIT
+const struct profile_span profile_spans[LAW_N] = {
+    [LAW_GEMM] = { P_GEMM_T0_S, P_GEMM_EQ },
+    [LAW_DECODE] = { P_DEC_T0_S, P_DEC_FLOOR_S },
+    [LAW_PREFILL] = { P_PRE_T0_S, P_PRE_X_TOK },
+    [LAW_ELT] = { P_ELT_T0_S, P_ELT_EM },
+    [LAW_ALLREDUCE] = { P_AR_A_S, P_AR_S0 },
+    [LAW_OWN_ALLREDUCE] = { P_CAR_A_S, P_CAR_S0 },
+    [LAW_ALLGATHER] = { P_AG_A_S, P_AG_S0 },
+    [LAW_P2P] = { P_P2P_A_S, P_P2P_B },
+    [LAW_NET] = { P_NET_A_S, P_NET_B },
+    [LAW_STEP] = { P_HOST_STEP_S, P_HOST_TOK_S },
+    [LAW_STAGE] = { P_STAGE_RETURN_S, P_STAGE_TOK },
+};
 
 /* ---- what a sound content is */
 
@@ -103,6 +116,25 @@ static int check_constant(const char *law, enum profile_id id, double v, double 
     return st;
 }
 
+static bool belongs(enum profile_law law, enum profile_id id)
+{
+    bool beside = law == LAW_STEP ? id == P_LAW || id == P_RANK_SKEW_S || id == P_HOST_GAP_S
+                                  : law == LAW_DECODE && id == P_SKEW_ALPHA;
+    return beside || (id >= profile_spans[law].first && id <= profile_spans[law].last);
+}
+
+/* Errors, shares of a time: NAN where there is none; a bias has a sign. */
+static int check_figures(const struct fit *f, const char *law, struct err *e)
+{
+    for (const struct profile_figure *g = profile_law_figures; g->name; g++) {
+        double v;
+        memcpy(&v, (const char *)f + g->at, sizeof v);
+        if (isnan(v) || (fabs(v) <= 1e6 && (v >= 0 || strstr(g->name, "bias")))) continue;
+        return err_set(e, ST_USAGE, "%s: %s of %g is impossible", law, g->name, v);
+    }
+    return ST_OK;
+}
+
 static int check_fit(const struct fit *f, struct err *e)
 {
     double chol[FIT_MAX_PAR][FIT_MAX_PAR];
@@ -111,6 +143,11 @@ static int check_fit(const struct fit *f, struct err *e)
         f->n_range > FIT_MAX_SIZE || f->ranks < 1 || f->ranks > 1 << 20 || f->dtype < 0 ||
         f->dtype >= DT_N)
         return err_set(e, ST_USAGE, "%s: not a law of this program, or of impossible size", law);
+    for (int j = 0; j < f->n_par; j++)
+        if ((unsigned)f->id[j] < P_N && !belongs(f->law, f->id[j]))
+            return err_set(e, ST_USAGE, "%s: %s is no constant of it", law,
+                           profile_param_name(f->id[j]));
+    if (check_figures(f, law, e) != ST_OK) return ST_USAGE;
     for (int j = 0; j < f->n_par; j++) {
         int st = check_constant(law, f->id[j], f->v[j], f->sd_log[j], e);
         if (st != ST_OK) return st;

@@ -17,7 +17,9 @@
  * hw_load takes such a file for hardware ("hardware: machine.h5" in a scenario), and profile_load
  * then lays its constants over those of the catalog: the law of the model's weight and KV formats,
  * collectives of the TP degree (or between those measured, and then no better than a class
- * default). What the file does not hold stays as in the catalog, and the profile's note names it.
+ * default). What the file does not hold is carried over from the like of it (another number format,
+ * other numbers of ranks) or stays as in the catalog, both less certain; the profile's note names it
+ * and what stands in for it, and answers that need it are marked extrapolated (model/step.h).
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MODEL_PROFILE_FILE_H
 #define MODEL_PROFILE_FILE_H
@@ -80,9 +82,9 @@ struct table *profile_file_table(const struct profile_file *p, const struct arch
 /* A sound content: what both of them ask. Errors: ST_USAGE. */
 int profile_file_check(const struct profile_file *p, struct err *e);
 
-/* Lays the measured constants over out, which holds those of the catalog for the same hardware and
- * strategy. */
-void profile_file_lay(const struct profile_file *p, const struct strategy *s, struct arena *a,
-                      struct profile *out);
+/* Lays the measured constants over out, which holds those of the catalog for the same strategy on
+ * devices g; efficiencies are made shares of its ceilings, the rates staying those measured. */
+void profile_file_lay(const struct profile_file *p, const struct hw_gpu *g,
+                      const struct strategy *s, struct arena *a, struct profile *out);
 
 #endif

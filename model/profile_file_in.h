@@ -22,6 +22,13 @@ extern const struct profile_count profile_texts[];
 /* Figures of a law: in struct fit. */
 extern const struct profile_figure profile_law_figures[];
 
+/* The constants of a law; the common factor and the skews, which two of them have beside, are not
+ * among them. */
+struct profile_span {
+    enum profile_id first, last;
+};
+extern const struct profile_span profile_spans[LAW_N];
+
 /* Lower triangular factor of a covariance, both [PROFILE_BLOCK_MAX][PROFILE_BLOCK_MAX] of which n
  * by n count; false if it is none. */
 bool profile_cholesky(int n, const double *cov, double *chol);

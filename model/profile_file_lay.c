@@ -11,12 +11,17 @@ static const double CLASS_SD = 0.15;
 
 struct lay {
     const struct profile_file *p;
+    const struct hw_gpu
+        *gpu; /* that the constants are for: its peaks are what efficiencies multiply */
     const struct strategy *s;
     struct arena *a;
     struct profile *out;
     struct profile_block *block;
     struct profile_range *range;
-    bool have[LAW_N];
+    bool have[LAW_N]; /* measured */
+    bool near[LAW_N]; /* not, but the like: collectives of fewer ranks and of more */
+    const char
+        *from[LAW_N]; /* what stands in for a law without points, in words; NULL: the catalog */
 };
 
 static const struct fit *find(const struct lay *l, enum profile_law law, int dtype, int ranks)
@@ -37,6 +42,35 @@ static const char *source_of(const struct lay *l, const struct fit *f, bool know
                         (long long)f->n_point, held, known ? "" : ", left open by them");
 }
 
+/* What was measured are rates: where the device's ceilings are other figures than those that the
+ * profile's efficiencies refer to (a datasheet's, say), the share of them is another too. */
+static double share_of(const struct lay *l, enum profile_id id)
+{
+    const struct hw_gpu *own = &l->p->hw.gpu, *to = l->gpu;
+    enum dtype w = (enum dtype)l->s->weight_dtype, kv = (enum dtype)l->s->kv_dtype;
+    double ratio = 1;
+    switch (id) {
+    case P_GEMM_EC: ratio = profile_peak(own, LAW_GEMM, w) / profile_peak(to, LAW_GEMM, w); break;
+    case P_PRE_EC:
+        ratio = profile_peak(own, LAW_PREFILL, kv) / profile_peak(to, LAW_PREFILL, kv);
+        break;
+    case P_GEMM_EM:
+    case P_GEMM_EQ:
+    case P_DEC_EM:
+    case P_PRE_EM:
+    case P_ELT_EM: ratio = own->mem_bytes_per_s / to->mem_bytes_per_s; break;
+    default: break;
+    }
+    return isfinite(ratio) && ratio > 0 ? ratio : 1;
+}
+
+static void put_range(struct lay *l, const struct fit *f)
+{
+    for (int j = 0; j < f->n_range; j++)
+        l->range[l->out->n_range++] =
+            (struct profile_range){ f->law, f->range[j].size, f->range[j].lo, f->range[j].hi };
+}
+
 /* All constants of a fit, their covariance and their ranges. extra_var: added to the variance of
  * the last one named in `of`, P_N for none. */
 static void put_fit(struct lay *l, const struct fit *f, enum profile_id of, double extra_var)
@@ -49,13 +83,12 @@ static void put_fit(struct lay *l, const struct fit *f, enum profile_id of, doub
     for (int j = 0; j < f->n_par; j++) {
         if (f->id[j] == of) cov[j][j] += extra_var;
         b->id[j] = f->id[j];
-        l->out->p[f->id[j]] = (struct param){ f->v[j], sqrt(fmax(0, cov[j][j])), COVER_FIT,
-                                              source_of(l, f, f->known[j]) };
+        l->out->p[f->id[j]] =
+            (struct param){ f->v[j] * share_of(l, f->id[j]), sqrt(fmax(0, cov[j][j])), COVER_FIT,
+                            source_of(l, f, f->known[j]) };
     }
     if (profile_cholesky(f->n_par, &cov[0][0], &b->chol[0][0])) l->out->n_block++;
-    for (int j = 0; j < f->n_range; j++)
-        l->range[l->out->n_range++] =
-            (struct profile_range){ f->law, f->range[j].size, f->range[j].lo, f->range[j].hi };
+    put_range(l, f);
     l->have[f->law] = true;
 }
 
@@ -71,21 +104,60 @@ static void clear(struct lay *l, const struct fit *f, enum profile_id first, enu
         put_one(l, (enum profile_id)id, 0, source_of(l, f, true));
 }
 
+/* The fit of this law whose number format is nearest by its size. */
+static const struct fit *nearest(const struct lay *l, enum profile_law law, int dtype)
+{
+    const struct fit *best = NULL;
+    double least = INFINITY, bytes = dtype_bytes((enum dtype)dtype);
+    for (int i = 0; i < l->p->n_fit; i++) {
+        const struct fit *f = l->p->fit + i;
+        double far = fabs(log(dtype_bytes((enum dtype)f->dtype) / bytes));
+        if (f->law != law || !(far < least)) continue;
+        least = far;
+        best = f;
+    }
+    return best;
+}
+
+/* Another number format than the points': this machine's efficiencies in theirs are nearer than
+ * those of another machine, but no better known than what points leave open. */
+static void put_like(struct lay *l, const struct fit *f, int dtype)
+{
+    const char *source = arena_printf(l->a, "as %s, which was measured on %s %s",
+                                      dtype_name((enum dtype)f->dtype), l->p->machine, l->p->date);
+    bool same = dtype_bytes((enum dtype)dtype) == dtype_bytes((enum dtype)f->dtype);
+    for (int j = 0; j < f->n_par; j++) {
+        bool form = f->id[j] == P_GEMM_Q || f->id[j] == P_SKEW_ALPHA; /* no time or rate */
+        double wide = form ? 0 : same ? CLASS_SD : FIT_OPEN_SD;
+        double sd = f->v[j] > 0 ? hypot(sqrt(fmax(0, f->cov[j][j])), wide) : 0;
+        l->out->p[f->id[j]] =
+            (struct param){ f->v[j] * share_of(l, f->id[j]), sd, COVER_CLASS, source };
+    }
+    put_range(l, f);
+    l->from[f->law] = arena_printf(l->a, "as %s", dtype_name((enum dtype)f->dtype));
+}
+
+/* A law of one number format; `main` is the constant that tells how good the catalog's are,
+ * `not_in` one that has no place in a fitted form (P_N: none). */
+static void lay_format(struct lay *l, enum profile_law law, int dtype, enum profile_id main,
+                       enum profile_id not_in)
+{
+    const struct fit *f = find(l, law, dtype, -1), *like = nearest(l, law, dtype);
+    bool own = l->out->catalog_own && l->out->p[main].cover <= COVER_FIT;
+    if (!f && (!like || own)) return;
+    if (not_in < P_N) clear(l, f ? f : like, not_in, not_in);
+    if (f)
+        put_fit(l, f, P_N, 0);
+    else
+        put_like(l, like, dtype);
+}
+
 static void lay_kernels(struct lay *l)
 {
-    const struct fit *g = find(l, LAW_GEMM, l->s->weight_dtype, -1);
-    const struct fit *d = find(l, LAW_DECODE, l->s->kv_dtype, -1);
-    const struct fit *p = find(l, LAW_PREFILL, l->s->kv_dtype, -1);
     const struct fit *x = find(l, LAW_ELT, -1, -1);
-    if (g) {
-        clear(l, g, P_GEMM_EQ, P_GEMM_EQ);
-        put_fit(l, g, P_N, 0);
-    }
-    if (d) {
-        clear(l, d, P_DEC_FLOOR_S, P_DEC_FLOOR_S);
-        put_fit(l, d, P_N, 0);
-    }
-    if (p) put_fit(l, p, P_N, 0);
+    lay_format(l, LAW_GEMM, l->s->weight_dtype, P_GEMM_EM, P_GEMM_EQ);
+    lay_format(l, LAW_DECODE, l->s->kv_dtype, P_DEC_EM, P_DEC_FLOOR_S);
+    lay_format(l, LAW_PREFILL, l->s->kv_dtype, P_PRE_EM, P_N);
     if (x) put_fit(l, x, P_N, 0);
 }
 
@@ -116,6 +188,8 @@ static bool interpolate(struct lay *l, enum profile_law law, enum profile_id fir
         c[k++] = coll_of(next, first);
     }
     if (k == 0) return false;
+    l->near[law] = n > size[0] && n < size[k - 1];
+    l->from[law] = arena_printf(l->a, "from those of %d .. %d ranks", size[0], size[k - 1]);
     struct coll_law at = coll_law_at(c, size, k, n);
     const double v[] = { at.a_s, at.b_bytes_per_s, at.c_s, at.s0_bytes };
     const char *source = arena_printf(l->a, "from %d .. %d ranks measured on %s %s", size[0],
@@ -162,6 +236,7 @@ static void lay_collectives(struct lay *l)
 static void lay_steps(struct lay *l)
 {
     const struct fit *f = find(l, LAW_STEP, -1, (int)l->s->tp);
+    bool same = f != NULL; /* ranks of one say nothing of how long several wait for each other */
     if (!f) f = find(l, LAW_STEP, -1, 1);
     double worst = 0;
     for (int i = 0; i < l->p->n_fit; i++) {
@@ -175,11 +250,18 @@ static void lay_steps(struct lay *l)
     if (!f) return;
     static const enum profile_id host[] = { P_HOST_STEP_S, P_HOST_SEQ_S, P_HOST_TOK_S, P_HOST_GAP_S,
                                             P_RANK_SKEW_S };
-    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
-        put_one(l, host[i], 0, source_of(l, f, true));
     double sd = isnan(f->held.median) ? 0 : f->held.median / 0.6745;
+    bool device = !isnan(fit_value(f, P_LAW)), alone = l->s->tp < 2;
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        if (host[i] != P_RANK_SKEW_S || alone || (same && device))
+            put_one(l, host[i], 0, source_of(l, f, true));
     put_fit(l, f, P_LAW, sd * sd);
+    if (device) l->out->law_own_sd = sd;
     l->out->host_overlap = l->p->host_overlap;
+    l->have[LAW_STEP] = alone || (same && device);
+    l->near[LAW_STEP] = same;
+    if (!same) l->from[LAW_STEP] = "of one rank, so rank_skew is assumed";
+    if (same && !device) l->from[LAW_STEP] = "host times alone, so rank_skew is assumed";
 }
 
 /* Of stages that share a host's memory and processors. */
@@ -189,7 +271,26 @@ static void lay_stages(struct lay *l)
     if (f && l->s->pp > 1) put_fit(l, f, P_N, 0);
 }
 
-static const char *missing(const struct lay *l)
+/* ---- what is left */
+
+/* A processor has no constants in the catalog: those of the nearest GPU do not count as known. */
+static void guess(struct lay *l, enum profile_id first, enum profile_id last)
+{
+    if (!l->gpu->arch || strcmp(l->gpu->arch, "cpu") != 0) return;
+    for (int id = (int)first; id <= (int)last; id++) {
+        struct param *p = &l->out->p[id];
+        p->cover = COVER_GUESS;
+        if (p->v > 0 && p->sd_log > 0) p->sd_log = fmax(p->sd_log, FIT_OPEN_SD);
+    }
+}
+
+static void guess_law(struct lay *l, enum profile_law law)
+{
+    guess(l, profile_spans[law].first, profile_spans[law].last);
+}
+
+/* Names what the strategy needs and no point tells, and what stands in for it. */
+static const char *missing(struct lay *l)
 {
     bool tp = l->s->tp > 1, pp = l->s->pp > 1, host = l->p->hw.sys.fabric == HW_HOST;
     const bool needed[LAW_N] = {
@@ -198,17 +299,24 @@ static const char *missing(const struct lay *l)
         [LAW_P2P] = pp,    [LAW_STEP] = true,    [LAW_STAGE] = pp && host
     };
     const char *text = "";
-    for (int i = 0; i < LAW_N; i++)
-        if (needed[i] && !l->have[i])
-            text = arena_printf(l->a, "%s%s%s", text, *text ? ", " : "",
-                                profile_law_name((enum profile_law)i));
+    for (int i = 0; i < LAW_N; i++) {
+        if (!needed[i] || l->have[i]) continue;
+        int d = i == LAW_GEMM ? l->s->weight_dtype : l->s->kv_dtype;
+        bool typed = i == LAW_GEMM || i == LAW_DECODE || i == LAW_PREFILL;
+        text = arena_printf(l->a, "%s%s%s%s%s (%s)", text, *text ? ", " : "",
+                            profile_law_name((enum profile_law)i), typed ? " " : "",
+                            typed ? dtype_name((enum dtype)d) : "",
+                            l->from[i] ? l->from[i] : "as in the catalog");
+        if (!l->from[i]) guess_law(l, (enum profile_law)i);
+        if (!l->near[i]) l->out->unmeasured |= 1u << i;
+    }
     return text;
 }
 
-void profile_file_lay(const struct profile_file *p, const struct strategy *s, struct arena *a,
-                      struct profile *out)
+void profile_file_lay(const struct profile_file *p, const struct hw_gpu *g,
+                      const struct strategy *s, struct arena *a, struct profile *out)
 {
-    struct lay l = { .p = p, .s = s, .a = a, .out = out };
+    struct lay l = { .p = p, .gpu = g, .s = s, .a = a, .out = out };
     size_t n = (size_t)p->n_fit + 1;
     l.block = arena_array(a, n, sizeof *l.block);
     l.range = arena_array(a, n * FIT_MAX_SIZE, sizeof *l.range);
@@ -230,7 +338,10 @@ void profile_file_lay(const struct profile_file *p, const struct strategy *s, st
     out->name = arena_printf(a, "%s/%s/%s", p->hw.gpu.name, p->engine,
                              dtype_name((enum dtype)s->weight_dtype));
     const char *none = missing(&l), *also = out->note;
-    out->note = !*none ? ""
-                       : arena_printf(a, "not measured, so as in the catalog%s%s%s: %s",
-                                      *also ? " (" : "", also, *also ? ")" : "", none);
+    /* which of these are needed, the strategy alone does not say */
+    if (!l.have[LAW_NET]) guess_law(&l, LAW_NET);
+    guess(&l, P_MOE_T0_S, P_MOE_EM);
+    out->note = !*none ? "" : arena_printf(a, "not measured: %s", none);
+    if (strstr(none, "as in the catalog") && *also)
+        out->note = arena_printf(a, "%s; catalog: %s", out->note, also);
 }

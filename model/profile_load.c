@@ -459,6 +459,7 @@ int profile_load(const struct hw *h, const struct strategy *s, const char *engin
     if (l.foreign_engine)
         out->note = arena_printf(a, "%s%ssome constants are those of another engine than %s",
                                  out->note, *out->note ? "; " : "", l.engine);
-    if (h->measured) profile_file_lay(h->measured, s, a, out);
+    out->catalog_own = l.measured && !l.foreign_engine;
+    if (h->measured) profile_file_lay(h->measured, &h->gpu, s, a, out);
     return ST_OK;
 }

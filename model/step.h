@@ -114,8 +114,12 @@ void step_layer_costs(const struct step_setup *u, int64_t n_decode, int64_t ctx,
 struct step_extent {
     int64_t max_tok, max_seqs, max_ctx_sum, max_ctx, max_prefill;
 };
+/* "decode, p2p": operators that the steps have and the measured profile no points of, so that their
+ * constants are carried over or assumed; "" where there are none, or no profile was measured. */
+const char *step_unmeasured(const struct step *m, struct arena *a);
 /* Worst coverage of each class, and one line of words ("GEMM fitted (MAPE 6.5 %) ...").
- * *extrapolated is set when an extent lies outside the measured range. Text in a. */
+ * *extrapolated is set when an extent lies outside the measured range, or where a measured profile
+ * lacks an operator that the catalog has no constants of this very GPU for either. Text in a. */
 const char *step_coverage(const struct step *m, const struct step_extent *x,
                           enum cover by_class[STEP_N_CLASS], bool *extrapolated, struct arena *a);
 

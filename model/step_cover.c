@@ -149,6 +149,39 @@ static bool outside(const struct step *m, const struct step_extent *x)
     return out;
 }
 
+/* ---- what a measured profile has no points of */
+
+/* What neither the strategy alone nor a fit tells: transfers between nodes, experts. */
+static const char *also_unmeasured(const struct step *m, struct arena *a)
+{
+    const struct profile *p = m->env.profile;
+    bool inter = false, net = false, moe = m->env.arch->n_expert > 0;
+    for (int i = 0; i < m->n_stage; i++)
+        inter |= m->stage[i]->stage.hop_inter || m->stage[i]->stage.tp_inter;
+    for (int i = 0; i < p->n_range; i++) net |= p->range[i].law == LAW_NET;
+    bool no_net = inter && !net;
+    return arena_printf(a, "%s%s%s", no_net ? profile_law_name(LAW_NET) : "",
+                        no_net && moe ? ", " : "", moe ? "experts" : "");
+}
+
+/* Needed under this strategy and by this model, but for what tables hold. */
+const char *step_unmeasured(const struct step *m, struct arena *a)
+{
+    const struct profile *p = m->env.profile;
+    const char *text = "";
+    if (m->fixed_fp || !p->measured) return text;
+    text = also_unmeasured(m, a);
+    for (int i = 0; i < LAW_N; i++) {
+        bool by_table = (i == LAW_GEMM && m->env.table && !m->law_in[ROW_GEMM]) ||
+                        (i == LAW_ELT && m->env.table && !m->law_in[ROW_OTHER]) ||
+                        ((i == LAW_DECODE || i == LAW_PREFILL) && table_has_attn(m->env.table));
+        if (!(p->unmeasured >> i & 1) || by_table) continue;
+        text = arena_printf(a, "%s%s%s", text, *text ? ", " : "",
+                            profile_law_name((enum profile_law)i));
+    }
+    return text;
+}
+
 const char *step_coverage(const struct step *m, const struct step_extent *x,
                           enum cover by_class[STEP_N_CLASS], bool *extrapolated, struct arena *a)
 {
@@ -170,7 +203,9 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
     if (tp) by_class[STEP_COLL] = worst(p, P_AR_A_S, P_AG_S0);
     if (pp) by_class[STEP_P2P] = worst(p, P_P2P_A_S, P_P2P_B);
     const char *text = "", *far = p->n_range ? outside_measured(m, x, a) : "";
-    *extrapolated = *far || (!all_measured(p) && outside(m, x));
+    const char *none = step_unmeasured(m, a);
+    bool guessed = *none && !p->catalog_own;
+    *extrapolated = *far || guessed || (!all_measured(p) && outside(m, x));
     static const enum profile_id cites[STEP_N_CLASS] = { P_GEMM_EM, P_DEC_EM,      P_AR_B,
                                                          P_P2P_B,   P_HOST_STEP_S, P_ELT_EM };
     for (int c = 0; c < STEP_N_CLASS; c++) {
@@ -191,7 +226,9 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
     if (*m->by_law)
         text = arena_printf(a, "%s; not in the kernel tables, by law: %s", text, m->by_law);
     if (p->note && *p->note) text = arena_printf(a, "%s; %s", text, p->note);
-    if (*extrapolated)
+    const char *also = p->measured ? also_unmeasured(m, a) : "";
+    if (*also) text = arena_printf(a, "%s; not measured: %s (as in the catalog)", text, also);
+    if (*far || (*extrapolated && !guessed))
         text = arena_printf(a, "%s; outside the measured range%s%s", text, *far ? ": " : "", far);
     return text;
 }

@@ -42,15 +42,41 @@ void axis_time(struct axis *x)
     }
 }
 
+static const double step[] = { 1, 2, 5 };
+
+/* Fewer than three 1-2-5 steps in the range: a scale cannot be read off them. */
+static bool few(const struct axis *x)
+{
+    int n = 0;
+    for (int p = (int)floor(log10(x->from)); p <= (int)ceil(log10(x->to)); p++)
+        for (int i = 0; i < 3; i++) {
+            double v = step[i] * pow(10, p);
+            n += v >= x->from && v <= x->to;
+        }
+    return n < 3;
+}
+
+/* Multiples of a 1-2-5 step, three to eight of them. */
+static char *even_marks(const struct axis *x, char *buf, size_t n)
+{
+    double least = (x->to - x->from) / 8, power = pow(10, floor(log10(least)));
+    double by = power * (least / power > 5 ? 10 : least / power > 2 ? 5 : 2);
+    size_t at = (size_t)snprintf(buf, n, "(");
+    for (double k = ceil(x->from / by); k * by <= x->to && at + 40 < n; k++)
+        at += (size_t)snprintf(buf + at, n - at, "%s%.6g", at > 1 ? "," : "", k * by);
+    snprintf(buf + at, n - at, ")");
+    return buf;
+}
+
 char *axis_marks(const struct axis *x, char *buf, size_t n)
 {
-    static const double step[] = { 1, 2, 5 };
     size_t at = 0;
     if (!x->log) {
         snprintf(buf, n, "auto");
         return buf;
     }
     bool sparse = x->to / x->from > 1e3;
+    if (few(x)) return even_marks(x, buf, n);
     buf[at++] = '(';
     for (int p = (int)floor(log10(x->from)); p <= (int)ceil(log10(x->to)); p++)
         for (int i = 0; i < (sparse ? 1 : 3); i++) {

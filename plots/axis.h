@@ -19,8 +19,9 @@ void axis_add(struct axis *x, double v); /* left out: not finite, past 1e18 */
 /* A time in ns: unit by the largest value; logarithmic where values span more than a factor 20
  * and none is 0. */
 void axis_time(struct axis *x);
-/* Marks as gnuplot's list "(1,2,5)": 1-2-5 steps, or powers of ten past three decades; "auto" on a
- * linear axis. Returns buf; n >= 400. */
+/* Marks as gnuplot's list "(1,2,5)": 1-2-5 steps, powers of ten past three decades, multiples of one
+ * step where the range holds fewer than three of the former; "auto" on a linear axis. Returns buf;
+ * n >= 400. */
 char *axis_marks(const struct axis *x, char *buf, size_t n);
 
 #endif

@@ -1,18 +1,12 @@
 # plots/validate_scatter.gp - predicted against measured, one panel per quantity, wedges of 10 and
-# 20 %. Data: one block per panel, columns measured, predicted, floor lo, floor hi, calibrated (0 or
-# 1). SPDX-License-Identifier: Apache-2.0
+# 20 %. Data: one block per panel, columns measured, predicted, floor lo, floor hi, calibrated, noise
+# floor known (both 0 or 1). SPDX-License-Identifier: Apache-2.0
 fig_w = 900
 fig_h = 120 + 380 * ((n_panel + 1) / 2)
 load fig_common
 set multiplot
 set logscale xy
 set format xy '%g'
-marks = ''
-do for [d = -4:7] {
-    do for [m in '1 2 5'] { marks = marks . sprintf("%s'%g' %g", strlen(marks) ? ', ' : '', m * 10.0 ** d, m * 10.0 ** d) }
-}
-eval 'set xtics (' . marks . ')'
-eval 'set ytics (' . marks . ')'
 yt_px = 70
 do for [i = 1:n_panel] {
     left = (i - 1) % 2 ? 540 : 92
@@ -22,17 +16,22 @@ do for [i = 1:n_panel] {
     xt = 'measured ' . panel_name[i]; yt = 'predicted ' . panel_name[i]
     eval PANEL
     if (i == 1) {
-        eval key_line(1, 92, GREY, '1', 0, 'equal') . key_line(2, 182, GREY, '(6, 5)', 0, '10 and 20 % off') . \
+        eval key_line(1, 92, GREY, '1', 0, 'equal') . key_line(2, 182, GREY, '2', 0, '10 and 20 % off') . \
             (n_held ? key_line(3, 345, BLUE, '1', 7, 'held out, noise') : '') . \
-            (n_used ? key_line(4, 510, ORANGE, '1', 4, 'calibrated the prediction') : '')
+            (n_used ? key_line(4, 498, ORANGE, '1', 5, 'calibrated the prediction') : '') . \
+            (n_open ? key_text(5, 720, 'hollow: noise unknown') : '')
     }
+    eval 'set xtics ' . panel_marks[i]
+    eval 'set ytics ' . panel_marks[i]
     set xrange [panel_lo[i]:panel_hi[i]]
     set yrange [panel_lo[i]:panel_hi[i]]
     plot x with lines lw 1.4 lc rgb GREY, 1.1 * x with lines lw 1 dt 2 lc rgb GREY, \
          x / 1.1 with lines lw 1 dt 2 lc rgb GREY, 1.2 * x with lines lw 1 dt 3 lc rgb GREY, \
          x / 1.2 with lines lw 1 dt 3 lc rgb GREY, \
-         fig_data index i - 1 using 1:($5 == 0 ? $2 : NaN):3:4 with xerrorbars lw 1.2 lc rgb BLUE pt 7 ps 0.8, \
-         fig_data index i - 1 using 1:($5 == 1 ? $2 : NaN):3:4 with xerrorbars lw 1.2 lc rgb ORANGE pt 4 ps 0.9
+         fig_data index i - 1 using 1:($5 == 0 && $6 == 1 ? $2 : NaN):3:4 with xerrorbars lw 1.2 lc rgb BLUE pt 7 ps 0.8, \
+         fig_data index i - 1 using 1:($5 == 1 && $6 == 1 ? $2 : NaN):3:4 with xerrorbars lw 1.2 lc rgb ORANGE pt 5 ps 0.8, \
+         fig_data index i - 1 using 1:($5 == 0 && $6 == 0 ? $2 : NaN) with points lw 1.6 lc rgb BLUE pt 6 ps 0.9, \
+         fig_data index i - 1 using 1:($5 == 1 && $6 == 0 ? $2 : NaN) with points lw 1.6 lc rgb ORANGE pt 4 ps 0.9
     eval HEADLESS
     eval KEYLESS
 }

@@ -267,7 +267,8 @@ static void find_levers(const struct deploy *d, int n_thread, struct outcome *o)
             if (l.share[i] > l.share[best]) best = i;
         if (l.share[best] <= 0) return;
         o->top[k].name = profile_param_name((enum profile_id)best);
-        o->top[k].advice = profile_advice((enum profile_id)best);
+        o->top[k].advice = profile_advice(&d->profile, (enum profile_id)best, d->table != NULL);
+        o->top[k].own_error = profile_is_own_error(&d->profile, (enum profile_id)best);
         o->top[k].share = l.share[best];
         o->top[k].sd_log = d->profile.p[best].sd_log;
         o->top[k].cover = d->profile.p[best].cover;
@@ -329,6 +330,7 @@ int evaluate(struct scenario *s, const struct deploy *d, const struct sim_sink *
         if (o->n_draw) find_levers(d, n_thread, o);
         o->coverage =
             step_coverage(d->step, &o->all.extent, o->by_class, &o->extrapolated, s->arena);
+        o->unmeasured = step_unmeasured(d->step, s->arena);
         o->bottleneck = bottleneck(&o->all, s->policy.max_seqs, s->arena);
         o->workload = w.job[0].workload;
     }

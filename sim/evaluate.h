@@ -34,12 +34,14 @@ struct outcome {
     struct ci q_seeds[Q_N], q_draws[Q_N]; /* the two parts; NAN bounds where there is none */
     int n_seed, n_draw;
     const char *coverage;
+    const char *unmeasured; /* operators without points of the profile, see step_unmeasured; "" */
     enum cover by_class[STEP_N_CLASS];
     bool extrapolated;
     /* Constants whose uncertainty moves the time of a mean step most: share by one standard
      * deviation. */
     struct {
         const char *name, *advice; /* what to measure to know it better */
+        bool own_error;            /* the laws' own: more samples do not shrink it */
         double share, sd_log;
         enum cover cover;
     } top[EVALUATE_TOP];

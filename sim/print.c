@@ -18,16 +18,6 @@ bool print_slo_held(const struct scenario *s, const struct outcome *o)
     return !print_has_slo(&s->slo) || o->q[Q_ATTAIN].mid >= s->slo.attain_ratio;
 }
 
-static const char *ns_text(double ns, char *buf)
-{
-    return isnan(ns) ? "-" : units_human_ns(ns, buf, N_TEXT);
-}
-
-static const char *bytes_text(double bytes, char *buf)
-{
-    return units_human(UNIT_BYTES, bytes, buf, N_TEXT);
-}
-
 /* "8.47 [8.31, 8.60]" */
 static const char *ci_text(struct ci c, char *buf, size_t n)
 {
@@ -49,8 +39,9 @@ static void capacity(const struct print_in *in, FILE *f)
     fprintf(f,
             "capacity    weights %s, %lld KV blocks of %lld tokens a replica (%lld tokens); of "
             "each %s GPU:\n",
-            bytes_text(weights, all), (long long)d->kv_blocks, (long long)d->lim.block_tok,
-            (long long)(d->kv_blocks * d->lim.block_tok), bytes_text(d->hw.gpu.mem_bytes, r));
+            units_cell(UNIT_BYTES, weights, all, N_TEXT), (long long)d->kv_blocks,
+            (long long)d->lim.block_tok, (long long)(d->kv_blocks * d->lim.block_tok),
+            units_cell(UNIT_BYTES, d->hw.gpu.mem_bytes, r, N_TEXT));
     fprintf(f, "  stage  layers    weights    overhead          KV    busy  bubble\n");
     for (int p = 0; p < d->n_stage; p++) {
         const struct memory *g = &d->stage[p].mem;
@@ -60,9 +51,10 @@ static void capacity(const struct print_in *in, FILE *f)
             g = &d->stage[p].mem;
         }
         fprintf(f, "  %5d  %6d  %9s   %9s   %9s  %4.0f %%  %4.0f %%\n", p, d->stage[p].step.n_layer,
-                bytes_text(g->weights, w),
-                bytes_text(g->activation + g->comm + g->graphs + g->other, r),
-                bytes_text((double)(d->kv_blocks * d->lim.block_tok) * g->kv_token, k),
+                units_cell(UNIT_BYTES, g->weights, w, N_TEXT),
+                units_cell(UNIT_BYTES, g->activation + g->comm + g->graphs + g->other, r, N_TEXT),
+                units_cell(UNIT_BYTES, (double)(d->kv_blocks * d->lim.block_tok) * g->kv_token, k,
+                           N_TEXT),
                 100 * metrics_utilisation(m, p), 100 * metrics_bubble(m, p));
     }
     if (d->n_stage > 1)
@@ -93,15 +85,16 @@ static void latency(const struct print_in *in, FILE *f)
     for (int k = 0; k < METRIC_N; k++) {
         const struct ci *c = &o->q[Q_LATENCY + k * STAT_N];
         fprintf(f, "  %-6s", label[k]);
-        for (int i = 0; i < STAT_N; i++) fprintf(f, "  %9s", ns_text(c[i].mid, t[i]));
+        for (int i = 0; i < STAT_N; i++) fprintf(f, "  %9s", units_cell_ns(c[i].mid, t[i], N_TEXT));
         if (in->line)
             fputc('\n', f);
         else if (isnan(c[0].lo))
             fprintf(f, "   none: one run, constants as exact\n");
         else
-            fprintf(f, "   %s .. %s, %s .. %s\n", ns_text(c[STAT_MEAN].lo, lo),
-                    ns_text(c[STAT_MEAN].hi, hi), ns_text(c[STAT_P99].lo, lo9),
-                    ns_text(c[STAT_P99].hi, hi9));
+            fprintf(f, "   %s .. %s, %s .. %s\n", units_cell_ns(c[STAT_MEAN].lo, lo, N_TEXT),
+                    units_cell_ns(c[STAT_MEAN].hi, hi, N_TEXT),
+                    units_cell_ns(c[STAT_P99].lo, lo9, N_TEXT),
+                    units_cell_ns(c[STAT_P99].hi, hi9, N_TEXT));
     }
 }
 
@@ -109,7 +102,8 @@ static void clause(const char *name, int64_t limit_ns, struct ci share, FILE *f)
 {
     char t[N_TEXT];
     if (limit_ns)
-        fprintf(f, "%s <= %s: %.1f %%; ", name, ns_text((double)limit_ns, t), 100 * share.mid);
+        fprintf(f, "%s <= %s: %.1f %%; ", name, units_cell_ns((double)limit_ns, t, N_TEXT),
+                100 * share.mid);
 }
 
 static void slo(const struct print_in *in, FILE *f)
@@ -175,12 +169,22 @@ static void trust(const struct print_in *in, FILE *f)
     const struct outcome *o = in->o;
     fprintf(f, "bottleneck  %s\n", o->bottleneck);
     fprintf(f, "coverage    %s%s\n", o->extrapolated ? "EXTRAPOLATED: " : "", o->coverage);
+    if (in->d->profile.measured && o->n_seed + o->n_draw > 1)
+        fprintf(f,
+                "intervals   of the workload's seeds and of the constants; how much measured runs "
+                "scatter is not in them\n");
     if (!o->top[0].name) return;
     fprintf(f, "uncertainty ");
     for (int k = 0; k < EVALUATE_TOP && o->top[k].name; k++)
         fprintf(f, "%s%s (%s, sd %.0f %%) %.1f %% of a step", k ? ", " : "mostly ", o->top[k].name,
                 cover_name(o->top[k].cover), 100 * o->top[k].sd_log, 100 * o->top[k].share);
-    if (in->d->profile.measured)
+    if (o->top[0].own_error)
+        fprintf(f,
+                "\n            more samples of the same do not shrink it: so far (%.2g %%) are the "
+                "laws "
+                "off on whole steps held out\n            to shrink it, %s and calibrate again\n",
+                100 * in->d->profile.law_own_sd, o->top[0].advice);
+    else if (in->d->profile.measured)
         fprintf(f, "\n            to shrink it, %s and calibrate again\n", o->top[0].advice);
     else if (strcmp(o->top[0].name, profile_param_name(P_LAW)) == 0)
         fprintf(
@@ -209,7 +213,7 @@ static void checks(const struct print_in *in, FILE *f)
             o->n_seed, o->n_seed == 1 ? "" : "s", o->n_draw,
             units_human(UNIT_TIME, in->wall_s, wall, N_TEXT),
             (double)m->due * (o->n_seed + o->n_draw) / in->wall_s,
-            bytes_text(in->peak_bytes, peak));
+            units_cell(UNIT_BYTES, in->peak_bytes, peak, N_TEXT));
     if (in->out_path) fprintf(f, "written     %s\n", in->out_path);
 }
 
@@ -253,10 +257,12 @@ void print_sweep_row(const struct print_in *in, const char *value, FILE *f)
         snprintf(attained, sizeof attained, "%.1f %%", 100 * o->q[Q_ATTAIN].mid);
     fprintf(f, "%-16.16s %5lld %10.4g %10.5g %9s %9s %9s %9s %8s %4.0f %%%s\n", value,
             (long long)(g->tp * g->pp * g->dp), o->q[Q_REQUESTS_PER_S].mid,
-            o->q[Q_OUT_TOK_PER_S].mid, ns_text(outcome_latency(o, METRIC_TTFT, STAT_P50).mid, t[0]),
-            ns_text(outcome_latency(o, METRIC_TTFT, STAT_P99).mid, t[1]),
-            ns_text(outcome_latency(o, METRIC_TPOT, STAT_P50).mid, t[2]),
-            ns_text(outcome_latency(o, METRIC_TPOT, STAT_P99).mid, t[3]), attained, 100 * busy,
+            o->q[Q_OUT_TOK_PER_S].mid,
+            units_cell_ns(outcome_latency(o, METRIC_TTFT, STAT_P50).mid, t[0], N_TEXT),
+            units_cell_ns(outcome_latency(o, METRIC_TTFT, STAT_P99).mid, t[1], N_TEXT),
+            units_cell_ns(outcome_latency(o, METRIC_TPOT, STAT_P50).mid, t[2], N_TEXT),
+            units_cell_ns(outcome_latency(o, METRIC_TPOT, STAT_P99).mid, t[3], N_TEXT), attained,
+            100 * busy,
             metrics_overloaded(&o->all) ? " overloaded"
             : o->all.whole              ? " short run"
                                         : "");

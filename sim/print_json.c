@@ -109,6 +109,7 @@ static void put_uncertainty(json_t *j, const struct outcome *o)
         json_put_f64(t, "sd_log", o->top[k].sd_log);
         json_put_text(t, "cover", cover_name(o->top[k].cover));
         json_put_text(t, "measure", o->top[k].advice);
+        json_put_bool(t, "more_samples_shrink_it", !o->top[k].own_error);
         json_array_append_new(list, t);
     }
     json_put(j, "uncertainty", list);
@@ -157,6 +158,8 @@ json_t *print_json(const struct print_in *in)
     json_put_text(j, "bottleneck", o->bottleneck);
     json_put_text(j, "coverage", o->coverage);
     json_put_bool(j, "extrapolated", o->extrapolated);
+    json_put_text(j, "not_measured", o->unmeasured ? o->unmeasured : "");
+    json_put_text(j, "intervals_hold", "workload seeds, constants"); /* not: scatter of runs */
     put_uncertainty(j, o);
     json_put_f64(j, "wall.simulate_s", in->wall_s);
     json_put_f64(j, "wall.requests_per_s", (double)m->due * (o->n_seed + o->n_draw) / in->wall_s);

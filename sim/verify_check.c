@@ -9,14 +9,6 @@
 #include "base/units.h"
 #include "sim/verify.h"
 
-enum { N_TEXT = 40 };
-
-static const char *human(struct verify_case *c, enum unit u, double v)
-{
-    char buf[N_TEXT];
-    return arena_printf(c->a, "%s", units_human(u, v, buf, sizeof buf));
-}
-
 static void figures(struct verify_check *k, double required, double available, const char *unit)
 {
     k->required = required;
@@ -59,7 +51,7 @@ static void check_gpus(struct verify_case *c)
     k = verify_add(c, "nodes", rate > 0 ? VERIFY_PASS : VERIFY_FAIL, VERIFY_P_GPUS);
     k->says = rate > 0
                   ? arena_printf(c->a, "%d nodes are joined at %s a GPU", c->hw.n_node,
-                                 human(c, UNIT_BYTES_PER_S, rate))
+                                 units_cell_in(c->a, UNIT_BYTES_PER_S, rate))
                   : arena_printf(c->a, "%d nodes of %s cannot be joined: no rate between nodes",
                                  c->hw.n_node, c->hw.sys.name);
     k->rule = "key inter.rate of the system";
@@ -225,7 +217,7 @@ static void check_formats(struct verify_case *c)
                                g->name);
     else
         k->says = arena_printf(c->a, "%s multiplies %s at %s", g->name, name,
-                               human(c, UNIT_FLOP_PER_S, g->flop_per_s[w]));
+                               units_cell_in(c->a, UNIT_FLOP_PER_S, g->flop_per_s[w]));
     k->rule = arena_printf(c->a, "flops of %s in the catalog (%.120s)", g->name,
                            g->source ? g->source : "no source");
     bool stored = kv != DT_INT4 && kv != DT_NVFP4;
@@ -287,13 +279,14 @@ static void check_stage(struct verify_case *c, int p, bool worst)
         c->a,
         "stage %d needs %s on each GPU (weights %s, activations and overheads %s, %s %s); "
         "available %s of %s",
-        p, human(c, UNIT_BYTES, need), human(c, UNIT_BYTES, m->weights),
-        human(c, UNIT_BYTES, given ? 0 : overhead(m)), kv,
-        human(c, UNIT_BYTES, need - m->weights - (given ? 0 : overhead(m))),
-        human(c, UNIT_BYTES, have), human(c, UNIT_BYTES, c->hw.gpu.mem_bytes));
+        p, units_cell_in(c->a, UNIT_BYTES, need), units_cell_in(c->a, UNIT_BYTES, m->weights),
+        units_cell_in(c->a, UNIT_BYTES, given ? 0 : overhead(m)), kv,
+        units_cell_in(c->a, UNIT_BYTES, need - m->weights - (given ? 0 : overhead(m))),
+        units_cell_in(c->a, UNIT_BYTES, have),
+        units_cell_in(c->a, UNIT_BYTES, c->hw.gpu.mem_bytes));
     if (!fits)
-        k->says =
-            arena_printf(c->a, "%s; a deficit of %s", k->says, human(c, UNIT_BYTES, need - have));
+        k->says = arena_printf(c->a, "%s; a deficit of %s", k->says,
+                               units_cell_in(c->a, UNIT_BYTES, need - have));
     k->rule =
         given ? "weights + given blocks * block tokens * KV bytes a token <= memory"
               : "weights + activation + communicators + graphs + context + one KV block <= memory "

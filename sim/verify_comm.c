@@ -6,17 +6,11 @@
 #include "base/units.h"
 #include "sim/verify.h"
 
-enum { N_TEXT = 40, ACT_BYTES = 2 };
+enum { ACT_BYTES = 2 };
 
 /* Of a stage's time, what collectives or a hop may take before it is worth a warning on links that
  * are made for it. Assumed. */
 static const double MUCH = 0.25, HOP_MUCH = 0.1;
-
-static const char *human(struct verify_case *c, enum unit u, double v)
-{
-    char buf[N_TEXT];
-    return arena_printf(c->a, "%s", units_human(u, v, buf, sizeof buf));
-}
 
 /* The rate at which a GPU sends inside its node: what the fabric is made of. */
 static double link_of(const struct hw *h, const char **name)
@@ -118,8 +112,8 @@ static void check_tp(struct verify_case *c, const struct verify_comm *m)
         c->a,
         "TP%" PRId64 " %s: collectives take %s of the %s of the slowest stage (%.1f %%) in a "
         "decode step of %d sequences of %d tokens",
-        c->q.strategy.tp, weak ? weak : "inside the node", human(c, UNIT_TIME, coll),
-        human(c, UNIT_TIME, time), 100 * m->tp_share, DEPLOY_REF_DECODE, DEPLOY_REF_CTX);
+        c->q.strategy.tp, weak ? weak : "inside the node", units_cell_in(c->a, UNIT_TIME, coll),
+        units_cell_in(c->a, UNIT_TIME, time), 100 * m->tp_share, DEPLOY_REF_DECODE, DEPLOY_REF_CTX);
     k->rule = arena_printf(
         c->a,
         "A + S/B + C S/(S+S0) for each all-reduce of S = tokens * hidden * 2 bytes "
@@ -143,10 +137,10 @@ static void check_pp(struct verify_case *c, const struct verify_comm *m)
     k->available = share;
     k->required = HOP_MUCH;
     k->deficit = fmax(0, share - HOP_MUCH);
-    k->says =
-        arena_printf(c->a, "a hop between stages%s takes %s, %.1f %% of a stage's %s",
-                     m->pp_inter ? " (some between nodes)" : " (inside the node)",
-                     human(c, UNIT_TIME, m->pp_hop_s), 100 * share, human(c, UNIT_TIME, time));
+    k->says = arena_printf(c->a, "a hop between stages%s takes %s, %.1f %% of a stage's %s",
+                           m->pp_inter ? " (some between nodes)" : " (inside the node)",
+                           units_cell_in(c->a, UNIT_TIME, m->pp_hop_s), 100 * share,
+                           units_cell_in(c->a, UNIT_TIME, time));
     k->rule = "send of (hidden + residual) * 2 bytes * tokens / tp per rank, then an all-gather in "
               "the tp "
               "group; a warning past 10 % of the slowest stage";
@@ -204,11 +198,13 @@ static void check_storage(struct verify_case *c)
     k->required = limit_s > 0 ? limit_s : NAN;
     k->available = s;
     k->deficit = slow ? s - limit_s : 0;
-    k->says = isnan(s) ? arena_printf(c->a, "storage rate unknown; a node reads %s",
-                                      human(c, UNIT_BYTES, node))
-                       : arena_printf(c->a, "a node reads %s of weights in %s (storage %s)",
-                                      human(c, UNIT_BYTES, node), human(c, UNIT_TIME, s),
-                                      human(c, UNIT_BYTES_PER_S, c->hw.sys.storage_bytes_per_s));
+    k->says =
+        isnan(s)
+            ? arena_printf(c->a, "storage rate unknown; a node reads %s",
+                           units_cell_in(c->a, UNIT_BYTES, node))
+            : arena_printf(c->a, "a node reads %s of weights in %s (storage %s)",
+                           units_cell_in(c->a, UNIT_BYTES, node), units_cell_in(c->a, UNIT_TIME, s),
+                           units_cell_in(c->a, UNIT_BYTES_PER_S, c->hw.sys.storage_bytes_per_s));
     k->rule =
         "max(weights of a node / storage rate, weights of a rank / PCIe rate); fails only against "
         "verify.load_time";
@@ -222,11 +218,11 @@ static void check_storage(struct verify_case *c)
     k->required = node;
     k->available = host;
     k->deficit = host > 0 ? fmax(0, node - host) : 0;
-    k->says = host > 0
-                  ? arena_printf(c->a, "the weights of a node, %s, %s in its memory of %s",
-                                 human(c, UNIT_BYTES, node), node > host ? "do not fit" : "fit",
-                                 human(c, UNIT_BYTES, host))
-                  : "host memory unknown";
+    k->says = host > 0 ? arena_printf(c->a, "the weights of a node, %s, %s in its memory of %s",
+                                      units_cell_in(c->a, UNIT_BYTES, node),
+                                      node > host ? "do not fit" : "fit",
+                                      units_cell_in(c->a, UNIT_BYTES, host))
+                       : "host memory unknown";
     k->rule = "weights of a node <= host memory, else they are read from storage for every start";
 }
 
@@ -251,10 +247,11 @@ static void check_power(struct verify_case *c)
     k->required = most > 0 ? node : boards;
     k->available = most > 0 ? most : h->sys.node_max_w > 0 ? h->sys.node_max_w : NAN;
     k->deficit = over ? node - most : odd ? boards - h->sys.node_max_w : 0;
-    k->says = arena_printf(c->a, "%d x %s = %s of boards; a node draws up to %s%s", h->sys.n_gpu,
-                           human(c, UNIT_WATT, h->gpu.tdp_w), human(c, UNIT_WATT, boards),
-                           human(c, UNIT_WATT, node),
-                           h->sys.node_max_w > 0 ? "" : " (boards alone: the node is unknown)");
+    k->says =
+        arena_printf(c->a, "%d x %s = %s of boards; a node draws up to %s%s", h->sys.n_gpu,
+                     units_cell_in(c->a, UNIT_WATT, h->gpu.tdp_w),
+                     units_cell_in(c->a, UNIT_WATT, boards), units_cell_in(c->a, UNIT_WATT, node),
+                     h->sys.node_max_w > 0 ? "" : " (boards alone: the node is unknown)");
     k->rule = "GPUs * board limit <= power of the node (power.max of the catalog); "
               "verify.node_power sets "
               "a limit of the site";
@@ -276,7 +273,7 @@ static void check_power(struct verify_case *c)
                            "%" PRId64
                            " node%s in a rack: %s, to be cooled away in full: %.2f m3/s of air "
                            "warmed by 15 K%s",
-                           in_rack, in_rack == 1 ? "" : "s", human(c, UNIT_WATT, rack),
+                           in_rack, in_rack == 1 ? "" : "s", units_cell_in(c->a, UNIT_WATT, rack),
                            rack / (1.2 * 1005 * 15), limit_w > 0 ? "" : "; no limit is given");
     k->rule =
         "nodes * node power <= verify.rack_power; air = power / (1.2 kg/m3 * 1005 J/(kg K) * 15 K)";

@@ -34,12 +34,6 @@ const char *verify_figure(double v, const char *unit, struct arena *a)
     return arena_printf(a, "%.6g%s%.*s", v, n ? " " : "", (int)n, unit);
 }
 
-static const char *ns_text(double ns, struct arena *a)
-{
-    char buf[N_TEXT];
-    return isfinite(ns) ? arena_printf(a, "%s", units_human_ns(ns, buf, sizeof buf)) : "-";
-}
-
 const char *verify_plan_text(const struct verify_case *c, struct arena *a)
 {
     const struct strategy *s = &c->q.strategy;
@@ -139,15 +133,17 @@ static void alt_rows(const struct verify_report *r, const struct verify_alts *al
     verify_doc_table(d, "kind|>GPUs|>SLO|>TTFT p99|>TPOT p50|>most power|>to rent|>to buy|plan");
     for (int i = 0; i < all->n; i++) {
         const struct verify_alt *x = &all->alt[i];
-        const char *cells[] = { x->kind,
-                                arena_printf(a, "%" PRId64, x->gpus),
-                                slo_text(x, has_slo(r), a),
-                                x->run.ran ? ns_text(x->run.ttft_p99_ns, a) : "-",
-                                x->run.ran ? ns_text(x->run.tpot_p50_ns, a) : "-",
-                                x->power_w > 0 ? verify_figure(x->power_w, "W", a) : "-",
-                                range_text(x->usd_per_h_lo, x->usd_per_h_hi, "USD/h", a),
-                                range_text(x->usd_lo / 1000, x->usd_hi / 1000, "kUSD", a),
-                                x->plan };
+        const char *cells[] = {
+            x->kind,
+            arena_printf(a, "%" PRId64, x->gpus),
+            slo_text(x, has_slo(r), a),
+            x->run.ran ? units_cell_in(a, UNIT_TIME, 1e-9 * x->run.ttft_p99_ns) : "-",
+            x->run.ran ? units_cell_in(a, UNIT_TIME, 1e-9 * x->run.tpot_p50_ns) : "-",
+            x->power_w > 0 ? verify_figure(x->power_w, "W", a) : "-",
+            range_text(x->usd_per_h_lo, x->usd_per_h_hi, "USD/h", a),
+            range_text(x->usd_lo / 1000, x->usd_hi / 1000, "kUSD", a),
+            x->plan
+        };
         verify_doc_row(d, cells);
     }
 }
@@ -233,9 +229,9 @@ static void advice(const struct verify_report *r, struct verify_doc *d)
                                              s->pp, s->dp),
                                 arena_printf(a, "%" PRId64, x->gpus),
                                 arena_printf(a, "%.1f %%", 100 * x->run.attain),
-                                ns_text(x->run.e2e_mean_ns, a),
-                                ns_text(x->run.ttft_p99_ns, a),
-                                ns_text(x->run.tpot_p50_ns, a),
+                                units_cell_in(a, UNIT_TIME, 1e-9 * x->run.e2e_mean_ns),
+                                units_cell_in(a, UNIT_TIME, 1e-9 * x->run.ttft_p99_ns),
+                                units_cell_in(a, UNIT_TIME, 1e-9 * x->run.tpot_p50_ns),
                                 arena_printf(a, "%.4g", x->run.out_tok_per_s),
                                 x->reason };
         verify_doc_row(d, cells);

@@ -8,16 +8,8 @@
 #include "sim/print.h"
 #include "sim/verify.h"
 
-enum { N_TEXT = 40 };
-
 /* A margin of less than this share of the limit is tight. Assumed. */
 static const double TIGHT = 0.05;
-
-static const char *ns_text(struct verify_case *c, double ns)
-{
-    char buf[N_TEXT];
-    return isnan(ns) ? "-" : arena_printf(c->a, "%s", units_human_ns(ns, buf, sizeof buf));
-}
 
 static void check_attainment(struct verify_case *c, const struct outcome *o)
 {
@@ -55,9 +47,9 @@ static void check_clause(struct verify_case *c, const struct outcome *o, enum me
     k->unit = "s";
     k->says = arena_printf(
         c->a, "%.4g %% of finished requests have %s of at most %s, asked are %s: %s %s (%.1f %%)",
-        100 * q, metric_name(m), ns_text(c, at), ns_text(c, want),
-        at <= want ? "a margin of" : "over by", ns_text(c, fabs(want - at)),
-        100 * fabs(want - at) / want);
+        100 * q, metric_name(m), units_cell_in(c->a, UNIT_TIME, 1e-9 * at),
+        units_cell_in(c->a, UNIT_TIME, 1e-9 * want), at <= want ? "a margin of" : "over by",
+        units_cell_in(c->a, UNIT_TIME, 1e-9 * fabs(want - at)), 100 * fabs(want - at) / want);
     k->rule = "quantile of the simulated latency at the attainment asked; the verdict is by "
               "attainment of all "
               "clauses together";

@@ -686,3 +686,31 @@ TEST_LIMIT(fit_agrees_with_an_independent_fit_of_a_measured_table, 120)
     CHECK(f.held.mape > f.in.mape && f.held.mape < 1.1 * f.in.mape);
     arena_release(&a);
 }
+
+/* Steps of one model under one degree: as many collectives in each, so that a constant of a step and
+ * one of a collective are the same; it is told as one, and well. */
+TEST(fit_of_steps_with_one_count_of_collectives)
+{
+    struct fit_step_point p[60];
+    struct fit_ask q = { .peak_flop_per_s = 1e12, .mem_bytes_per_s = 1e11, .ranks = 2, .seed = 1 };
+    struct arena a;
+    struct fit f;
+    struct err e = { 0 };
+    arena_init(&a);
+    q.a = &a;
+    for (int i = 0; i < 60; i++) {
+        double device = 1e-4 * (1 + i % 20), s = 1.1 * (device + 9 * 2e-5);
+        s *= exp(0.01 * rng_normal(rng_stream(5, "colls"), (uint64_t)i));
+        p[i] = (struct fit_step_point){ 0, 0, device, 9, s, 0.01 };
+    }
+    gsl_set_error_handler_off();
+    CHECK_OK(fit_step(&q, p, 60, &f, &e), &e);
+    CHECK(isnan(fit_value(&f, P_HOST_STEP_S)));
+    CHECK_NEAR(fit_value(&f, P_RANK_SKEW_S), 2e-5, 0.1);
+    CHECK_NEAR(fit_value(&f, P_LAW), 1.1, 0.02);
+    for (int j = 0; j < f.n_par; j++) CHECK(f.known[j] && f.sd_log[j] < 0.1);
+    for (int i = 0; i < 30; i++) p[i].n_coll = 0, p[i].s -= 1.1 * 9 * 2e-5;
+    CHECK_OK(fit_step(&q, p, 60, &f, &e), &e);
+    CHECK(isfinite(fit_value(&f, P_HOST_STEP_S)));
+    arena_release(&a);
+}

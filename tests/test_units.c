@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/arena.h"
 #include "base/units.h"
 #include "tests/test.h"
 
@@ -231,4 +232,18 @@ TEST(units_human_known_answers)
     CHECK_TEXT(units_human(UNIT_FLOP_PER_S, 9.89e14, b, sizeof b), "989.0 TFLOP/s");
     CHECK_TEXT(units_human_ns(1.5e6, b, sizeof b), "1.50 ms");
     CHECK_TEXT(units_human_ns(-1.5e6, b, sizeof b), "-1.50 ms");
+}
+
+TEST(units_cell_shows_what_there_is_none_of_as_a_dash)
+{
+    struct arena a;
+    char b[64];
+    CHECK_TEXT(units_cell(UNIT_BYTES, 1.05e9, b, sizeof b), "1.05 GB");
+    CHECK_TEXT(units_cell(UNIT_TIME, NAN, b, sizeof b), "-");
+    CHECK_TEXT(units_cell_ns(1.5e6, b, sizeof b), "1.50 ms");
+    CHECK_TEXT(units_cell_ns(NAN, b, sizeof b), "-");
+    arena_init(&a);
+    CHECK_TEXT(units_cell_in(&a, UNIT_RATE, 8.5), "8.50 /s");
+    CHECK_TEXT(units_cell_in(&a, UNIT_RATE, NAN), "-");
+    arena_release(&a);
 }

@@ -4,6 +4,7 @@
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@ struct made {
     const char *kind, *scenario;
     double f;
     const char *made_of; /* /scenario/calibrated_by; NULL: none */
+    int early;           /* of the requests, the first ones, got a token before they were due */
 };
 
 static const char *file(const char *name)
@@ -44,13 +46,14 @@ static bool make(const char *name, struct made m, char *id)
     h5_text(run_h5(r), "/scenario/yaml", m.scenario, "scenario", &e);
     if (m.made_of) h5_text(run_h5(r), "/scenario/calibrated_by", m.made_of, "runs", &e);
     for (int64_t i = 0; i < 40; i++) {
-        struct run_request q = { .t_due_ns = i * 100000000,
-                                 .t_start_ns = i * 100000000,
+        struct run_request q = { .t_due_ns = (i + 1) * 100000000,
+                                 .t_start_ns = (i + 1) * 100000000,
                                  .n_in = 10,
                                  .n_out = 3,
                                  .session = -1 };
         q.t_first_ns = q.t_due_ns + (int64_t)(m.f * 2e7);
         q.t_last_ns = q.t_first_ns + (int64_t)(m.f * 1e7);
+        if (i < m.early) q.t_first_ns = q.t_due_ns - 1;
         run_put_request(r, &q, &e);
     }
     struct ci c = { NAN, 100 / m.f, NAN };
@@ -93,11 +96,11 @@ TEST(validate_knows_the_runs_that_calibrated)
 {
     char a[37], b[37], p[37], lines[200];
     const char *s = yaml("rate: 1/s", 4, 1);
-    CHECK(make("a", (struct made){ "measured", s, 1, NULL }, a));
-    CHECK(make("b", (struct made){ "measured", s, 1.01, NULL }, b));
-    CHECK(make("c", (struct made){ "measured", s, 1.02, NULL }, p));
+    CHECK(make("a", (struct made){ "measured", s, 1, NULL, 0 }, a));
+    CHECK(make("b", (struct made){ "measured", s, 1.01, NULL, 0 }, b));
+    CHECK(make("c", (struct made){ "measured", s, 1.02, NULL, 0 }, p));
     snprintf(lines, sizeof lines, "%s device\n%s host\n", a, b);
-    CHECK(make("p", (struct made){ "simulated", s, 1, lines }, p));
+    CHECK(make("p", (struct made){ "simulated", s, 1, lines, 0 }, p));
     CHECK_INT(pair("p", "a"), 3);
     CHECK_HAS(cli_out, "0 held out, 1 calibrated the prediction");
     CHECK_HAS(cli_out, "p: calibrated, not held out: ");
@@ -127,10 +130,10 @@ TEST(validate_refuses_the_wrong_kind)
 {
     char id[37];
     const char *s = yaml("rate: 1/s", 4, 1);
-    CHECK(make("m", (struct made){ "measured", s, 1, NULL }, id));
-    CHECK(make("n", (struct made){ "measured", s, 1, NULL }, id));
-    CHECK(make("p", (struct made){ "simulated", s, 1, NULL }, id));
-    CHECK(make("q", (struct made){ "simulated", s, 1, NULL }, id));
+    CHECK(make("m", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    CHECK(make("n", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    CHECK(make("p", (struct made){ "simulated", s, 1, NULL, 0 }, id));
+    CHECK(make("q", (struct made){ "simulated", s, 1, NULL, 0 }, id));
     CHECK_INT(pair("p", "q"), 2);
     CHECK_HAS(cli_err, "q.h5 is no measurement: it was simulated");
     CHECK_INT(pair("m", "n"), 2);
@@ -169,17 +172,19 @@ TEST(validate_refuses_another_policy_or_draw)
         { trace, 4, 2, NULL },
     };
     for (size_t i = 0; i < sizeof with / sizeof *with; i++) {
-        CHECK(make("p", (struct made){ "simulated", yaml(with[i].workload, 4, 1), 1, NULL }, id));
-        CHECK(make("m",
-                   (struct made){ "measured",
-                                  yaml(with[i].workload, with[i].max_seqs, with[i].seed), 1, NULL },
-                   id));
+        CHECK(
+            make("p", (struct made){ "simulated", yaml(with[i].workload, 4, 1), 1, NULL, 0 }, id));
+        CHECK(
+            make("m",
+                 (struct made){ "measured", yaml(with[i].workload, with[i].max_seqs, with[i].seed),
+                                1, NULL, 0 },
+                 id));
         CHECK_INT(manifest("", "p.h5", "m.h5"), with[i].says ? 2 : 3);
         if (with[i].says) CHECK_HAS(cli_err, with[i].says);
         CHECK_INT(pair("p", "m"), with[i].says ? 2 : 3);
     }
-    CHECK(make("p", (struct made){ "simulated", yaml("rate: 1/s", 4, 1), 1, NULL }, id));
-    CHECK(make("m", (struct made){ "measured", yaml("rate: 1/s", 4, 9), 1, NULL }, id));
+    CHECK(make("p", (struct made){ "simulated", yaml("rate: 1/s", 4, 1), 1, NULL, 0 }, id));
+    CHECK(make("m", (struct made){ "measured", yaml("rate: 1/s", 4, 9), 1, NULL, 0 }, id));
     CHECK_INT(manifest("", "p.h5", "m.h5"), 2);
     CHECK_HAS(cli_err, "sim.seed=1 against sim.seed=9");
 }
@@ -190,9 +195,9 @@ TEST(validate_judges_nothing_by_one_run)
 {
     char id[37];
     const char *s = yaml("rate: 1/s", 4, 1);
-    CHECK(make("p", (struct made){ "simulated", s, 2, NULL }, id)); /* twice as long */
-    CHECK(make("m", (struct made){ "measured", s, 1, NULL }, id));
-    CHECK(make("n", (struct made){ "measured", s, 1.001, NULL }, id));
+    CHECK(make("p", (struct made){ "simulated", s, 2, NULL, 0 }, id)); /* twice as long */
+    CHECK(make("m", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    CHECK(make("n", (struct made){ "measured", s, 1.001, NULL, 0 }, id));
     CHECK_INT(pair("p", "m"), 3);
     CHECK_HAS(cli_out, "verdict: inconclusive at +-3 % throughput, 3 % mean TPOT, 10 % mean TTFT, "
                        "10 % p99 TPOT: one run a configuration: noise floor unknown\n");
@@ -253,4 +258,108 @@ TEST(validate_simulated_runs)
     double bias = json_real_value(json_object_get(json_object_get(s, "mean_log_error"), "mid"));
     CHECK(bias < -.045 && bias > -.075);
     json_decref(j);
+}
+
+/* ---- requests whose times contradict each other */
+
+static json_t *compared(const char *measured)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s", file("p"));
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s --json", path, measured), 3);
+    return cli_json();
+}
+
+TEST(validate_says_what_it_leaves_out)
+{
+    char id[37];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("p", (struct made){ "simulated", s, 1, NULL, 0 }, id));
+    CHECK(make("m", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    CHECK(make("few", (struct made){ "measured", s, 1, NULL, 3 }, id));
+    CHECK(make("all", (struct made){ "measured", s, 1, NULL, 40 }, id));
+    json_t *j = compared(file("m"));
+    CHECK(!json_object_get(json_array_get(cli_at(j, "cases"), 0), "left_out"));
+    json_decref(j);
+    j = compared(file("few"));
+    json_t *one = json_array_get(cli_at(j, "cases"), 0);
+    CHECK_HAS(cli_text(one, "left_out"), "few.h5: 3 of 40 requests got their first token before");
+    CHECK_INT(json_integer_value(
+                  json_object_get(json_object_get(json_object_get(one, "requests"), "ttft"), "n")),
+              37);
+    json_decref(j);
+    CHECK_INT(pair("p", "few"), 3);
+    CHECK_HAS(cli_out, "left out: p: ");
+    /* of none that is left, the reason, and not that nothing was held out */
+    CHECK_INT(pair("p", "all"), 3);
+    CHECK_HAS(cli_out,
+              "TTFT mean of 1 held-out configuration cannot be compared: no request counts "
+              "in every run: ");
+    CHECK_HAS(cli_out, "all.h5: 40 of 40 requests got their first token before they were due");
+    CHECK(!strstr(cli_out, "no configuration was held out"));
+}
+
+/* ---- names go into tables */
+
+TEST(validate_names_are_one_cell)
+{
+    char id[37], text[4000];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("p", (struct made){ "simulated", s, 1, NULL, 0 }, id));
+    CHECK(make("m", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    snprintf(text, sizeof text,
+             "title: \"a\\nb\"\ncases:\n  - {name: \"c|d\\ne\", predicted: p.h5, measured: "
+             "[m.h5]}\n  - {name: %0*d, refused: \"f\\ng\"}\n",
+             3000, 0);
+    CHECK_INT(cli_run("", "validate %s --out=%s", cli_put("m.yaml", text), test_path("r.md")), 3);
+    CHECK_HAS(cli_out, "a?b\n");
+    CHECK_HAS(cli_out, "c?d?e ");
+    CHECK_HAS(cli_out, ": f?g\n");
+    CHECK(strlen(cli_out) < 10000);
+    CHECK_INT(cli_shell("grep '^| c' %s | tr -cd '|\\n' | sort -u | wc -l", test_path("r.md")), 0);
+    CHECK_INT(cli_run("", "validate %s",
+                      cli_put("m.yaml", "cases:\n  - {name: \"\", predicted: p.h5, measured: "
+                                        "[m.h5]}\n")),
+              2);
+    CHECK_HAS(cli_err, "a case needs a name");
+}
+
+/* ---- the page says what the text says */
+
+static const char *page_of(const char *measured)
+{
+    static char text[1 << 20];
+    char path[200], to[200];
+    snprintf(path, sizeof path, "%s", file("p"));
+    snprintf(to, sizeof to, "%s", test_path("page.html"));
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s --out=%s", path, measured, to), 3);
+    FILE *f = fopen(to, "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    text[n] = 0;
+    if (f) fclose(f);
+    return text;
+}
+
+TEST(validate_page_tells_limits_calibration_and_every_run)
+{
+    char id[37], one[37], lines[100], list[700];
+    if (system("gnuplot --version > /dev/null 2>&1") != 0) SKIP("no gnuplot");
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("m", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    CHECK(make("n", (struct made){ "measured", s, 1.05, NULL, 0 }, one));
+    snprintf(lines, sizeof lines, "%s device\n", id);
+    CHECK(make("p", (struct made){ "simulated", s, 1, lines, 0 }, one));
+    const char *text = page_of(file("m"));
+    CHECK_HAS(text, "p: calibrated, not held out: ");
+    CHECK_HAS(text, "+-3 % throughput, 3 % mean TPOT, 10 % mean TTFT, 10 % p99 TPOT");
+    CHECK_HAS(text, "nothing was held out");
+    CHECK_HAS(text, "hollow: noise unknown");
+    CHECK(make("p", (struct made){ "simulated", s, 1, NULL, 0 }, one));
+    snprintf(list, sizeof list, "%s,", file("m"));
+    snprintf(list + strlen(list), sizeof list - strlen(list), "%s", file("n"));
+    text = page_of(list);
+    CHECK(!strstr(text, "hollow: noise unknown"));
+    CHECK_HAS(text, "measured, run 1");
+    CHECK_HAS(text, "measured, run 2");
+    CHECK_HAS(text, ">predicted<");
 }

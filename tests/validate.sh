@@ -91,7 +91,8 @@ engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
 }
 # a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory was slower than 75 % of its usual rate
 is_busy='$2 > .02 || $3 > .05 || $4 < .75 * usual'
-usual() { awk '{ print $4 }' "$dir/noise" | sort -g | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] }'; } # upper quartile
+speeds() { awk '{ print $4 }' "$dir/noise" | sort -g; } # of memory, rising
+usual() { speeds | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] }'; } # upper quartile
 disturbed() { # NAME: the latest run of that name was
     awk -v n="$1" -v usual="$(usual)" '$1 == n { bad = '"$is_busy"' } END { exit !bad }' "$dir/noise"
 }
@@ -250,7 +251,7 @@ done 3< "$dir/rows"
 grep -v -e '^calibrate' -e link "$dir/noise" > "$dir/noise.runs"
 n_run=$(wc -l < "$dir/noise.runs")
 n_busy=$(awk -v usual="$(usual)" "$is_busy"' { n++ } END { print n + 0 }' "$dir/noise.runs")
-speeds=$(awk '{ print $4 }' "$dir/noise" | sort -g | awk '{ x[NR] = $1 } END { print x[1] " .. " x[NR] }')
+span=$(speeds | awk '{ x[NR] = $1 } END { print x[1] " .. " x[NR] }')
 cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)
 ranks='threads (no mpirun)'
 [ -n "$mpi" ] && ranks=MPI
@@ -272,7 +273,7 @@ ranks='threads (no mpirun)'
         echo "Noise watch: $n_busy of $n_run runs were disturbed."
     fi
     echo "Disturbed: a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory took writes at less" \
-        "than 75 % of the usual $(usual) GB/s ($speeds GB/s, looked at before and after each run)."
+        "than 75 % of the usual $(usual) GB/s ($span GB/s, looked at before and after each run)."
     [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
     echo
 } > "$dir/head.md"
