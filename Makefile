@@ -6,6 +6,7 @@
 # make bench       speed, instruction counts     make accuracy   rewrite tests/accuracy.md
 # make validate    predict the bundled engine on this machine, and how far off; QUICK=1
 # make gpu-check   check and measure an NVIDIA GPU, 9 minutes; files in $OUT or gpu-out; KEEP=1: its profile
+# make gpu-bundle  what gpu-check needs on a machine without the libraries, in build/opt/bundle
 # make deps        install missing packages      make install    PREFIX=/usr/local [DESTDIR=]
 # make uninstall   the reverse of install        make clean      make help: this text
 # CC=clang, SAN=1, CFLAGS=... make other builds, B=dir says where, V=1 prints commands.
@@ -164,6 +165,13 @@ validate: orrery
 	sh tests/validate.sh ./orrery --dir=build/validate --html=build/validate/report.html $(if $(QUICK),--quick,--out=tests/validation.md --join=tests/accuracy.md)
 gpu-check:
 	@sh tests/gpu_check.sh
+# by RPATH, which the libraries' own libraries are found by too
+BUNDLE   := -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib'
+gpu-bundle: $(OBJ) $(TEST) $B/main.o
+	@mkdir -p $B/bundle/tests
+	$Qecho '  link $B/bundle'; $(CC) $(OPT) $(BUNDLE) -o $B/bundle/orrery $(OBJ) $B/main.o $(LIBS)
+	$Q$(CC) $(OPT) $(BUNDLE) -o $B/bundle/tests/run $(OBJ) $(TEST) $(LIBS)
+	@sh tests/gpu_bundle.sh $B/bundle
 accuracy: $B/tests/accuracy $B/orrery
 	{ ./$< && echo && sed 's/^#/##/' tests/validation.md; } > $B/accuracy.md && mv $B/accuracy.md tests/accuracy.md
 check:
@@ -189,5 +197,5 @@ clean:
 	rm -rf build orrery demo
 
 -include $(OBJ:.o=.d) $(TEST:.o=.d) $(RANKS:.o=.d) $(ACC:.o=.d) $(SPEED:.o=.d) $B/main.d $(FUZZ:%=$B/tests/fuzz/fuzz_%.d)
-.PHONY: orrery absent deps demo test tests golden san tsan tsan-run fuzz fuzz-run bench validate gpu-check accuracy check objects install \
+.PHONY: orrery absent deps demo test tests golden san tsan tsan-run fuzz fuzz-run bench validate gpu-check gpu-bundle accuracy check objects install \
         uninstall help clean FORCE

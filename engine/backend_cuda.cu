@@ -7,6 +7,7 @@
 
 #include "engine/gpu_k_bench.h"
 #include "engine/gpu_k_elt.h"
+#include "engine/gpu_k_gemv.h"
 #include "engine/gpu_k_sample.h"
 
 GPU_KERNEL(attn_decode, struct gpu_attn);

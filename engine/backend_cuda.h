@@ -12,7 +12,7 @@
 /* Waits end with an error after this many seconds, or after $ORRERY_GPU_TIMEOUT_S. */
 enum { BACKEND_CUDA_TIMEOUT_S = 25 };
 
-/* What cudaLaunchKernel and cudaFuncSetAttribute know a kernel by. */
+/* What cudaLaunchKernelExC and cudaFuncSetAttribute know a kernel by. */
 const void *backend_cuda_kern(enum gpu_kern k);
 
 /* What is used of cuBLASLt, named without the prefix. */

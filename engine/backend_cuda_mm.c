@@ -3,7 +3,8 @@
  * Row-major y[m][n] = x[m][k] . w[n][k]^T is, to a column-major library, y^T = w^T . x with w
  * transposed and x not: the one layout in which it multiplies 8-bit numbers. The library proposes
  * up to N_TRY algorithms, by a model of the device; plan() runs each as a recording, over operands
- * that are random and that together exceed the L2 cache twice, and keeps the fastest. Two runs may
+ * that are random and that together exceed the L2 cache twice, and keeps the fastest. For few rows
+ * of 16-bit numbers the kernel gemv is one more, which the library's have to beat. Two runs may
  * choose differently where algorithms are equally fast, and differ in the last bits of f32.
  * The library is loaded when a device is opened: a program linked to it would not start on machines
  * without it. SPDX-License-Identifier: Apache-2.0 */
@@ -20,7 +21,7 @@ enum {
     N_TRY = 8,
     N_ROUND = 3, /* after the first, of those within NEAR_RATIO of the best */
     RUNS_MIN = 3,
-    RUNS_MAX = 128, /* of one recording */
+    RUNS_MAX = 32,  /* of one recording */
     ALIGN_MAX = 16, /* bytes that algorithms may count on */
     ROW = 256,      /* operands of the timing begin at multiples of it */
     GUESSES_MAX = 4096
@@ -35,7 +36,7 @@ enum {
 struct plan {
     enum gpu_elt type;
     int32_t m, n, k, align;
-    bool timed;
+    bool timed, own; /* own: by the kernel gemv */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t w, x, y; /* NULL until made, as desc */
     cublasLtMatmulAlgo_t algo;
@@ -311,9 +312,27 @@ static int find(struct backend_cuda_mm *m, const struct gpu_mm *a, struct plan *
     return ST_OK;
 }
 
+static bool has_own(const struct plan *p)
+{
+    bool narrow = p->type == GPU_BF16 || p->type == GPU_F16;
+    return narrow && p->m <= GPU_GEMV_MAX && p->k % 8 == 0 && p->align >= ALIGN_MAX;
+}
+
+static int issue_own(struct backend_cuda_mm *m, const struct gpu_mm *a, struct err *e)
+{
+    const struct gpu_gemv k = {
+        .x = a->x, .w = a->w, .y = a->y, .type = (int32_t)a->type, .m = a->m, .n = a->n, .k = a->k
+    };
+    struct gpu_dim d;
+    gpu_kern_dim(GPU_K_gemv, &k, &m->g->info, &d);
+    return m->g->ops->launch(m->g, GPU_K_gemv, &d, &k, e);
+}
+
+/* algo NULL: the kernel. */
 static int issue(struct backend_cuda_mm *m, const struct plan *p, const cublasLtMatmulAlgo_t *algo,
                  const struct gpu_mm *a, struct err *e)
 {
+    if (!algo) return issue_own(m, a, e);
     const float one = 1, zero = 0;
     LT_TRY(m, Matmul, m->handle, p->desc, &one, a->w, p->w, a->x, p->x, &zero, a->y, p->y, a->y,
            p->y, algo, m->work, WORK_BYTES, (cudaStream_t)m->g->ops->queue(m->g));
@@ -328,7 +347,7 @@ int backend_cuda_mm_run(struct backend_cuda_mm *m, const struct gpu_mm *a, struc
     if (a->m == 0) return ST_OK;
     int st = find(m, a, &p, algo, &n, e);
     if (st == ST_OK) st = set_scales(m, p, a, e);
-    return st == ST_OK ? issue(m, p, &p->algo, a, e) : st;
+    return st == ST_OK ? issue(m, p, p->own ? NULL : &p->algo, a, e) : st;
 }
 
 /* ---- timing */
@@ -376,15 +395,15 @@ static int fill_pool(struct backend_cuda_mm *m, enum gpu_elt type, struct err *e
     return m->g->ops->launch(m->g, GPU_K_fill, &d, &f, e);
 }
 
-/* Keeps the algorithms that can be issued, *n of them, each run once: its code is then loaded. */
-static int try_each(struct backend_cuda_mm *m, const struct plan *p, cublasLtMatmulAlgo_t *algo,
-                    int *n, const struct sets *s, struct err *e)
+/* Keeps the candidates that can be issued, *n of them, each run once: its code is then loaded. */
+static int try_each(struct backend_cuda_mm *m, const struct plan *p,
+                    const cublasLtMatmulAlgo_t **algo, int *n, const struct sets *s, struct err *e)
 {
     struct err first = { 0 };
     int kept = 0;
     for (int i = 0; i < *n; i++) {
         struct gpu_mm a = operands(s, i);
-        if (issue(m, p, &algo[i], &a, &first) == ST_OK) algo[kept++] = algo[i];
+        if (issue(m, p, algo[i], &a, &first) == ST_OK) algo[kept++] = algo[i];
     }
     *n = kept;
     return kept ? m->g->ops->wait(m->g, e) : err_set(e, first.status, "%s", first.text);
@@ -422,7 +441,7 @@ static int time_runs(struct gpu *g, struct gpu_graph *runs, struct gpu_event *co
 static int fastest(struct backend_cuda_mm *m, struct gpu_graph *const *runs, int n, int *best,
                    struct err *e)
 {
-    double ns, least[N_TRY] = { 0 };
+    double ns, least[N_TRY + 1] = { 0 };
     *best = 0;
     for (int round = 0; round <= N_ROUND; round++)
         for (int i = 0; i < n; i++) {
@@ -435,21 +454,26 @@ static int fastest(struct backend_cuda_mm *m, struct gpu_graph *const *runs, int
     return ST_OK;
 }
 
-static int choose(struct backend_cuda_mm *m, struct plan *p, cublasLtMatmulAlgo_t *algo, int n,
-                  const struct sets *s, struct err *e)
+static int choose(struct backend_cuda_mm *m, struct plan *p, const cublasLtMatmulAlgo_t *algo,
+                  int n, const struct sets *s, struct err *e)
 {
-    struct gpu_graph *runs[N_TRY] = { NULL };
-    int best = 0, st = try_each(m, p, algo, &n, s, e);
+    struct gpu_graph *runs[N_TRY + 1] = { NULL };
+    const cublasLtMatmulAlgo_t *each[N_TRY + 1];
+    for (int i = 0; i < n; i++) each[i] = &algo[i];
+    if (has_own(p)) each[n++] = NULL;
+    int best = 0, st = try_each(m, p, each, &n, s, e);
     if (st != ST_OK || n == 0) return st;
     size_t twice = 2 * m->pool_bytes / (set_bytes(s) * (size_t)n) + 1;
     int n_run = twice < RUNS_MIN ? RUNS_MIN : twice > RUNS_MAX ? RUNS_MAX : (int)twice;
     for (int i = 0; i < n && st == ST_OK; i++)
-        st = record_runs(m, p, &algo[i], s, i * n_run, n_run, &runs[i], e);
+        st = record_runs(m, p, each[i], s, i * n_run, n_run, &runs[i], e);
     if (st == ST_OK) st = fastest(m, runs, n, &best, e);
     for (int i = 0; i < n; i++)
         if (runs[i]) m->g->ops->graph_free(m->g, runs[i]);
-    if (st == ST_OK) p->algo = algo[best];
-    return st;
+    if (st != ST_OK) return st;
+    p->own = !each[best];
+    if (!p->own) p->algo = *each[best];
+    return ST_OK;
 }
 
 int backend_cuda_mm_plan(struct backend_cuda_mm *m, const struct gpu_mm *a, struct err *e)
@@ -464,7 +488,7 @@ int backend_cuda_mm_plan(struct backend_cuda_mm *m, const struct gpu_mm *a, stru
     if (st == ST_OK && n == 0) st = propose(m, p, algo, &n, e); /* it was issued before */
     struct sets s = sets_of(m, a);
     bool own = s.n == 0; /* the operands are the caller's, where he has any */
-    if (st == ST_OK && n > 1 && !(own && (!a->x || !a->w || !a->y))) {
+    if (st == ST_OK && n + has_own(p) > 1 && !(own && (!a->x || !a->w || !a->y))) {
         if (!own) st = fill_pool(m, a->type, e);
         if (st == ST_OK) st = choose(m, p, algo, n, &s, e);
     }

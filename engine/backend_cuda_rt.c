@@ -3,7 +3,9 @@
  * A failed call is fatal to the device and its sentence is kept: CUDA reports what went wrong in a
  * kernel at some later call, and again at every call after it. Only being out of memory is not
  * fatal. Waiting asks the stream over and over, because CUDA's own waits have no time limit; for
- * the same reason memory that is not pinned is copied on an idle queue only. After a time limit
+ * the same reason memory that is not pinned is copied on an idle queue only. With
+ * $ORRERY_GPU_OVERLAP=1, from sm_90 on, a kernel's blocks come while the last ones of the kernel
+ * before still run, and wait in gpu_begin; otherwise they come when it has ended. After a time limit
  * nothing of the device is freed: that would wait too. SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
 #include <cuda_runtime_api.h>
@@ -24,7 +26,7 @@
 #define BACKEND_CUDA_ARCH "unknown"
 #endif
 
-enum { SM_MIN = 75, GRID_YZ_MAX = 65535, ROW = 256 };
+enum { SM_MIN = 75, SM_OVERLAP = 90, GRID_YZ_MAX = 65535, ROW = 256 };
 
 struct gpu_graph {
     cudaGraphExec_t exec;
@@ -47,7 +49,7 @@ struct cuda {
     int index;
     cudaStream_t stream;
     struct backend_cuda_mm *mm;
-    bool recording, hung;
+    bool recording, hung, overlap; /* overlap: kernels may come before the last one has ended */
     int64_t timeout_ns;
     const char *last; /* kernel issued last, for sentences */
     struct err broken;
@@ -261,8 +263,15 @@ static int op_launch(struct gpu *g, enum gpu_kern k, const struct gpu_dim *dim, 
     dim3 block = { (unsigned)dim->threads, 1, 1 };
     void *arg[] = { (void *)(uintptr_t)args };
     d->last = gpu_kern_name(k);
-    TRY(d, cudaLaunchKernel(backend_cuda_kern(k), grid, block, arg, (size_t)dim->shared_bytes,
-                            d->stream));
+    cudaLaunchAttribute early = { .id = cudaLaunchAttributeProgrammaticStreamSerialization };
+    early.val.programmaticStreamSerializationAllowed = 1;
+    const cudaLaunchConfig_t how = { .gridDim = grid,
+                                     .blockDim = block,
+                                     .dynamicSmemBytes = (size_t)dim->shared_bytes,
+                                     .stream = d->stream,
+                                     .attrs = &early,
+                                     .numAttrs = d->overlap ? 1 : 0 };
+    TRY(d, cudaLaunchKernelExC(&how, backend_cuda_kern(k), arg));
     return ST_OK;
 }
 
@@ -532,6 +541,7 @@ static int ready_kernels(struct cuda *d, struct err *e)
                          BACKEND_CUDA_ARCH);
         TRY(d, rc);
         d->shared_max[k] = d->g.info.max_shared_bytes - (int)is.sharedSizeBytes;
+        if (is.ptxVersion < SM_OVERLAP) d->overlap = false; /* its gpu_begin does not wait */
         if (is.maxThreadsPerBlock < gpu_kern_max_threads((enum gpu_kern)k))
             return broke(d, e, "kernel %s can have %d threads of a block, not %d, on GPU %d (%s)",
                          gpu_kern_name((enum gpu_kern)k), is.maxThreadsPerBlock,
@@ -546,7 +556,9 @@ static int start(struct cuda *d, struct err *e)
 {
     struct backend_cuda_lt lt;
     size_t free_bytes, total;
+    const char *overlap = getenv("ORRERY_GPU_OVERLAP");
     int st = read_info(d, e);
+    d->overlap = d->g.info.sm >= SM_OVERLAP && overlap && strcmp(overlap, "1") == 0;
     if (st == ST_OK) st = enter(d, e);
     if (st != ST_OK) return st;
     TRY(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));

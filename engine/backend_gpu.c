@@ -334,6 +334,7 @@ static const struct backend_ops ops = {
     .host = gpu_host,
     .copy = gpu_copy,
     .room = backend_gpu_room,
+    .prepare = backend_gpu_prepare,
     .begin = backend_gpu_begin,
     .end = backend_gpu_end,
     .weave = backend_gpu_weave,

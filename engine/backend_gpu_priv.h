@@ -141,6 +141,7 @@ void backend_gpu_no_images(struct backend_gpu *c);
 
 /* backend_gpu_step.c */
 int backend_gpu_room(struct backend *b, const struct backend_room *r, struct err *e);
+void backend_gpu_prepare(struct backend *b);
 bool backend_gpu_begin(struct backend *b, struct backend_step *s);
 void backend_gpu_end(struct backend *b);
 void backend_gpu_weave(struct backend *b, const float *x, float *y, int32_t n);

@@ -118,6 +118,16 @@ int backend_gpu_room(struct backend *b, const struct backend_room *r, struct err
     return st;
 }
 
+/* Algorithms for the numbers of rows that recordings have: choosing one takes as long as some steps,
+ * which no request is to wait for. With e4m3, whose recordings have any number, for some of them. */
+void backend_gpu_prepare(struct backend *b)
+{
+    struct backend_gpu *c = backend_gpu_of(b);
+    for (int32_t n = backend_gpu_round(1, c->most); n > 0; n = backend_gpu_round(n + 1, c->most))
+        backend_gpu_plan(c, n);
+    backend_gpu_wait(c);
+}
+
 void backend_gpu_forget(struct backend *b)
 {
     struct backend_gpu *c = backend_gpu_of(b);

@@ -14,6 +14,9 @@
  * runner calls once per thread, switching between threads where they meet. The words of the
  * dialect, the same in both:
  *
+ *   gpu_begin()                         first of all, in every kernel: what was issued before has ended
+ *   gpu_ahead(p)                        the line of device memory at p is wanted soon; also before
+ *                                       gpu_begin, if p is no shared memory
  *   gpu_tid() gpu_threads()             thread in the block, threads of the block
  *   gpu_block_x() _y() _z()             block in the grid;  gpu_blocks_x(): blocks along x
  *   gpu_lane() gpu_warp()               tid % 32, tid / 32

@@ -31,6 +31,22 @@ enum { GPU_KERNELS(GPU_KERN_BOUND) GPU_BOUND_END };
 
 extern __shared__ __align__(16) char shared[];
 
+#if __CUDA_ARCH__ >= 900
+/* PTX ISA, griddepcontrol: blocks of the next kernel may come once all of this one's have, and wait there
+ * until this kernel has ended and its writes are seen. Every kernel waits, so all before it have. */
+GPU_FN void gpu_begin(void)
+{
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+#else
+GPU_FN void gpu_begin(void) {}
+#endif
+GPU_FN void gpu_ahead(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(p)));
+}
+
 GPU_FN int32_t gpu_tid(void)
 {
     return (int32_t)threadIdx.x;

@@ -36,6 +36,7 @@
 struct gpu_host_here {
     int32_t tid, threads;
     int32_t x, y, z, n_x;
+    int32_t begun; /* threads that have been at gpu_begin */
 };
 extern _Thread_local struct gpu_host_here gpu_host_here;
 
@@ -47,6 +48,14 @@ const uint32_t *gpu_host_trade(uint32_t word);
 /* They meet to multiply: see gpu_mma. */
 void gpu_host_mma(enum gpu_elt type, float d[4], const uint32_t a[4], const uint32_t b[2]);
 
+static inline void gpu_begin(void)
+{
+    gpu_host_here.begun++;
+}
+static inline void gpu_ahead(const void *p)
+{
+    (void)p;
+}
 static inline int32_t gpu_tid(void)
 {
     return gpu_host_here.tid;

@@ -584,6 +584,7 @@ GPU_FN void attn_decode_type(const struct gpu_attn *a, char *shared, enum gpu_el
 
 GPU_KERNEL_FULL(attn_decode, struct gpu_attn, ATTN_RESIDENT)
 {
+    gpu_begin();
     if (a.kv.type == GPU_BF16)
         attn_decode_type(&a, shared, GPU_BF16);
     else if (a.kv.type == GPU_F16)
@@ -597,6 +598,7 @@ GPU_KERNEL_FULL(attn_decode, struct gpu_attn, ATTN_RESIDENT)
 /* One warp for each sequence and query head; lane i has the sum of share i. */
 GPU_KERNEL(attn_combine, struct gpu_attn)
 {
+    gpu_begin();
     int32_t i = gpu_block_x() * (gpu_threads() / 32) + gpu_warp(), dim = a.kv.head_dim;
     int32_t seq = i / a.n_head, head = i - seq * a.n_head;
 

@@ -349,6 +349,7 @@ GPU_FN void attn_prefill_type(const struct gpu_attn *a, char *shared, enum gpu_e
 
 GPU_KERNEL_FULL(attn_prefill, struct gpu_attn, ATTN_RESIDENT)
 {
+    gpu_begin();
     if (a.kv.type == GPU_BF16)
         attn_prefill_type(&a, shared, GPU_BF16);
     else
@@ -391,6 +392,7 @@ GPU_FN void attn_row_step(const struct gpu_attn *a, struct attn_row_f32 *w, cons
 
 GPU_KERNEL(attn_prefill_f32, struct gpu_attn)
 {
+    gpu_begin();
     int32_t dim = a.kv.head_dim;
     float *q = (float *)shared + gpu_warp() * dim;
     struct attn_tile t;

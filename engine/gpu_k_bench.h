@@ -14,6 +14,7 @@ GPU_FN uint32_t gpu_sum16(struct gpu_16 v)
 /* Four loads under way at a time. */
 GPU_KERNEL(read, struct gpu_read)
 {
+    gpu_begin();
     const struct gpu_16 *x = (const struct gpu_16 *)a.x;
     uint32_t sum = 0, *part = (uint32_t *)(void *)shared;
     int64_t i = gpu_index(), step = gpu_stride();
@@ -34,6 +35,7 @@ GPU_KERNEL(read, struct gpu_read)
 
 GPU_KERNEL(copy, struct gpu_copy)
 {
+    gpu_begin();
     const struct gpu_16 *x = (const struct gpu_16 *)a.from;
     struct gpu_16 *y = (struct gpu_16 *)a.to;
     int64_t i = gpu_index(), step = gpu_stride();
@@ -59,6 +61,7 @@ GPU_FN uint64_t gpu_mix64(uint64_t x)
 /* As many bits as the type has in its significand, so that no value is rounded up to 1. */
 GPU_KERNEL(fill, struct gpu_fill)
 {
+    gpu_begin();
     enum gpu_elt type = (enum gpu_elt)a.type;
     int32_t bits = type == GPU_F32 ? 24 : type == GPU_F16 ? 11 : type == GPU_BF16 ? 8 : 4;
     int32_t half = 1 << (bits - 1);
@@ -71,6 +74,7 @@ GPU_KERNEL(fill, struct gpu_fill)
 
 GPU_KERNEL(nothing, struct gpu_nothing)
 {
+    gpu_begin();
     (void)a;
 }
 

@@ -118,6 +118,7 @@ GPU_FN void gpu_take16(float v[16], enum gpu_elt type, const void *p, int64_t at
 
 GPU_KERNEL(embed, struct gpu_embed)
 {
+    gpu_begin();
     bool wide = a.n % 16 == 0 && gpu_even16(a.x) && gpu_even16(a.w);
     struct gpu_part p = gpu_part_each(16, a.n, wide);
     float *x = a.x + (int64_t)p.row * a.n, v[16];
@@ -151,6 +152,7 @@ GPU_KERNEL(embed, struct gpu_embed)
 
 GPU_KERNEL(pick, struct gpu_pick)
 {
+    gpu_begin();
     bool wide = a.n % 4 == 0 && gpu_even16(a.x) && gpu_even16(a.y);
     struct gpu_part p = gpu_part_of(a.n, wide);
     float v[4];
@@ -161,6 +163,7 @@ GPU_KERNEL(pick, struct gpu_pick)
 
 GPU_KERNEL(add_bias, struct gpu_add_bias)
 {
+    gpu_begin();
     bool wide = a.n % 4 == 0 && gpu_even16(a.y) && gpu_even16(a.bias);
     struct gpu_part p = gpu_part_of(a.n, wide);
     float *y = a.y + (int64_t)p.row * a.n, v[4], b[4];
@@ -174,6 +177,7 @@ GPU_KERNEL(add_bias, struct gpu_add_bias)
 
 GPU_KERNEL(col_scale, struct gpu_col_scale)
 {
+    gpu_begin();
     bool wide = a.n % 4 == 0 && gpu_even16(a.y) && gpu_even16(a.scale);
     struct gpu_part p = gpu_part_of(a.n, wide);
     float *y = a.y + (int64_t)p.row * a.n, v[4], s[4];
@@ -198,6 +202,7 @@ GPU_FN float gpu_gelu(float x)
 
 GPU_KERNEL(act, struct gpu_act)
 {
+    gpu_begin();
     bool wide = a.n % 4 == 0 && gpu_even16(a.x) && gpu_even16(a.bias) && gpu_even16(a.y) &&
                 gpu_even16(a.image);
     struct gpu_part p = gpu_part_of(a.n, wide);
@@ -291,6 +296,7 @@ GPU_FN float gpu_norm_sum(const struct gpu_norm *a, const struct gpu_norm_row *r
 /* What a thread has added to x it reads again itself, if its four values are not all it has. */
 GPU_KERNEL(norm, struct gpu_norm)
 {
+    gpu_begin();
     struct gpu_norm_row r;
     float v[4] = { 0.0f, 0.0f, 0.0f, 0.0f }, more[4], mean = 0.0f;
     float *part = (float *)(void *)shared;
@@ -371,6 +377,7 @@ GPU_FN void gpu_pairs_turn(float lo[4], float hi[4], const struct gpu_pairs *p, 
 /* Block (row, some heads): heads in the order of the row, query, key, value. */
 GPU_KERNEL(rope_put, struct gpu_rope_put)
 {
+    gpu_begin();
     int32_t row = gpu_block_x(), dim = a.kv.head_dim, lanes = 32, n_kv = a.kv.n_head;
     struct gpu_pairs p;
     float lo[4] = { 0.0f, 0.0f, 0.0f, 0.0f }, hi[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
@@ -412,6 +419,7 @@ GPU_KERNEL(rope_put, struct gpu_rope_put)
 /* ---- flat arrays ---------------------------------------------------------------------------- */
 GPU_KERNEL(add, struct gpu_add)
 {
+    gpu_begin();
     bool wide = gpu_even16(a.y) && gpu_even16(a.x);
     int64_t whole = wide ? a.n / 4 * 4 : 0;
     float v[4], w[4];
@@ -451,6 +459,7 @@ GPU_FN float gpu_cast_scale(const struct gpu_cast *a, char *shared)
 
 GPU_KERNEL(cast, struct gpu_cast)
 {
+    gpu_begin();
     bool wide = gpu_even16(a.from) && gpu_even16(a.to);
     int64_t whole = wide ? a.n / 4 * 4 : 0;
     enum gpu_elt type = (enum gpu_elt)a.type;
@@ -468,6 +477,7 @@ GPU_KERNEL(cast, struct gpu_cast)
 
 GPU_KERNEL(absmax, struct gpu_absmax)
 {
+    gpu_begin();
     float top = 0.0f, v[4][4];
     int64_t whole = gpu_even16(a.x) ? a.n / 4 * 4 : 0, i = 4 * gpu_index(), step = 4 * gpu_stride();
     for (; i + 3 * step < whole; i += 4 * step) { /* four loads under way */

@@ -366,6 +366,7 @@ GPU_FN void gpu_cut_at(struct gpu_urn *u, int32_t index)
 
 GPU_KERNEL(sample, struct gpu_sample)
 {
+    gpu_begin();
     struct gpu_bowl b = gpu_bowl_of(shared);
     struct gpu_sample_row pick = a.row[gpu_block_x()];
     struct gpu_urn u;

@@ -131,6 +131,12 @@ void gpu_kern_dim(enum gpu_kern k, const void *args, const struct gpu_info *h, s
         *out = by_row(a->m, a->n);
         break;
     }
+    case GPU_K_gemv: {
+        const struct gpu_gemv *a = args;
+        int32_t each = GPU_GEMV_ROWS * (max_threads[k] / 32);
+        *out = dim_of((a->n + each - 1) / each, max_threads[k]);
+        break;
+    }
     case GPU_K_sample: *out = sample_dim(args); break;
     case GPU_K_read:
         *out = by_stride(((const struct gpu_read *)args)->n, 4, h);

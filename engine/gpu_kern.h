@@ -15,6 +15,7 @@ enum gpu_elt { GPU_F32, GPU_BF16, GPU_F16, GPU_E4M3, GPU_N_ELT };
 #define GPU_ELT_WORDS "f32 bf16 f16 e4m3"
 
 enum { GPU_MAX_HEAD_DIM = 256, GPU_MAX_SPLIT = 32, GPU_TILE_Q = 64, GPU_MAX_PART = 256 };
+enum { GPU_GEMV_MAX = 4, GPU_GEMV_ROWS = 2 }; /* rows of x; of the matrix by a warp */
 
 /* A step's work in device memory, written by one copy before anything else of the step. Rows and
  * sequences past the real ones (a recording made for more) have pos -1 and n_q 0: kernels skip
@@ -149,6 +150,14 @@ struct gpu_col_scale {
     int32_t m, n;
 };
 
+/* y[m][n] = x[m][k] . w[n][k]^T, f32 sums, of BF16 or F16: m <= GPU_GEMV_MAX, k a multiple of 8, x
+ * and w at multiples of 16 bytes. */
+struct gpu_gemv {
+    const void *x, *w;
+    float *y;
+    int32_t type, m, n, k;
+};
+
 /* Logits [m][n] become tokens: as kern_sample of engine/kern.h. One block a row. tok[row] -1: the
  * chosen logit was not finite. */
 struct gpu_sample_row {
@@ -199,6 +208,7 @@ struct gpu_nothing { /* returns at once */
     X(cast, struct gpu_cast, 256)                                                                  \
     X(absmax, struct gpu_absmax, 256)                                                              \
     X(col_scale, struct gpu_col_scale, 256)                                                        \
+    X(gemv, struct gpu_gemv, 256)                                                                  \
     X(sample, struct gpu_sample, 1024)                                                             \
     X(read, struct gpu_read, 256)                                                                  \
     X(copy, struct gpu_copy, 256)                                                                  \

@@ -228,7 +228,10 @@ static int open_model(struct rank *r, struct err *e)
     bool whole = o->tp == 1 || (r->tp->on_device && g->spec.a.vocab % o->tp == 0);
     r->m.tokens = r->b->ops->sample && r->m.s.last && whole;
     int st = model_load(&r->m, &g->w, e);
-    return st == ST_OK && r->nccl ? comm_nccl_ready(r->nccl, e) : st;
+    if (st == ST_OK && r->nccl) st = comm_nccl_ready(r->nccl, e);
+    if (st != ST_OK || !r->b->ops->prepare) return st;
+    r->b->ops->prepare(r->b);
+    return r->b->ops->check(r->b, e);
 }
 
 /* All that is not shared: threads, device, shard, buffers. Runs on the rank's own thread, so that

@@ -33,7 +33,8 @@
 #include "engine/sched.h"
 #include "engine/team.h"
 
-enum { CTX = 512, PROMPT = 512, BATCH = 16, BLOCK = 16, MAX_REPS = 32, VOCAB_MAX = 65536 };
+enum { CTX = 512, PROMPT = 512, PREFILL_TP = 128, BATCH = 16, BLOCK = 16 };
+enum { MAX_REPS = 32, VOCAB_MAX = 65536 };
 enum { READ_BYTES = 1 << 30, HUGE_BYTES = 2 << 20 };
 #define SHARE_MIN 0.9
 static bool cpu_time; /* of this thread instead of the wall: on a busy host, with one thread */
@@ -466,8 +467,9 @@ static void repeat_1b1(struct bench *b, struct run_1b1 *u, const bool *want)
         double mid = CTX + 0.5 * (steps[t] + 1);
         char name[80];
         if (want[DECODE] || want[MANY]) {
-            l.read = read_of(b, b->team);
-            double rate = decode_rate(r, 1, steps[t]);
+            /* before and after: memory that neighbours slow down changes within a second */
+            double before = read_of(b, b->team), rate = decode_rate(r, 1, steps[t]);
+            l.read = 0.5 * (before + read_of(b, b->team));
             put(&u->one[t], rate);
             put(&u->lim_one[t], l.read / (r->mat_bytes + r->kv_tok_bytes * mid));
             say(name, sizeof name, "decode 1", t);
@@ -536,34 +538,48 @@ static bool bench_1b1(struct bench *b, const bool *want, struct limits *seen)
     return true;
 }
 
+/* rate: of one thread, of one rank of two threads, of two ranks of one; limit: of one thread, of two. */
+static void rows_tp(struct bench *b, const char *what, const struct series rate[3],
+                    const char *limit_name, const struct series limit[2])
+{
+    char name[160];
+    snprintf(name, sizeof name, "%s, TP2 against 2 threads", what);
+    row(b, name, "2 x 1", &rate[2], &rate[1], "tok/s", 0.97);
+    snprintf(name, sizeof name, "the same against 1 thread (%s scales by %.2f from 1 thread to %d)",
+             limit_name, quantile(&limit[1], 0.5) / quantile(&limit[0], 0.5), b->threads);
+    row(b, name, "2 x 1", &rate[2], &rate[0], "tok/s", 1.85);
+}
+
 /* Two ranks of one thread against one rank of two threads, and of one. */
 static bool bench_tp(struct bench *b, enum model_weight type)
 {
     static const int shape[3][2] = { { 1, 1 }, { 1, 2 }, { 2, 1 } };
     struct rig rig[3];
     struct tp_series {
-        struct series rate[3], read[2];
+        struct series rate[3], read[2], prefill[3], fma[2];
     } u = { 0 };
-    char name[160];
+    char name[80];
     for (int i = 0; i < 3; i++)
         if (!rig_open(&rig[i], b, MODEL_1B1, type, shape[i])) return false;
     for (bool warm = false; u.read[0].n < b->reps; warm = true) {
         struct tp_series before = u;
         put(&u.read[0], read_of(b, b->one));
         put(&u.rate[0], decode_rate(&rig[0], 1, 3));
+        put(&u.fma[0], peak_of(b, b->one, KERN_PEAK_FMA));
+        put(&u.prefill[0], PREFILL_TP / step(&rig[0], 1, PREFILL_TP, 0));
         begin_rep(b); /* what follows uses all processors */
         put(&u.read[1], read_of(b, b->team));
         for (int i = 1; i < 3; i++) put(&u.rate[i], decode_rate(&rig[i], 1, 3));
+        put(&u.fma[1], peak_of(b, b->team, KERN_PEAK_FMA));
+        for (int i = 1; i < 3; i++)
+            put(&u.prefill[i], PREFILL_TP / step(&rig[i], 1, PREFILL_TP, 0));
         if (!warm || spoilt(b)) u = before;
     }
     for (int i = 0; i < 3; i++) rig_close(&rig[i]);
-    snprintf(name, sizeof name, "decode, batch 1, llama-1b1 %s, TP2 against 2 threads",
-             type_name[type]);
-    row(b, name, "2 x 1", &u.rate[2], &u.rate[1], "tok/s", 0.97);
-    snprintf(name, sizeof name,
-             "the same against 1 thread (read bandwidth scales by %.2f from 1 thread to %d)",
-             quantile(&u.read[1], 0.5) / quantile(&u.read[0], 0.5), b->threads);
-    row(b, name, "2 x 1", &u.rate[2], &u.rate[0], "tok/s", 1.85);
+    snprintf(name, sizeof name, "decode, batch 1, llama-1b1 %s", type_name[type]);
+    rows_tp(b, name, u.rate, "read bandwidth", u.read);
+    snprintf(name, sizeof name, "prefill of %d, llama-1b1 %s", PREFILL_TP, type_name[type]);
+    rows_tp(b, name, u.prefill, "FMA peak", u.fma);
     return true;
 }
 

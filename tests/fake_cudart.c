@@ -51,6 +51,7 @@ void fake_rt_reset(void)
     fake_rt = (struct fake_rt){ .n_device = 1,
                                 .driver = RUNTIME,
                                 .major = 9,
+                                .ptx = 90,
                                 .memory_bytes = 1000000000,
                                 .fail_rc = cudaErrorUnknown };
 }
@@ -131,6 +132,7 @@ cudaError_t fake_cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void 
     memset(a, 0, sizeof *a);
     a->maxThreadsPerBlock = 1024;
     a->sharedSizeBytes = SHARED_STATIC;
+    a->ptxVersion = fake_rt.ptx;
     return fake_rt.kernel_rc;
 }
 cudaError_t fake_cudaFuncSetAttribute(const void *f, enum cudaFuncAttribute what, int v)
@@ -237,12 +239,13 @@ cudaError_t fake_cudaMemcpyAsync(void *to, const void *from, size_t n, enum cuda
                ? cudaErrorInvalidValue
                : push((struct op){ .what = COPY, .to = to, .from = from, .n = n });
 }
-cudaError_t fake_cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **args, size_t shared,
-                                  cudaStream_t s)
+cudaError_t fake_cudaLaunchKernelExC(const cudaLaunchConfig_t *how, const void *f, void **args)
 {
     struct op op = { .what = KERNEL, .k = (enum gpu_kern)((const char *)f - entry) };
-    (void)grid, (void)block, (void)shared, (void)s;
     TURN();
+    fake_rt.early += how->numAttrs == 1 &&
+                     how->attrs->id == cudaLaunchAttributeProgrammaticStreamSerialization &&
+                     how->attrs->val.programmaticStreamSerializationAllowed == 1;
     if (op.k == GPU_K_add) memcpy(&op.add, args[0], sizeof op.add);
     return push(op);
 }

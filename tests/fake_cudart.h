@@ -24,6 +24,7 @@ struct fake_rt {
     int n_device, driver, major, minor;
     size_t memory_bytes;
     cudaError_t kernel_rc; /* of cudaFuncGetAttributes */
+    int ptx;               /* what kernels were compiled for */
     /* what goes wrong */
     int fail_at; /* the n-th call fails; 0: none */
     cudaError_t fail_rc;
@@ -31,6 +32,7 @@ struct fake_rt {
     int busy;           /* queries until the stream is idle; -1: never */
     /* what happened */
     int calls, live, launched, graph_launches;
+    int early; /* kernels that may come before the last one has ended */
     size_t used_bytes;
 };
 extern struct fake_rt fake_rt;
@@ -55,8 +57,7 @@ void fake_rt_reset(void); /* one GPU of compute capability 9.0, 1 GB */
     X(cudaPointerGetAttributes, (struct cudaPointerAttributes * a, const void *p))                 \
     X(cudaFuncGetAttributes, (struct cudaFuncAttributes * a, const void *f))                       \
     X(cudaFuncSetAttribute, (const void *f, enum cudaFuncAttribute what, int v))                   \
-    X(cudaLaunchKernel,                                                                            \
-      (const void *f, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t s))          \
+    X(cudaLaunchKernelExC, (const cudaLaunchConfig_t *how, const void *f, void **args))            \
     X(cudaStreamCreateWithFlags, (cudaStream_t * s, unsigned flags))                               \
     X(cudaStreamDestroy, (cudaStream_t s))                                                         \
     X(cudaStreamQuery, (cudaStream_t s))                                                           \
@@ -94,7 +95,7 @@ FAKE_RT(FAKE_PROTOTYPE)
 #define cudaPointerGetAttributes      fake_cudaPointerGetAttributes
 #define cudaFuncGetAttributes         fake_cudaFuncGetAttributes
 #define cudaFuncSetAttribute          fake_cudaFuncSetAttribute
-#define cudaLaunchKernel              fake_cudaLaunchKernel
+#define cudaLaunchKernelExC           fake_cudaLaunchKernelExC
 #define cudaStreamCreateWithFlags     fake_cudaStreamCreateWithFlags
 #define cudaStreamDestroy             fake_cudaStreamDestroy
 #define cudaStreamQuery               fake_cudaStreamQuery

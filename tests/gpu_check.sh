@@ -4,8 +4,8 @@
 # Parts: build, device, kernels against f64, logits against the CPU, two ranks, compute-sanitizer, microbenchmarks, calibration,
 # validation. What the machine lacks is skipped and counted, with the reason; each part has a time of its own, and what would not
 # end in time is ended. Files go to $OUT (./gpu-out); the table comes last, its last line is "N passed, N failed, N skipped".
-# KEEP=1 copies the profile to scenarios/hardware; PREBUILT=1 takes what is in $B (build/gpu) as it is. Without a GPU nothing is
-# built. Exit status: 0, 1 when a check failed.
+# KEEP=1 copies the profile to scenarios/hardware; PREBUILT=1 takes what is in $B (build/gpu) as it is: of `make gpu-bundle`, where
+# the machine has no headers or libraries to build with. Without a GPU nothing is built. Exit status: 0, 1 when a check failed.
 # --rehearse: the same on the processors, with small models: it tries this script and says nothing about a GPU.
 # SPDX-License-Identifier: Apache-2.0
 set -u
@@ -39,6 +39,7 @@ finish() { # the table, last
     exec >&3 2>&4 # a signal may have come while a command's output went to a file
     [ -n "${watchdog:-}" ] && kill "$watchdog" 2> /dev/null
     [ -n "${w_pid:-}" ] && kill "$w_pid" 2> /dev/null # timeout ends its command with it
+    [ -n "${dmon:-}" ] && kill "$dmon" 2> /dev/null
     echo
     [ $rehearse -eq 1 ] && echo "REHEARSAL on the processors: no figure here is a GPU's."
     echo "checks"
@@ -140,7 +141,9 @@ if [ "${PREBUILT:-0}" = 1 ]; then
 elif within 300 make --no-print-directory -j"$(nproc)" CUDA=$cuda ${arch:+CUDA_ARCH=$arch} B="$B" "$B/orrery" "$B/tests/run" > "$out/build.txt" 2>&1; then
     check passed build "$(spent) s${arch:+, for sm_$arch}: $(timeout 10 "$B/orrery" version 2> /dev/null | tr '\n' ' ' | cut -c 1-120)"
 else
-    check failed build "$(grep -i -m 1 'error' "$out/build.txt" || tail -1 "$out/build.txt")"
+    why=$(grep -i -m 1 'error\|not installed' "$out/build.txt" || tail -1 "$out/build.txt")
+    case $why in *"not installed"*) why="$why; or, elsewhere, make gpu-bundle CUDA_ARCH=${arch:-...}, and here PREBUILT=1 B=its folder" ;; esac
+    check failed build "$why"
     skip_rest "nothing was built"
 fi
 orrery=$PWD/$B/orrery
@@ -155,6 +158,13 @@ say "device"
     [ -n "$nvcc" ] && "$nvcc" --version
     timeout 10 "$orrery" version
 } > "$out/device.txt" 2>&1
+# A client that stays: without one, and without NVIDIA's persistence daemon, the driver takes the device down when a program ends and
+# up again, for seconds, when the next one begins; there are a hundred.
+dmon=
+if [ $rehearse -eq 0 ] && [ -n "$(smi -L)" ]; then
+    nvidia-smi dmon -d 5 -s pucm > "$out/dmon.txt" 2>&1 3>&- 4>&- &
+    dmon=$!
+fi
 weights=bf16
 case $cc in 7?) weights=f16 ;; esac
 small="--strategy.weights=$weights --strategy.kv=$weights --model=llama-25m --max_batch=64tok --max_ctx=256tok --max_seqs=4"
@@ -186,7 +196,7 @@ tests_of() { # PART S FILES...: their counts
     elif [ $t_rc -ge 124 ]; then check failed "$t_part" "not done after $t_s s"
     else check failed "$t_part" "${t_last:-no result}: $(sed -n 's/^FAILED *\([^ ]*\).*/\1/p' "$out/$t_part.txt" | tr '\n' ' ')"; fi
 }
-if enough kernels 20; then tests_of kernels 120 test_cuda.c test_gpu_kern.c test_gpu_attn.c test_backend_gpu.c; fi
+if enough kernels 20; then tests_of kernels 170 test_cuda.c test_gpu_kern.c test_gpu_attn.c test_backend_gpu.c; fi
 
 # ---- logits of the engine, on the device and on the processors
 
@@ -249,8 +259,9 @@ fi
 
 say "ranks"
 mpi=
-if command -v mpirun > /dev/null 2>&1; then
-    mpi="mpirun --oversubscribe --bind-to none -n 2"
+mpirun=$(command -v "$B/bin/mpirun" || command -v mpirun)
+if [ -n "$mpirun" ]; then
+    mpi="$mpirun --oversubscribe --bind-to none -n 2"
     [ "$(id -u)" -eq 0 ] && mpi="$mpi --allow-run-as-root"
 fi
 if enough ranks 20; then
@@ -275,14 +286,21 @@ fi
 say "sanitizer"
 san=$(command -v compute-sanitizer || ls "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer" 2> /dev/null)
 if [ $rehearse -eq 1 ] || [ -z "$san" ]; then check skipped sanitizer "no compute-sanitizer on this machine"
-elif enough sanitizer 30; then
-    ORRERY_TEST_GPU=cuda within 60 "$san" --tool memcheck --target-processes all --error-exitcode 9 "$B/tests/run" test_gpu_kern.c \
-        > "$out/sanitizer.txt" 2>&1
-    rc=$?
-    if [ $rc -eq 0 ]; then check passed sanitizer "memcheck of the kernels' tests: $(grep ' passed, ' "$out/sanitizer.txt" | tail -1)"
-    elif [ $rc -ge 124 ]; then check skipped sanitizer "not done after 60 s"
-    elif grep -q 'Device not supported' "$out/sanitizer.txt"; then check skipped sanitizer "compute-sanitizer does not support this device here"
-    else check failed sanitizer "$(grep -m 1 'ERROR SUMMARY\|Invalid\|=========' "$out/sanitizer.txt")"; fi
+else
+    n_san=0
+    for t in test_gpu_kern.c "gpu_attn_decode_of_bf16 gpu_attn_prefill_of_bf16"; do
+        enough sanitizer 30 || break
+        n_san=$((n_san + 1))
+        # shellcheck disable=SC2086
+        ORRERY_TEST_GPU=cuda within 50 "$san" --tool memcheck --target-processes all --error-exitcode 9 "$B/tests/run" $t \
+            > "$out/sanitizer$n_san.txt" 2>&1
+        rc=$?
+        if [ $rc -eq 0 ]; then check passed sanitizer "memcheck of $t: $(grep ' passed, ' "$out/sanitizer$n_san.txt" | tail -1)"
+        elif [ $rc -ge 124 ]; then check skipped sanitizer "memcheck of $t: not done after 50 s"
+        elif grep -q 'Device not supported' "$out/sanitizer$n_san.txt"; then
+            check skipped sanitizer "compute-sanitizer does not support this device here"; break
+        else check failed sanitizer "$(grep -m 1 'ERROR SUMMARY\|Invalid\|=========' "$out/sanitizer$n_san.txt")"; fi
+    done
 fi
 
 # ---- microbenchmarks of the largest model that the other parts need

@@ -393,6 +393,7 @@ static void note_plan(struct host *h, const struct gpu_mm *a)
     if (planned(h, a)) return;
     h->plan = grown(h->plan, h->n_plan, sizeof *h->plan);
     h->plan[h->n_plan++] = (struct plan){ a->type, a->m, a->n, a->k };
+    h->tally.planned = h->n_plan;
 }
 
 static int host_plan(struct gpu *g, const struct gpu_mm *a, struct err *e)
@@ -447,6 +448,9 @@ static int run_blocks(struct host *h, const struct op *op, struct gpu_fibre_bloc
         memset(b->shared, POISON, shared_bytes);
         int st = gpu_fibre_run(h->fibre, b, e);
         if (st) return st;
+        if (gpu_host_here.begun != b->threads)
+            return err_set(e, ST_DEVICE, "of %d threads of kernel %s %d have called gpu_begin once",
+                           b->threads, b->name, gpu_host_here.begun);
         if (!guard_whole(b->shared + shared_bytes, GUARD_BYTES))
             return err_set(e, ST_DEVICE, "kernel %s wrote past its %d bytes of shared memory",
                            b->name, d->shared_bytes);

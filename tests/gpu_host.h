@@ -52,6 +52,7 @@ struct gpu_host_tally {
     int64_t call[GPU_HOST_N_CALL];
     int64_t kern[GPU_N_KERN];
     int64_t device_bytes, pinned_bytes; /* allocated */
+    int64_t planned;                    /* shapes of products that plan or mm was called with */
 };
 
 /* opts NULL: defaults. Closed by ops->close. */

@@ -5,6 +5,7 @@
 #include "engine/gpu_k_attn.h"
 #include "engine/gpu_k_bench.h"
 #include "engine/gpu_k_elt.h"
+#include "engine/gpu_k_gemv.h"
 #include "engine/gpu_k_sample.h"
 
 #define FN(name, args, threads) gpu_host_k_##name,
@@ -72,6 +73,9 @@ static const struct gpu_host_pointer pointer[] = {
     AT(absmax, gpu_absmax, part),
     AT(col_scale, gpu_col_scale, y),
     AT(col_scale, gpu_col_scale, scale),
+    AT(gemv, gpu_gemv, x),
+    AT(gemv, gpu_gemv, w),
+    AT(gemv, gpu_gemv, y),
     AT(sample, gpu_sample, logits),
     AT(sample, gpu_sample, row),
     AT(sample, gpu_sample, tok),

@@ -400,6 +400,27 @@ TEST_LIMIT(backend_gpu_replays_bit_for_bit, 120)
     replayed(o, false, real);
 }
 
+/* Algorithms are timed before the first step, for all sizes that recordings have: 1 2 4 8 16. */
+TEST(backend_gpu_plans_before_the_first_step)
+{
+    struct err e = { 0 };
+    struct engine_result r;
+    struct engine_opts o = gpu_env_many(gpu_env_drawn(gpu_env_model("llama31", 32), 1, 1));
+    struct engine *g = engine_open(&o, &e);
+    CHECK_TEXT(e.text, "");
+    if (!g) return;
+    const struct gpu_host_tally *t = gpu_host_tally(gpu_env_gpu[0]);
+    int64_t planned = t->planned, bytes = t->device_bytes;
+    CHECK(planned > 0);
+    for (int n = 1; n <= 16; n++)
+        for (int i = 0; i < 3; i++) {
+            CHECK_OK(gpu_env_decode(g, n, i, &r, &e), &e);
+            CHECK_INT(t->planned, planned);
+        }
+    CHECK_INT(t->device_bytes, bytes);
+    engine_close(g);
+}
+
 /* Long contexts in small company are split; each split has a recording. */
 TEST_LIMIT(backend_gpu_splits_long_contexts, 120)
 {

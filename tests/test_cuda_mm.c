@@ -22,7 +22,8 @@ struct gpu_event {
 };
 static struct {
     void *mem[8];
-    int n_mem, graphs, fills, fail_wait;
+    int n_mem, graphs, fills, gemvs, fail_wait;
+    double gemv_ns;
 } dev;
 
 static int dev_alloc(struct gpu *g, size_t bytes, void **out, struct err *e)
@@ -35,8 +36,10 @@ static int dev_launch(struct gpu *g, enum gpu_kern k, const struct gpu_dim *d, c
                       struct err *e)
 {
     (void)g, (void)d, (void)args, (void)e;
-    CHECK_INT(k, GPU_K_fill);
-    dev.fills++;
+    CHECK(k == GPU_K_fill || k == GPU_K_gemv);
+    dev.fills += k == GPU_K_fill;
+    if (k == GPU_K_gemv && fake_lt.recording) fake_lt.recorded_ns += dev.gemv_ns;
+    dev.gemvs += k == GPU_K_gemv && !fake_lt.recording;
     return ST_OK;
 }
 static int dev_wait(struct gpu *g, struct err *e)
@@ -113,7 +116,7 @@ static const struct gpu_ops dev_ops = { .name = "clock",
 static struct gpu gpu_of_sm(int sm)
 {
     struct gpu g = { .ops = &dev_ops, .info = { .name = "clock", .sm = sm, .n_sm = 8 } };
-    dev.n_mem = dev.graphs = dev.fills = dev.fail_wait = 0;
+    dev.n_mem = dev.graphs = dev.fills = dev.gemvs = dev.fail_wait = 0;
     fake_lt_reset();
     return g;
 }
@@ -221,6 +224,40 @@ TEST(cuda_mm_plans_keep_the_fastest)
     CHECK_OK(backend_cuda_mm_plan(m, &a, &e), &e);
     CHECK_INT(fake_lt.asked, asked); /* once for a shape */
     CHECK_INT(dev.fills, 1);
+    done(m);
+}
+
+/* The kernel for few rows is one candidate of 16-bit products, where timing is asked for. */
+TEST(cuda_mm_takes_the_own_kernel_where_it_is_faster)
+{
+    struct err e = { 0 };
+    struct gpu g = gpu_of_sm(80);
+    struct backend_cuda_mm *m = backend_cuda_mm_open(&g, fake_lt_table(), &e);
+    static _Alignas(16) uint16_t x[8 * 64], w[32 * 64];
+    static _Alignas(16) float y[8 * 32];
+    for (int rows = 1; rows <= 8; rows++)
+        for (int faster = 0; faster < 2; faster++) {
+            struct gpu_mm a = { .type = rows % 2 ? GPU_BF16 : GPU_F16,
+                                .m = rows,
+                                .n = faster ? 32 : 16,
+                                .k = 64,
+                                .x = x,
+                                .w = w,
+                                .y = y };
+            dev.gemv_ns = faster ? 999 : 1001;
+            int before = dev.gemvs;
+            CHECK_OK(backend_cuda_mm_run(m, &a, &e), &e);
+            CHECK_INT(dev.gemvs, before);
+            CHECK_OK(backend_cuda_mm_plan(m, &a, &e), &e);
+            before = dev.gemvs;
+            CHECK_OK(backend_cuda_mm_run(m, &a, &e), &e);
+            CHECK_INT(dev.gemvs - before, faster && rows <= GPU_GEMV_MAX);
+        }
+    struct gpu_mm odd = { .type = GPU_BF16, .m = 1, .n = 8, .k = 60, .x = x, .w = w, .y = y };
+    int before = dev.gemvs;
+    CHECK_OK(backend_cuda_mm_plan(m, &odd, &e), &e); /* rows do not begin at 16 bytes */
+    CHECK_OK(backend_cuda_mm_run(m, &odd, &e), &e);
+    CHECK_INT(dev.gemvs, before);
     done(m);
 }
 

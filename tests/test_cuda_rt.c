@@ -115,6 +115,34 @@ TEST(cuda_rt_runs_in_order_and_copies_what_it_was_given)
     done(g);
 }
 
+/* Where a kernel waits for the one before, and it is asked for. */
+TEST(cuda_rt_lets_kernels_come_early)
+{
+    static const struct {
+        int major, minor, ptx;
+        const char *say;
+        int early;
+    } of[] = {
+        { 9, 0, 90, "1", 1 }, { 10, 0, 100, "1", 1 }, { 9, 0, 90, NULL, 0 },
+        { 8, 9, 89, "1", 0 }, { 9, 0, 90, "0", 0 },   { 9, 0, 80, "1", 0 }
+    }; /* code for an older one, compiled when it was loaded */
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        struct err e = { 0 };
+        float *x = NULL;
+        fake_rt_reset();
+        fake_rt.major = of[i].major, fake_rt.minor = of[i].minor, fake_rt.ptx = of[i].ptx;
+        if (of[i].say) setenv("ORRERY_GPU_OVERLAP", of[i].say, 1);
+        struct gpu *g = gpu_cuda_open(0, &e);
+        CHECK_TEXT(e.text, "");
+        CHECK_OK(g->ops->alloc(g, 64, (void **)&x, &e), &e);
+        int before = fake_rt.early;
+        CHECK_OK(add(g, x, x, 4, &e), &e);
+        CHECK_INT(fake_rt.early - before, of[i].early);
+        done(g);
+        unsetenv("ORRERY_GPU_OVERLAP");
+    }
+}
+
 TEST(cuda_rt_replays_recordings)
 {
     struct err e = { 0 };
@@ -250,10 +278,10 @@ TEST(cuda_rt_ends_a_recording_that_broke)
     void *p;
     CHECK_OK(g->ops->alloc(g, 64, &p, &e), &e);
     CHECK_OK(g->ops->record(g, &e), &e);
-    fake_rt.fail_at = fake_rt.calls + 2; /* cudaSetDevice, cudaLaunchKernel */
+    fake_rt.fail_at = fake_rt.calls + 2; /* cudaSetDevice, cudaLaunchKernelExC */
     fake_rt.fail_rc = cudaErrorLaunchFailure;
     CHECK_INT(add(g, p, p, 1, &e), ST_DEVICE);
-    CHECK_HAS(e.text, "cudaLaunchKernel");
+    CHECK_HAS(e.text, "cudaLaunchKernelExC");
     CHECK_INT(g->ops->recorded(g, &graph, NULL), ST_DEVICE);
     CHECK(!graph && !fake_lt.recording);
     CHECK_INT(g->ops->wait(g, NULL), ST_DEVICE);

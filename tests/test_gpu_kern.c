@@ -342,6 +342,44 @@ TEST(gpu_small_kernels_do_what_they_say)
     }
 }
 
+/* Products of few rows, of numbers of the type, to the rounding of f32 sums. */
+TEST(gpu_gemv_multiplies_rows_by_rows)
+{
+    static const int depth[] = { 8, 256, 1032, 264, 2048, 1000 }, rows[] = { 1, 2, 15, 16, 17, 40 };
+    for (int round = 0; round < 48; round++) {
+        struct gpu *g = host((uint64_t)round % 5);
+        int m = 1 + round % GPU_GEMV_MAX, n = rows[round % 6], k = depth[round / 4 % 6];
+        enum gpu_elt type = round / 2 % 2 ? GPU_F16 : GPU_BF16;
+        float *x = random_floats((int64_t)m * k, 1), *w = random_floats((int64_t)n * k, 1);
+        uint16_t *px = calloc((size_t)(m * k), 2), *pw = calloc((size_t)(n * k), 2);
+        for (int i = 0; i < m * k; i++) gpu_put(type, px, i, x[i]);
+        for (int i = 0; i < n * k; i++) gpu_put(type, pw, i, w[i]);
+        struct gpu_gemv a = { .x = on(g, px, (size_t)(m * k) * 2, false),
+                              .w = on(g, pw, (size_t)(n * k) * 2, false),
+                              .y = floats(g, NULL, (int64_t)m * n, round & 8),
+                              .type = (int32_t)type,
+                              .m = m,
+                              .n = n,
+                              .k = k };
+        float *got = calloc((size_t)(m * n), sizeof *got);
+        CHECK(run(g, GPU_K_gemv, &a));
+        back(g, got, a.y, (size_t)(m * n) * 4);
+        CHECK(finish(g));
+        for (int i = 0; i < m * n; i++) {
+            double sum = 0, size = 0;
+            for (int c = 0; c < k; c++) {
+                double v = (double)gpu_get(type, px, i / n * k + c) *
+                           (double)gpu_get(type, pw, i % n * k + c);
+                sum += v;
+                size += fabs(v);
+            }
+            CHECK(fabs((double)got[i] - sum) <= 2e-6 * size);
+        }
+        g->ops->close(g);
+        free(x), free(w), free(px), free(pw), free(got);
+    }
+}
+
 TEST(gpu_cast_and_absmax_make_e4m3_of_full_range)
 {
     static const int size[] = { 1, 3, 100, 1027, 20003 };

@@ -28,10 +28,10 @@ done
 list=${VALIDATE_LIST:-tests/validate.list}
 limit_s=${VALIDATE_LIMIT_S:-840} rounds=${VALIDATE_ROUNDS:-3} n_aa=6 bench_time=10ms
 [ $quick -eq 1 ] && { limit_s=${VALIDATE_LIMIT_S:-105}; n_aa=4; rounds=${VALIDATE_ROUNDS:-2}; }
-t0=$(date +%s)
+t0=$(date +%s) waited=0
 cpus=$(nproc)
 mkdir -p "$dir/m" "$dir/p" "$dir/bench" "$dir/aa" "$dir/disturbed" || exit 5
-rm -f "$dir"/disturbed/*.h5 "$dir"/m/*.h5 "$dir"/p/*.h5 "$dir"/bench/*.h5 "$dir"/aa/*.h5 "$dir"/*.h5 "$dir/noise" "$dir/failed"
+rm -f "$dir"/disturbed/*.h5 "$dir"/m/*.h5 "$dir"/p/*.h5 "$dir"/bench/*.h5 "$dir"/bench/*.csv "$dir"/aa/*.h5 "$dir"/*.h5 "$dir/noise" "$dir/failed"
 : > "$dir/noise"; : > "$dir/failed"; : > "$dir/speed"
 spent() { echo $(($(date +%s) - t0)); }
 say() { echo "[$(spent) s] $*" >&2; }
@@ -67,6 +67,7 @@ probe() { # GB/s at which all processors together write zeros to memory: what ne
     done | awk '{ bytes += $1; if ($2 > s) s = $2 } END { printf "%.2f\n", (s > 0 ? 1e-9 * bytes / s : 0) }'
 }
 watched() { # NAME COMMAND...: notes the share of the processors that others took, and the memory's speed before or after it
+    calm
     w_name=$1 w_speed=$(cat "$dir/speed"); shift
     times > "$dir/times.0" # not in a subshell, whose times are its own
     set_before=$(cpu_ticks) at=$(date +%s.%N)
@@ -93,6 +94,14 @@ engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
 is_busy='$2 > .02 || $3 > .05 || $4 < .75 * usual'
 speeds() { awk '{ print $4 }' "$dir/noise" | sort -g; } # of memory, rising
 usual() { speeds | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] }'; } # upper quartile
+calm() { # waits while neighbours slow the memory, a sixth of the campaign's time in all: a run begun in such a spell would be measured again
+    c_begin=$(date +%s)
+    while [ "$waited" -lt $((limit_s / 6)) ] && awk -v usual="$(usual)" '{ exit !($1 < .75 * usual) }' "$dir/speed"; do
+        sleep 1
+        probe > "$dir/speed"
+        c_now=$(date +%s) waited=$((waited + c_now - c_begin)) c_begin=$c_now
+    done
+}
 disturbed() { # NAME: the latest run of that name was
     awk -v n="$1" -v usual="$(usual)" '$1 == n { bad = '"$is_busy"' } END { exit !bad }' "$dir/noise"
 }
@@ -274,6 +283,7 @@ ranks='threads (no mpirun)'
     fi
     echo "Disturbed: a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory took writes at less" \
         "than 75 % of the usual $(usual) GB/s ($span GB/s, looked at before and after each run)."
+    [ "$waited" -gt 0 ] && echo "Waited $waited s in all for memory to be as fast as usual before runs began."
     [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
     echo
 } > "$dir/head.md"
