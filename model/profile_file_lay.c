@@ -22,6 +22,7 @@ struct lay {
     bool near[LAW_N]; /* not, but the like: collectives of fewer ranks and of more */
     const char
         *from[LAW_N]; /* what stands in for a law without points, in words; NULL: the catalog */
+    bool by_catalog;  /* for one that is needed */
 };
 
 static const struct fit *find(const struct lay *l, enum profile_law law, int dtype, int ranks)
@@ -307,7 +308,10 @@ static const char *missing(struct lay *l)
                             profile_law_name((enum profile_law)i), typed ? " " : "",
                             typed ? dtype_name((enum dtype)d) : "",
                             l->from[i] ? l->from[i] : "as in the catalog");
-        if (!l->from[i]) guess_law(l, (enum profile_law)i);
+        if (!l->from[i]) {
+            guess_law(l, (enum profile_law)i);
+            l->by_catalog = true;
+        }
         if (!l->near[i]) l->out->unmeasured |= 1u << i;
     }
     return text;
@@ -342,6 +346,5 @@ void profile_file_lay(const struct profile_file *p, const struct hw_gpu *g,
     if (!l.have[LAW_NET]) guess_law(&l, LAW_NET);
     guess(&l, P_MOE_T0_S, P_MOE_EM);
     out->note = !*none ? "" : arena_printf(a, "not measured: %s", none);
-    if (strstr(none, "as in the catalog") && *also)
-        out->note = arena_printf(a, "%s; catalog: %s", out->note, also);
+    if (l.by_catalog && *also) out->note = arena_printf(a, "%s; catalog: %s", out->note, also);
 }
