@@ -235,12 +235,16 @@ TEST(comm_watch_a_rank_that_alone_is_told_to_stop_is_named_to_all)
     CHECK_INT(watch_ends(1, END_TOLD), 0);
 }
 
-/* Lives through that many silences of a length that is a failure, then says how it went. */
+/* Longer than a busy machine keeps a process waiting, shorter than the job's sleep, which its life
+ * contains. */
+static const int64_t PATIENCE_NS = 1500000000, SLEEP_NS = 1800000000, LIFE_NS = 2500000000;
+
+/* Says how its life went. */
 static int lives(int rank, struct comm_watch *w, bool told)
 {
-    const int64_t end = clock_mono_ns() + 3 * STALL_NS;
+    const int64_t end = clock_mono_ns() + LIFE_NS;
     if (!w || (rank == 0 && comm_watch_gather(w, NULL) != ST_OK)) return 10;
-    comm_watch_stall(w, STALL_NS);
+    comm_watch_stall(w, PATIENCE_NS);
     stop_install();
     if (told) raise(SIGTERM);
     while (clock_mono_ns() < end) nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
@@ -265,7 +269,8 @@ static int all_live(bool paused, bool told)
     comm_watch_close(w, 0);
     for (int i = 0; i < 2 && paused; i++) kill(id[i], SIGSTOP);
     for (int i = 0; i < 2 && paused; i++) waitpid(id[i], &st, WUNTRACED);
-    if (paused) nanosleep(&(struct timespec){ .tv_nsec = 3 * STALL_NS / 2 }, NULL);
+    const struct timespec nap = { SLEEP_NS / 1000000000, SLEEP_NS % 1000000000 };
+    if (paused) nanosleep(&nap, NULL);
     for (int i = 0; i < 2 && paused; i++) kill(id[i], SIGCONT);
     for (int i = 0; i < 2; i++) {
         waitpid(id[i], &st, 0);
