@@ -239,13 +239,14 @@ TEST(comm_watch_a_rank_that_alone_is_told_to_stop_is_named_to_all)
  * contains. */
 static const int64_t PATIENCE_NS = 1500000000, SLEEP_NS = 1800000000, LIFE_NS = 2500000000;
 
-/* Says how its life went. */
-static int lives(int rank, struct comm_watch *w, bool told)
+/* Says on `ready` that it is there, and how its life went. */
+static int lives(int rank, struct comm_watch *w, bool told, int ready)
 {
-    const int64_t end = clock_mono_ns() + LIFE_NS;
     if (!w || (rank == 0 && comm_watch_gather(w, NULL) != ST_OK)) return 10;
     comm_watch_stall(w, PATIENCE_NS);
     stop_install();
+    const int64_t end = clock_mono_ns() + LIFE_NS;
+    if (write(ready, "", 1) != 1) return 12;
     if (told) raise(SIGTERM);
     while (clock_mono_ns() < end) nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
     bool failed = comm_watch_failed(w);
@@ -255,21 +256,25 @@ static int lives(int rank, struct comm_watch *w, bool told)
 
 static int all_live(bool paused, bool told)
 {
-    char place[COMM_WATCH_PLACE];
+    char place[COMM_WATCH_PLACE], byte;
+    const struct timespec nap = { SLEEP_NS / 1000000000, SLEEP_NS % 1000000000 };
     pid_t id[2];
-    int wrong = 0, st;
+    int wrong = 0, st, ready[2];
     struct comm_watch *w = comm_watch_listen(2, true, place, NULL);
     if (!w) SKIP("no loopback interface");
+    if (pipe(ready) != 0) SKIP("no pipe");
     for (int rank = 0; rank < 2; rank++) {
         if ((id[rank] = fork()) != 0) continue;
-        if (rank == 0) _exit(lives(0, w, told));
+        if (rank == 0) _exit(lives(0, w, told, ready[1]));
         comm_watch_close(w, 0); /* its copy */
-        _exit(lives(rank, comm_watch_join(rank, place, NULL), told));
+        _exit(lives(rank, comm_watch_join(rank, place, NULL), told, ready[1]));
     }
     comm_watch_close(w, 0);
+    close(ready[1]);
+    for (int i = 0; i < 2; i++) wrong += read(ready[0], &byte, 1) != 1;
+    close(ready[0]);
     for (int i = 0; i < 2 && paused; i++) kill(id[i], SIGSTOP);
     for (int i = 0; i < 2 && paused; i++) waitpid(id[i], &st, WUNTRACED);
-    const struct timespec nap = { SLEEP_NS / 1000000000, SLEEP_NS % 1000000000 };
     if (paused) nanosleep(&nap, NULL);
     for (int i = 0; i < 2 && paused; i++) kill(id[i], SIGCONT);
     for (int i = 0; i < 2; i++) {
