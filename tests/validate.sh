@@ -59,12 +59,19 @@ own_ticks() { # FILE: of what `times` wrote there, the processes that this shell
     awk -v hz="$(getconf CLK_TCK)" 'NR == 2 { gsub(/s/, ""); split($1, u, "m"); split($2, s, "m")
         printf "%d\n", hz * (u[1] * 60 + u[2] + s[1] * 60 + s[2]) }' "$1"
 }
-probe() { # GB/s at which all processors together write zeros to memory: what neighbours on the host leave of it
+probe() { # what neighbours on the host leave: GB/s at which all processors together write zeros to memory, and rounds of a loop they make a us
     p_i=0
     while [ $p_i -lt "$cpus" ]; do
         LC_ALL=C dd if=/dev/zero of=/dev/null bs=128M count=3 2>&1 | sed -n 's/^\([0-9]*\) bytes.* copied, \([0-9.e-]*\) s.*/\1 \2/p' &
         p_i=$((p_i + 1))
-    done | awk '{ bytes += $1; if ($2 > s) s = $2 } END { printf "%.2f\n", (s > 0 ? 1e-9 * bytes / s : 0) }'
+    done | awk '{ bytes += $1; if ($2 > s) s = $2 } END { printf "%.2f ", (s > 0 ? 1e-9 * bytes / s : 0) }'
+    p_i=0 p_from=$(date +%s.%N)
+    while [ $p_i -lt "$cpus" ]; do
+        awk 'BEGIN { while (i < 1000000) i++; print "" }' &
+        p_i=$((p_i + 1))
+    done > "$dir/loops"
+    wait
+    echo "$p_from $(date +%s.%N)" | awk '{ printf "%.1f\n", 1 / ($2 - $1) }'
 }
 watched() { # NAME COMMAND...: notes the share of the processors that others took, and the memory's speed before or after it
     calm
@@ -78,7 +85,8 @@ watched() { # NAME COMMAND...: notes the share of the processors that others too
     echo "$w_name $at $w_end $(own_ticks "$dir/times.0") $(own_ticks "$dir/times.1") $w_speed $(cat "$dir/speed")" |
         awk -v cpus="$cpus" -v hz="$(getconf CLK_TCK)" '{ all = ($3 - $2) * cpus * hz
             other = $6 - $4 - ($9 - $8); if (other < 0) other = 0
-            printf "%s %.4f %.4f %.2f\n", $1, ($7 - $5) / all, other / all, $10 < $11 ? $10 : $11 }' >> "$dir/noise"
+            printf "%s %.4f %.4f %.2f %.1f\n", $1, ($7 - $5) / all, other / all, $10 < $12 ? $10 : $12,
+                $11 < $13 ? $11 : $13 }' >> "$dir/noise"
     return $rc
 }
 engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
@@ -90,20 +98,24 @@ engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
     rc=$?
     [ $rc -le 1 ] && [ -f "$to" ]
 }
-# a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory was slower than 75 % of its usual rate
-is_busy='$2 > .02 || $3 > .05 || $4 < .75 * usual'
-speeds() { awk '{ print $4 }' "$dir/noise" | sort -g; } # of memory, rising
-usual() { speeds | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] }'; } # upper quartile
-calm() { # waits while neighbours slow the memory, a sixth of the campaign's time in all: a run begun in such a spell would be measured again
+# a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory or the processors were slower than usual
+slow() { echo "(\$$1 < .75 * memory || \$$(($1 + 1)) < .8 * loop)"; } # columns from $1
+is_busy="\$2 > .02 || \$3 > .05 || $(slow 4)"
+speeds() { awk -v k="$1" '{ print $k }' "$dir/noise" | sort -g; } # of memory: 4, of the loop: 5, rising
+usual() { speeds "$1" | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] + 0 }'; } # upper quartile
+usuals() { echo "-v memory=$(usual 4) -v loop=$(usual 5)"; }
+calm() { # waits while neighbours slow the machine, a fifth of the campaign's time in all: a run begun then would be measured again
     c_begin=$(date +%s)
-    while [ "$waited" -lt $((limit_s / 6)) ] && awk -v usual="$(usual)" '{ exit !($1 < .75 * usual) }' "$dir/speed"; do
+    # shellcheck disable=SC2046
+    while [ "$waited" -lt $((limit_s / 5)) ] && awk $(usuals) "{ exit !$(slow 1) }" "$dir/speed"; do
         sleep 1
         probe > "$dir/speed"
         c_now=$(date +%s) waited=$((waited + c_now - c_begin)) c_begin=$c_now
     done
 }
 disturbed() { # NAME: the latest run of that name was
-    awk -v n="$1" -v usual="$(usual)" '$1 == n { bad = '"$is_busy"' } END { exit !bad }' "$dir/noise"
+    # shellcheck disable=SC2046
+    awk -v n="$1" $(usuals) "\$1 == n { bad = $is_busy } END { exit !bad }" "$dir/noise"
 }
 quiet() { # NAME FILE COMMAND...: again up to twice while the machine was disturbed; disturbed files are kept apart, and counted
     q_name=$1 q_file=$2 tries=1
@@ -259,8 +271,9 @@ done 3< "$dir/rows"
 # ranks behind the link are started by daemons, whose processor time is not this shell's
 grep -v -e '^calibrate' -e link "$dir/noise" > "$dir/noise.runs"
 n_run=$(wc -l < "$dir/noise.runs")
-n_busy=$(awk -v usual="$(usual)" "$is_busy"' { n++ } END { print n + 0 }' "$dir/noise.runs")
-span=$(speeds | awk '{ x[NR] = $1 } END { print x[1] " .. " x[NR] }')
+# shellcheck disable=SC2046
+n_busy=$(awk $(usuals) "$is_busy"' { n++ } END { print n + 0 }' "$dir/noise.runs")
+span() { speeds "$1" | awk '{ x[NR] = $1 } END { print x[1] " .. " x[NR] }'; }
 cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)
 ranks='threads (no mpirun)'
 [ -n "$mpi" ] && ranks=MPI
@@ -281,9 +294,10 @@ ranks='threads (no mpirun)'
     else
         echo "Noise watch: $n_busy of $n_run runs were disturbed."
     fi
-    echo "Disturbed: a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory took writes at less" \
-        "than 75 % of the usual $(usual) GB/s ($span GB/s, looked at before and after each run)."
-    [ "$waited" -gt 0 ] && echo "Waited $waited s in all for memory to be as fast as usual before runs began."
+    echo "Disturbed: a hypervisor took more than 2 % of the processors, other work more than 5 %, or, looked at before and after each run," \
+        "memory took writes at less than 75 % of the usual $(usual 4) GB/s ($(span 4)) or a loop made less than 80 % of the usual" \
+        "$(usual 5) rounds a us ($(span 5))."
+    [ "$waited" -gt 0 ] && echo "Waited $waited s in all, before runs began, for the machine to be as fast as usual."
     [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
     echo
 } > "$dir/head.md"
