@@ -256,7 +256,7 @@ static void print_rank(const struct validate *v, struct table *t)
     }
 }
 
-static void print_parts(const struct validate *v, struct table *t)
+static void print_busy(const struct validate *v, struct table *t)
 {
     static const char *const head[] = { "busy a step", "compute", "measured", "in-stage comm.",
                                         "measured",    "host",    "measured" };
@@ -277,6 +277,43 @@ static void print_parts(const struct validate *v, struct table *t)
         }
         end_row(t);
     }
+}
+
+/* Of the measured step, so that a row adds up to what the whole is off by. */
+static void print_residual(const struct validate *v, struct table *t)
+{
+    static const char *const head[] = { "residual a step", "compute",        "GEMM", "attention",
+                                        "other",           "in-stage comm.", "host" };
+    int n_case = 0, n_coarse = 0;
+    for (int i = 0; i < v->n_case; i++) {
+        struct validate_residual r[VALIDATE_N_RESIDUAL];
+        const struct validate_case *c = &v->c[i];
+        int n = validate_residuals(c, r);
+        double whole = c->part_s[0] + c->part_s[1] + c->part_s[2];
+        if (n == 0 || !(whole > 0)) continue;
+        if (n_case++ == 0) {
+            heading(t, "Residual by operator: predicted less measured, % of the measured step");
+            head_row(t, head, 7);
+        }
+        cell(t, c->name);
+        cell_percent(t, (c->predicted.part_s[0] - c->part_s[0]) / whole, true);
+        n_coarse += n == VALIDATE_N_PART;
+        for (int k = 0; k < VALIDATE_N_OP && n == VALIDATE_N_PART; k++) cell(t, "-");
+        for (int k = n == VALIDATE_N_PART ? 1 : 0; k < n; k++)
+            cell_percent(t, (r[k].predicted - r[k].measured) / whole, true);
+        end_row(t);
+    }
+    if (n_coarse)
+        fprintf(t->f,
+                "%s%d of %d without operators: a run did not keep their time "
+                "(monitor.operators, CPU), so compute is not divided\n",
+                t->md ? "- " : "  ", n_coarse, n_case);
+}
+
+static void print_parts(const struct validate *v, struct table *t)
+{
+    print_busy(v, t);
+    print_residual(v, t);
 }
 
 static void print_structure(const struct validate *v, struct table *t)
@@ -488,6 +525,16 @@ static json_t *json_sums(const struct validate *v, enum validate_use use)
     return all;
 }
 
+/* null where there is nothing to compare */
+static json_t *json_residual(const struct validate_case *c)
+{
+    struct validate_residual r[VALIDATE_N_RESIDUAL];
+    int n = validate_residuals(c, r);
+    json_t *j = n ? json_object() : json_null();
+    for (int k = 0; k < n; k++) json_put_f64(j, r[k].name, r[k].predicted - r[k].measured);
+    return j;
+}
+
 static json_t *json_case(const struct validate_case *c)
 {
     json_t *j = json_object(), *err = json_object(), *pair = json_object();
@@ -536,6 +583,14 @@ static json_t *json_case(const struct validate_case *c)
         snprintf(path, sizeof path, "step_s.%s.measured", validate_part_name[k]);
         json_put_f64(j, path, c->refused ? NAN : c->part_s[k]);
     }
+    for (int k = 0; k < VALIDATE_N_OP; k++) {
+        char path[80];
+        snprintf(path, sizeof path, "step_s.operators.%s.predicted", validate_op_name[k]);
+        json_put_f64(j, path, c->refused ? NAN : c->predicted.op_s[k]);
+        snprintf(path, sizeof path, "step_s.operators.%s.measured", validate_op_name[k]);
+        json_put_f64(j, path, c->refused ? NAN : c->op_s[k]);
+    }
+    json_put(j, "residual_s", json_residual(c));
     return j;
 }
 
