@@ -256,7 +256,7 @@ static void print_rank(const struct validate *v, struct table *t)
     }
 }
 
-static void print_busy(const struct validate *v, struct table *t)
+static void print_parts(const struct validate *v, struct table *t)
 {
     static const char *const head[] = { "busy a step", "compute", "measured", "in-stage comm.",
                                         "measured",    "host",    "measured" };
@@ -308,12 +308,6 @@ static void print_residual(const struct validate *v, struct table *t)
                 "%s%d of %d without operators: a run did not keep their time "
                 "(monitor.operators, CPU), so compute is not divided\n",
                 t->md ? "- " : "  ", n_coarse, n_case);
-}
-
-static void print_parts(const struct validate *v, struct table *t)
-{
-    print_busy(v, t);
-    print_residual(v, t);
 }
 
 static void print_structure(const struct validate *v, struct table *t)
@@ -473,6 +467,7 @@ void validate_print(const struct validate *v, FILE *f)
 {
     struct table t = { .f = f, .width = 14 };
     print_all(v, &t);
+    print_residual(v, &t);
     print_definitions(&t);
 }
 
@@ -483,6 +478,7 @@ void validate_markdown(const struct validate *v, FILE *f)
     print_requests(v, &t);
     print_structure(v, &t);
     print_parts(v, &t);
+    print_residual(v, &t);
     print_definitions(&t);
 }
 

@@ -30,5 +30,6 @@ set arrow 1 from 0, graph 0 to 0, graph 1 nohead lc rgb BLACK lw 1.2 front
 set xrange [x_lo:x_hi]
 series = (divided ? '1 2 3 ' : '') . '4 5' . (n_coarse ? ' 6' : '')
 y0(row, k) = row - 0.4 + 0.16 * FROM[k]
-plot for [k in series] fig_data using (0):1:(0):(column(k + 2)):(y0($1, int(k))):(y0($1, int(k)) + 0.16 * SLOTS[int(k)]):ytic(2) \
+# a box of no value is none: its place is undefined, as its length alone would not be enough
+plot for [k in series] fig_data using (0 * column(k + 2)):1:(0):(column(k + 2)):(y0($1, int(k))):(y0($1, int(k)) + 0.16 * SLOTS[int(k)]):ytic(2) \
     with boxxyerror lw 0.6 fc rgb FILL[int(k)]

@@ -2,6 +2,8 @@
  * times are known. SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "bench/validate.h"
 #include "tests/made_run.h"
@@ -153,6 +155,14 @@ TEST(validate_residual_by_operator_known)
         CHECK_NEAR(json_real_value(json_object_get(res, r[0].name)), r[0].predicted - r[0].measured,
                    1e-12);
         json_decref(j);
+        char *text = NULL;
+        size_t n_text = 0;
+        FILE *f = open_memstream(&text, &n_text);
+        if (f) validate_print(&v, f);
+        if (f) fclose(f);
+        CHECK_HAS(text, "Residual by operator");
+        CHECK((strstr(text, "a run did not keep their time") != NULL) == !kept);
+        free(text);
         c.refused = "no";
         CHECK_INT(validate_residuals(&c, r), 0);
         arena_release(&a);
