@@ -174,6 +174,8 @@ TEST(engine_run_without_operators_says_nothing_of_them)
               0);
     json_t *j = cli_json();
     CHECK(cli_at(j, "time_share") == NULL);
+    CHECK_INT(cli_run("", "plot %s --figure=operators --out=%s", test_path("run.h5"), test_dir()),
+              2);
     CHECK(json_is_null(json_object_get(json_array_get(cli_at(j, "ranks"), 0), "gemm_s")));
     json_decref(j);
     CHECK_OK(run_open(test_path("run.h5"), &a, &f, &e), &e);
