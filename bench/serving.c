@@ -212,6 +212,7 @@ int serving_prepare(struct serving *v, bool random_given, struct comm_mpi *mpi, 
                        "sweep: an engine runs one point; give the option a value "
                        "instead");
     v->eo.mpi = mpi;
+    v->eo.operators = v->monitor_opts.operators;
     v->eo.kernels = v->o.kernels;
     v->eo.model = v->model;
     int st = device(v, e);
@@ -343,6 +344,12 @@ static void on_anomaly(void *ctx, const struct run_anomaly *row)
     if (v->store.run && !v->store.e.status) run_put_anomaly(v->store.run, row, &v->store.e);
 }
 
+static void on_classes(void *ctx, const double ns[STEP_N_CLASS])
+{
+    struct serving *v = ctx;
+    tally_classes(&v->tally, ns);
+}
+
 /* ---- the run */
 
 static bool read_rank(void *ctx, int64_t step, int rank, struct engine_rank_step *out)
@@ -361,8 +368,9 @@ static void begin_monitor(struct serving *v)
                                .span_t0_ns = o->span_from_ns,
                                .read = read_rank };
     if (o->span_for_ns > 0) u.span_t1_ns = o->span_from_ns + o->span_for_ns;
-    u.sink =
-        (struct monitor_sink){ .ctx = v, .row = on_row, .span = on_span, .anomaly = on_anomaly };
+    u.sink = (struct monitor_sink){
+        .ctx = v, .row = on_row, .span = on_span, .anomaly = on_anomaly, .classes = on_classes
+    };
     v->each = arena_array(v->s->arena, (size_t)v->n_replica, sizeof *v->each);
     v->last = arena_array(v->s->arena, (size_t)v->n_replica, sizeof *v->last);
     for (int i = 0; i < v->n_replica; i++) {

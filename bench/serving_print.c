@@ -199,6 +199,9 @@ static void put_ranks(json_t *j, const struct monitor *m)
         json_put_f64(o, "comm_s", 1e-9 * (double)r->comm_ns);
         json_put_f64(o, "wait_s", 1e-9 * (double)r->wait_ns);
         json_put_f64(o, "host_s", 1e-9 * (double)r->host_ns);
+        bool op = r->steps > 0 && r->op_steps == r->steps;
+        json_put_f64(o, "gemm_s", op ? 1e-9 * (double)r->gemm_ns : NAN);
+        json_put_f64(o, "attention_s", op ? 1e-9 * (double)r->attn_ns : NAN);
         json_array_append_new(list, o);
     }
     json_put(j, "ranks", list);
@@ -308,19 +311,21 @@ static void store_calls(struct serving *v, struct err *e)
 /* Sums over all steps; /monitor has every n-th step of a long run. */
 static void store_ranks(struct serving *v, struct err *e)
 {
-    static const char *const name[] = { "compute", "comm", "wait", "host" };
+    static const char *const name[] = { "compute", "comm", "wait", "host", "gemm", "attention" };
     const struct monitor *m = &v->monitor;
     const char *dim = "rank", *one = "1";
     size_t n = (size_t)m->n_rank;
     double *index = arena_array(v->s->arena, n, sizeof *index);
     double *x = arena_array(v->s->arena, n, sizeof *x);
     const double *scale = index;
-    for (int k = 0; k < 4 && n > 0 && !e->status; k++) {
+    for (int k = 0; k < 6 && n > 0 && !e->status; k++) {
         for (size_t i = 0; i < n; i++) {
             const struct monitor_rank *r = &m->rank[i];
-            const int64_t ns[] = { r->compute_ns, r->comm_ns, r->wait_ns, r->host_ns };
+            const int64_t ns[] = { r->compute_ns, r->comm_ns, r->wait_ns,
+                                   r->host_ns,    r->gemm_ns, r->attn_ns };
+            bool seen = k < 4 ? r->steps > 0 : r->steps > 0 && r->op_steps == r->steps;
             index[i] = (double)i;
-            x[i] = r->steps ? (double)ns[k] : NAN; /* not seen: of another process */
+            x[i] = seen ? (double)ns[k] : NAN; /* not seen: of another process */
         }
         h5_array(run_h5(v->store.run), arena_printf(v->s->arena, "/summary/rank_%s", name[k]), 1,
                  &n, &dim, &scale, &one, x, "ns", "time of each rank over all steps, as /monitor",

@@ -99,6 +99,11 @@ void tally_busy(struct tally *t, int stage, int64_t ns)
     if (t->window.begun) t->m->w.stage_busy_ns[stage] += (double)ns;
 }
 
+void tally_classes(struct tally *t, const double ns[STEP_N_CLASS])
+{
+    for (int c = 0; c < STEP_N_CLASS && t->window.begun; c++) t->m->w.class_ns[c] += ns[c];
+}
+
 void tally_end(struct tally *t, const struct serve_result *r)
 {
     struct metrics *m = t->m;

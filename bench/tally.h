@@ -36,6 +36,8 @@ void tally_request(struct tally *t, const struct run_request *row, int64_t id, i
                    const int32_t *tok);
 /* A stage was at work for so long. */
 void tally_busy(struct tally *t, int stage, int64_t ns);
+/* Where a step's time went (engine/monitor.h). */
+void tally_classes(struct tally *t, const double ns[STEP_N_CLASS]);
 /* Once, also where nothing was served. */
 void tally_end(struct tally *t, const struct serve_result *r);
 

@@ -12,6 +12,7 @@
 
 const char *const validate_verdict_word[3] = { "met", "missed", "inconclusive" };
 const char *const validate_part_name[VALIDATE_N_PART] = { "compute", "communication", "host" };
+const char *const validate_op_name[VALIDATE_N_OP] = { "GEMM", "attention", "other" };
 
 #define AT(m) offsetof(struct validate_opts, m)
 /* clang-format off */
@@ -214,6 +215,24 @@ static void parts(struct validate_case *c)
         for (int i = 0; i < c->n_measured; i++) sum += c->measured[i].part_s[k];
         c->part_s[k] = c->n_measured ? sum / c->n_measured : NAN;
     }
+    for (int k = 0; k < VALIDATE_N_OP; k++) {
+        double sum = 0;
+        for (int i = 0; i < c->n_measured; i++) sum += c->measured[i].op_s[k];
+        c->op_s[k] = c->n_measured ? sum / c->n_measured : NAN;
+    }
+}
+
+int validate_residuals(const struct validate_case *c, struct validate_residual *r)
+{
+    int n = 0;
+    const struct validate_run *p = &c->predicted;
+    if (c->refused || !isfinite(p->part_s[0]) || !isfinite(c->part_s[0])) return 0;
+    bool ops = isfinite(p->op_s[0]) && isfinite(c->op_s[0]);
+    for (int k = 0; k < VALIDATE_N_OP && ops; k++)
+        r[n++] = (struct validate_residual){ validate_op_name[k], p->op_s[k], c->op_s[k] };
+    for (int k = ops ? 1 : 0; k < VALIDATE_N_PART; k++)
+        r[n++] = (struct validate_residual){ validate_part_name[k], p->part_s[k], c->part_s[k] };
+    return n;
 }
 
 static void compute_case(struct validate *v, struct validate_case *c)

@@ -81,13 +81,16 @@ extern const struct conf_row validate_rows[]; /* keys delta.*, worst, noise, see
  * the window; in both columns the three add up to it:
  *     compute        the model's operators and sampling, with what stages that share processors slow
  *                    each other; mean over a stage's ranks
+ *                     three operator classes (model/step.h) share it, where the engine kept them
+ *                     (monitor.operators): GEMM; attention; and other, which is the rest
  *     communication  calls to other ranks of the stage (all-reduce, gather), waiting for them there
  *                    included; measured also handing the result over to the next stage; mean over ranks
  *     host           choosing, building and booking the step
  * No stage is busy while a message is under way to the next one or tokens are on their way back, nor
  * while it waits for the stage in front: those hops are part of neither column. */
-enum { VALIDATE_N_PART = 3, VALIDATE_MAX_RANK = 1 << 16 };
+enum { VALIDATE_N_PART = 3, VALIDATE_N_OP = 3, VALIDATE_MAX_RANK = 1 << 16 };
 extern const char *const validate_part_name[VALIDATE_N_PART];
+extern const char *const validate_op_name[VALIDATE_N_OP]; /* of compute */
 
 struct validate_run {
     const char *path, *created;         /* created: UTC, of the provenance; "" */
@@ -101,6 +104,7 @@ struct validate_run {
     double q[VALIDATE_N];           /* of the kept requests; throughput and ITL of /summary */
     struct ci ci[VALIDATE_N];       /* of /summary; NAN where there is none */
     double part_s[VALIDATE_N_PART]; /* per engine step; NAN */
+    double op_s[VALIDATE_N_OP];     /* likewise; they add up to compute */
     double prefix_hit, running_mean, kv_peak;
     bool extrapolated, overloaded;
     /* while reading */
@@ -134,6 +138,7 @@ struct validate_case {
     struct validate_error err[VALIDATE_N];
     struct validate_paired paired[METRIC_N]; /* n = 0 for ITL */
     double part_s[VALIDATE_N_PART];          /* measured, mean over runs */
+    double op_s[VALIDATE_N_OP];              /* likewise; NAN where a run has none */
 };
 
 struct validate_sum { /* of one quantity over the cases of one use */
@@ -223,6 +228,16 @@ void validate_compute(struct validate *v);
 /* Kolmogorov-Smirnov distance and W1 of two sorted samples. */
 double validate_ks(const double *x, int64_t n, const double *y, int64_t m);
 double validate_w1(const double *x, int64_t n, const double *y, int64_t m);
+
+/* What the prediction is off by in a step, by the classes that both sides tell apart: operator classes,
+ * communication, host; or compute, communication, host. Seconds. The number of classes; 0: nothing to
+ * compare. */
+enum { VALIDATE_N_RESIDUAL = VALIDATE_N_PART + VALIDATE_N_OP - 1 };
+struct validate_residual {
+    const char *name;
+    double predicted, measured;
+};
+int validate_residuals(const struct validate_case *c, struct validate_residual *r);
 
 /* ---- showing */
 void validate_print(const struct validate *v, FILE *f);

@@ -102,32 +102,59 @@ static bool scatter_data(const struct page *p, struct gnuplot *g)
     return true;
 }
 
+/* Columns of the figure; a run that kept no operators has compute in place of the first three. */
+static int residual_column(const char *name)
+{
+    static const char *const column[] = { "GEMM",          "attention", "other",
+                                          "communication", "host",      "compute" };
+    int k = 0;
+    while (strcmp(column[k], name) != 0) k++;
+    return k;
+}
+
+static bool residual_row(const struct validate_case *c, int row, double range[2], struct gnuplot *g)
+{
+    enum { N_COLUMN = VALIDATE_N_RESIDUAL + 1 };
+    struct validate_residual r[VALIDATE_N_RESIDUAL];
+    double d[N_COLUMN], all = c->part_s[0] + c->part_s[1] + c->part_s[2];
+    int n = validate_residuals(c, r);
+    if (n == 0 || !(all > 0)) return false;
+    for (int k = 0; k < N_COLUMN; k++) d[k] = NAN;
+    for (int k = 0; k < n; k++)
+        d[residual_column(r[k].name)] = 100 * (r[k].predicted - r[k].measured) / all;
+    fprintf(g->data, "%d\t\"", row);
+    for (int k = 0; c->name[k] && k < MAX_NAME; k++) { /* inside quotes, in a data file */
+        bool plain = (unsigned char)c->name[k] >= 0x20 && (unsigned char)c->name[k] < 0x7f;
+        fputc(plain && !strchr("\"\\", c->name[k]) ? c->name[k] : '?', g->data);
+    }
+    fputc('"', g->data);
+    for (int k = 0; k < N_COLUMN; k++) {
+        gnuplot_value(g->data, d[k]);
+        range[0] = fmin(range[0], d[k]);
+        range[1] = fmax(range[1], d[k]);
+    }
+    fputc('\n', g->data);
+    return true;
+}
+
+/* Configurations of which a run kept no operators. */
+static int n_coarse(const struct validate *v)
+{
+    struct validate_residual r[VALIDATE_N_RESIDUAL];
+    int n = 0;
+    for (int i = 0; i < v->n_case; i++) n += validate_residuals(&v->c[i], r) == VALIDATE_N_PART;
+    return n;
+}
+
 static bool residual_data(const struct page *p, struct gnuplot *g)
 {
-    double lo = -1, hi = 1;
-    int row = 0;
-    for (int i = 0; i < p->v->n_case; i++) {
-        const struct validate_case *c = &p->v->c[i];
-        double all = c->part_s[0] + c->part_s[1] + c->part_s[2];
-        if (c->refused || !isfinite(c->predicted.part_s[0]) || !(all > 0)) continue;
-        fprintf(g->data, "%d\t\"", row++);
-        for (int k = 0; c->name[k] && k < MAX_NAME; k++) { /* inside quotes, in a data file */
-            bool plain = (unsigned char)c->name[k] >= 0x20 && (unsigned char)c->name[k] < 0x7f;
-            fputc(plain && !strchr("\"\\", c->name[k]) ? c->name[k] : '?', g->data);
-        }
-        fputc('"', g->data);
-        for (int k = 0; k < VALIDATE_N_PART; k++) {
-            double d = 100 * (c->predicted.part_s[k] - c->part_s[k]) / all;
-            gnuplot_value(g->data, d);
-            lo = fmin(lo, d);
-            hi = fmax(hi, d);
-        }
-        fputc('\n', g->data);
-    }
-    head_lines(p, g, "Residual of a step's time by the classes that runs tell apart");
-    fprintf(g->args, "n_row = %d\n", row);
-    gnuplot_number(g, "x_lo", 1.15 * lo);
-    gnuplot_number(g, "x_hi", 1.15 * hi);
+    double range[2] = { -1, 1 };
+    int row = 0, coarse = n_coarse(p->v);
+    for (int i = 0; i < p->v->n_case; i++) row += residual_row(&p->v->c[i], row, range, g);
+    head_lines(p, g, "Residual of a step's time by operator class");
+    fprintf(g->args, "n_row = %d\nn_coarse = %d\n", row, coarse < row ? coarse : row);
+    gnuplot_number(g, "x_lo", 1.15 * range[0]);
+    gnuplot_number(g, "x_hi", 1.15 * range[1]);
     return row > 0;
 }
 
@@ -292,12 +319,15 @@ int validate_page(const struct validate *v, FILE *f, struct err *e)
                     "not known.",
                     scatter_data, e);
     if (st == ST_OK)
-        st = figure(&p, "validate_residual.gp",
-                    "Time that the pipeline stages are busy with an engine step, summed over them: "
-                    "where the prediction and the engine's monitor differ. The monitor tells these "
-                    "three apart and no single operators: how far each operator's law is off, "
-                    "orrery calibrate prints. Hops between stages are not in it.",
-                    residual_data, e);
+        st = figure(
+            &p, "validate_residual.gp",
+            "Time that the pipeline stages are busy with an engine step, summed over them: "
+            "where the prediction and the engine's monitor differ. GEMM, attention and other "
+            "(norms, rotation, cache writes, activations, sampling, what lies between "
+            "operators) are compute; a run that did not keep its operators' time "
+            "(monitor.operators, CPU) has compute undivided. Hops between stages are not "
+            "in it.",
+            residual_data, e);
     if (st == ST_OK) st = overlays(&p, e);
     html_end(f);
     return st;

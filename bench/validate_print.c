@@ -279,6 +279,37 @@ static void print_parts(const struct validate *v, struct table *t)
     }
 }
 
+/* Of the measured step, so that a row adds up to what the whole is off by. */
+static void print_residual(const struct validate *v, struct table *t)
+{
+    static const char *const head[] = { "residual a step", "compute",        "GEMM", "attention",
+                                        "other",           "in-stage comm.", "host" };
+    int n_case = 0, n_coarse = 0;
+    for (int i = 0; i < v->n_case; i++) {
+        struct validate_residual r[VALIDATE_N_RESIDUAL];
+        const struct validate_case *c = &v->c[i];
+        int n = validate_residuals(c, r);
+        double whole = c->part_s[0] + c->part_s[1] + c->part_s[2];
+        if (n == 0 || !(whole > 0)) continue;
+        if (n_case++ == 0) {
+            heading(t, "Residual by operator: predicted less measured, % of the measured step");
+            head_row(t, head, 7);
+        }
+        cell(t, c->name);
+        cell_percent(t, (c->predicted.part_s[0] - c->part_s[0]) / whole, true);
+        n_coarse += n == VALIDATE_N_PART;
+        for (int k = 0; k < VALIDATE_N_OP && n == VALIDATE_N_PART; k++) cell(t, "-");
+        for (int k = n == VALIDATE_N_PART ? 1 : 0; k < n; k++)
+            cell_percent(t, (r[k].predicted - r[k].measured) / whole, true);
+        end_row(t);
+    }
+    if (n_coarse)
+        fprintf(t->f,
+                "%s%d of %d without operators: a run did not keep their time "
+                "(monitor.operators, CPU), so compute is not divided\n",
+                t->md ? "- " : "  ", n_coarse, n_case);
+}
+
 static void print_structure(const struct validate *v, struct table *t)
 {
     static const char *const head[] = { "structure", "preempted", "measured", "prefix hits",
@@ -436,6 +467,7 @@ void validate_print(const struct validate *v, FILE *f)
 {
     struct table t = { .f = f, .width = 14 };
     print_all(v, &t);
+    print_residual(v, &t);
     print_definitions(&t);
 }
 
@@ -446,6 +478,7 @@ void validate_markdown(const struct validate *v, FILE *f)
     print_requests(v, &t);
     print_structure(v, &t);
     print_parts(v, &t);
+    print_residual(v, &t);
     print_definitions(&t);
 }
 
@@ -486,6 +519,16 @@ static json_t *json_sums(const struct validate *v, enum validate_use use)
         json_object_set_new(all, validate_q_name(q), j);
     }
     return all;
+}
+
+/* null where there is nothing to compare */
+static json_t *json_residual(const struct validate_case *c)
+{
+    struct validate_residual r[VALIDATE_N_RESIDUAL];
+    int n = validate_residuals(c, r);
+    json_t *j = n ? json_object() : json_null();
+    for (int k = 0; k < n; k++) json_put_f64(j, r[k].name, r[k].predicted - r[k].measured);
+    return j;
 }
 
 static json_t *json_case(const struct validate_case *c)
@@ -536,6 +579,14 @@ static json_t *json_case(const struct validate_case *c)
         snprintf(path, sizeof path, "step_s.%s.measured", validate_part_name[k]);
         json_put_f64(j, path, c->refused ? NAN : c->part_s[k]);
     }
+    for (int k = 0; k < VALIDATE_N_OP; k++) {
+        char path[80];
+        snprintf(path, sizeof path, "step_s.operators.%s.predicted", validate_op_name[k]);
+        json_put_f64(j, path, c->refused ? NAN : c->predicted.op_s[k]);
+        snprintf(path, sizeof path, "step_s.operators.%s.measured", validate_op_name[k]);
+        json_put_f64(j, path, c->refused ? NAN : c->op_s[k]);
+    }
+    json_put(j, "residual_s", json_residual(c));
     return j;
 }
 

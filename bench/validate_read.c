@@ -57,13 +57,18 @@ static void simulated_parts(struct run_file *f, struct arena *a, struct validate
     for (size_t i = 0; i < n_stage; i++) total += busy[i] * (to - from) * 1e-9;
     total *= dp >= 1 ? dp : 1;
     if (!(steps > 0) || !isfinite(total) || !(share[P2P] < 1)) return;
+    double busy_s = total / steps / (1 - share[P2P]); /* of a share of 1 */
     for (int k = 0; k < VALIDATE_N_PART; k++) r->part_s[k] = 0;
     for (int i = 0; i < N_CLASS; i++)
-        if (part_of[i] >= 0) r->part_s[part_of[i]] += share[i] / (1 - share[P2P]) * total / steps;
+        if (part_of[i] >= 0) r->part_s[part_of[i]] += share[i] * busy_s;
+    r->op_s[0] = share[GEMM] * busy_s;
+    r->op_s[1] = share[ATTENTION] * busy_s;
+    r->op_s[2] = share[OTHER] * busy_s;
 }
 
 struct monitor_cols { /* [n] ns but rank */
     double *rank, *t0, *t1, *compute, *comm, *wait, *host;
+    double *gemm, *attn; /* NULL: the file is of before they were kept */
     size_t n;
 };
 
@@ -82,6 +87,9 @@ static bool monitor_cols(struct run_file *f, struct arena *a, struct monitor_col
         if (i && n != m->n) return false;
         m->n = n;
     }
+    if (run_column(f, "monitor/gemm", a, &m->gemm, &n, NULL) != ST_OK || n != m->n) m->gemm = NULL;
+    if (run_column(f, "monitor/attention", a, &m->attn, &n, NULL) != ST_OK || n != m->n)
+        m->gemm = NULL;
     return true;
 }
 
@@ -95,6 +103,8 @@ static void measured_parts(struct run_file *f, struct arena *a, struct validate_
     double from = scalar(f, "window_begin_ns"), to = scalar(f, "window_end_ns");
     if (!(tp >= 1 && pp >= 1 && tp * pp <= VALIDATE_MAX_RANK) || !monitor_cols(f, a, &m)) return;
     int ranks = (int)(tp * pp);
+    double op[VALIDATE_N_OP] = { 0 }, (*ops)[2] = arena_array(a, (size_t)ranks, sizeof *ops);
+    bool known = m.gemm != NULL;
     double(*sum)[VALIDATE_N_PART] = arena_array(a, (size_t)ranks, sizeof *sum);
     double *rows = arena_array(a, (size_t)ranks, sizeof *rows);
     for (size_t i = 0; i < m.n; i++) {
@@ -107,11 +117,19 @@ static void measured_parts(struct run_file *f, struct arena *a, struct validate_
         sum[k][0] += m.compute[i] / tp + rest - calls; /* one rank samples, all compute */
         sum[k][1] += calls / tp;
         sum[k][2] += m.host[i] - (rest - calls);
+        known = known && m.gemm[i] >= 0 && m.attn[i] >= 0;
+        ops[k][0] += known ? m.gemm[i] / tp : 0;
+        ops[k][1] += known ? m.attn[i] / tp : 0;
     }
     double part[VALIDATE_N_PART] = { 0 };
     for (int k = 0; k < ranks; k++) /* NAN where a rank was not seen */
         for (int c = 0; c < VALIDATE_N_PART; c++) part[c] += 1e-9 * sum[k][c] / rows[k];
-    if (isfinite(part[0])) memcpy(r->part_s, part, sizeof part);
+    if (!isfinite(part[0])) return;
+    memcpy(r->part_s, part, sizeof part);
+    for (int k = 0; k < ranks; k++)
+        for (int c = 0; c < 2; c++) op[c] += 1e-9 * ops[k][c] / rows[k];
+    op[2] = part[0] - op[0] - op[1];
+    for (int c = 0; c < VALIDATE_N_OP; c++) r->op_s[c] = known ? op[c] : NAN;
 }
 
 static int read_rows(struct run_file *f, struct arena *a, struct validate_run *r, struct err *e)
@@ -207,11 +225,12 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
     out->simulated = f.kind && strcmp(f.kind, "simulated") == 0;
     out->path = f.path;
     for (int k = 0; k < VALIDATE_N_PART; k++) out->part_s[k] = NAN;
+    for (int k = 0; k < VALIDATE_N_OP; k++) out->op_s[k] = NAN;
     if (st == ST_OK) st = read_rows(&f, a, out, e);
     if (st == ST_OK) {
         sort_rows(out, a);
         read_intervals(&f, a, out);
-        simulated_parts(&f, a, out);
+        if (!out->measured) simulated_parts(&f, a, out);
         measured_parts(&f, a, out);
         out->begin_ns = scalar(&f, "window_begin_ns");
         out->prefix_hit = scalar(&f, "prefix_hit");

@@ -51,6 +51,7 @@ static int check(struct engine *g, struct err *e)
         return err_set(e, ST_USAGE, "%d tokens of prompt and output; %s has a context of %d",
                        o->m.max_ctx, a->name, a->max_ctx);
     if (o->m.max_ctx == 0) o->m.max_ctx = a->max_ctx;
+    if (o->device.kind != DEVICE_CPU) o->operators = false; /* calls end before their work does */
     if (o->device.kind != DEVICE_CPU && o->kernels)
         return err_set(e, ST_USAGE, "kernels '%.40s' are for the CPU, and the device is a GPU",
                        o->kernels);

@@ -32,6 +32,8 @@ struct engine_opts {
     bool logits;               /* results carry logits */
     const char *kernels;       /* a table of engine/kern.h; NULL: the best here */
     engine_backend_fn backend; /* of device cpu; NULL: backend_cpu_open */
+    bool
+        operators; /* of device cpu: engine_rank_step has what operators took (backend_classes.h) */
     struct device device;
     struct comm_mpi *mpi; /* this is its rank 0, the others are in engine_follow; NULL: threads */
     /* Of an engine that runs beside others of this process, each from a thread of its own: the ranks

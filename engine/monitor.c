@@ -10,6 +10,8 @@ enum { MANY_ROWS = 200000 };
 const struct conf_row monitor_rows[] = {
     { "monitor.window", CONF_INT, AT(window), "50", NULL, 1, 1e6,
       "steps over which anomalies are judged" },
+    { "monitor.operators", CONF_BOOL, AT(operators), "yes", NULL, 0, 0,
+      "keep the time of products and attention (CPU; nine looks at the clock a layer)" },
     { "monitor.allreduce", CONF_TIME, AT(allreduce_ns), "1ms", NULL, 1e-9, 1e3,
       "high communication latency: mean all-reduce above this" },
     { "monitor.imbalance", CONF_NUMBER, AT(imbalance), "0.25", NULL, 0, 1e3,
@@ -169,7 +171,8 @@ static int64_t least_allreduce(const struct monitor *m, int stage, int32_t *call
     return *calls ? least : 0;
 }
 
-/* A message from rank i to the one of the next stage: how much of its way was hidden. */
+/* A message from rank i to the one of the next stage: how much of its way was hidden, and how much
+ * nobody was at work in. */
 static void hop(struct monitor *m, int i)
 {
     const struct engine_rank_step *from = &m->now[i], *to = &m->now[i + m->u.tp];
@@ -180,6 +183,20 @@ static void hop(struct monitor *m, int i)
     if (open > way) open = way;
     m->exposed_ns += open - from->p2p_ns; /* the sender's part is in its comm time */
     m->hidden_ns += way - open;
+    m->class_ns[STEP_P2P] += (double)open / m->u.tp;
+}
+
+/* A rank's part, but for messages to the next stage. */
+static void put_classes(struct monitor *m, int i, int64_t compute_ns)
+{
+    const struct engine_rank_step *x = &m->now[i];
+    double tp = m->u.tp, *sum = m->class_ns;
+    bool last = i >= m->u.tp * (m->u.pp - 1);
+    sum[STEP_GEMM] += (double)x->gemm_ns / tp;
+    sum[STEP_ATTN] += (double)x->attn_ns / tp;
+    sum[STEP_OTHER] += (double)(compute_ns - x->gemm_ns - x->attn_ns) / tp + (double)x->sample_ns;
+    if (m->u.tp > 1) sum[STEP_COLL] += (double)x->allreduce_ns / tp;
+    if (last) sum[STEP_COLL] += (double)x->p2p_ns / tp;
 }
 
 static void put_rank(struct monitor *m, const struct serve_step *s, int i, int64_t least,
@@ -207,6 +224,13 @@ static void put_rank(struct monitor *m, const struct serve_step *s, int i, int64
     r->host_ns += row.host_ns;
     r->window_ns += row.compute_ns;
     r->steps++;
+    row.gemm_ns = row.attn_ns = -1;
+    if (x->operators) {
+        r->gemm_ns += row.gemm_ns = x->gemm_ns;
+        r->attn_ns += row.attn_ns = x->attn_ns;
+        r->op_steps++;
+    }
+    put_classes(m, i, row.compute_ns);
     m->exposed_ns += row.comm_ns;
     m->sample_ns += x->sample_ns;
     if (m->u.sink.row && s->index % m->row_stride == 0) {
@@ -267,13 +291,18 @@ static void digest(struct monitor *m)
 {
     const struct serve_step *s = &m->last;
     int n = m->u.tp * m->u.pp;
+    bool all = true;
     if (!m->has_last) return;
     m->has_last = false;
+    memset(m->class_ns, 0, sizeof m->class_ns);
+    m->class_ns[STEP_HOST] = (double)s->host_ns;
     put_step(m, s);
     for (int i = 0; i < n; i++) m->known[i] = m->u.read(m->u.read_ctx, s->index, i, &m->now[i]);
     for (int p = 0; p < m->u.pp; p++) put_stage(m, s, p);
     for (int i = 0; i < n - m->u.tp; i++)
         if (m->known[i] && m->known[i + m->u.tp]) hop(m, i);
+    for (int i = 0; i < n; i++) all = all && m->known[i] && m->now[i].operators;
+    if (all && m->u.sink.classes) m->u.sink.classes(m->u.sink.ctx, m->class_ns);
     put_spans(m, s);
     if (m->w.steps >= m->u.o.window) end_window(m);
 }

@@ -6,6 +6,19 @@
  *              for nobody), plus sends to the next stage and the gathering of logits
  *     wait     the rest of its time in all-reduces, and waiting for the stage in front
  *     host     rank 0: choosing, building and booking the step; the rank that samples: sampling
+ * By operator class (model/step.h), where every rank keeps what its operators take; of a step, summed
+ * over stages, which overlap in time:
+ *     GEMM, attention   the products; attention over the cache. Mean over the ranks of a stage
+ *     other       the rest of compute, mean over ranks: norms, rotation, writing the cache, activation,
+ *                 additions, embedding, what lies between operators; and sampling
+ *     collective  all-reduces, and on the last stage the gathering of logits and handing tokens over;
+ *                 waiting for the other ranks included, as in the simulator's laws, which are fitted
+ *                 to such calls. Mean over ranks
+ *     p2p         a message's way from its sending until the next stage takes it, less what this was
+ *                 still at work meanwhile. The simulator counts that as well, and the tokens' way back
+ *                 to the scheduler, which is not seen here. 0 with one stage
+ *     host        choosing, building and booking the step
+ * Those but p2p add up to the stages' busy time and host.
  * Over the run:
  *     overlap  share of communication hidden behind computing: a message between stages counts from
  *              its sending until it is taken; hidden is what of it neither the sender nor a waiting
@@ -23,6 +36,7 @@
 
 struct monitor_opts { /* keys monitor.* */
     int64_t window;   /* steps */
+    bool operators;   /* the engine keeps what its operators take: engine_opts */
     int64_t allreduce_ns;
     double imbalance, straggler, memory;
 };
@@ -43,6 +57,7 @@ struct monitor_sink {
     void (*row)(void *ctx, const struct run_monitor *row);
     void (*span)(void *ctx, const struct run_span *row);
     void (*anomaly)(void *ctx, const struct run_anomaly *row);
+    void (*classes)(void *ctx, const double ns[STEP_N_CLASS]); /* of a step; where all are known */
 };
 
 struct monitor_setup {
@@ -58,7 +73,8 @@ struct monitor_setup {
 
 struct monitor_rank {
     int64_t compute_ns, comm_ns, wait_ns, host_ns, steps;
-    int64_t window_ns; /* compute in the present window */
+    int64_t window_ns;                  /* compute in the present window */
+    int64_t gemm_ns, attn_ns, op_steps; /* of compute, in so many of the steps */
 };
 
 struct monitor_seen {
@@ -74,7 +90,8 @@ struct monitor {
     struct engine_rank_step *now; /* [tp * pp] */
     bool *known;                  /* [tp * pp] whether `now` is; a rank in another process is not */
     struct monitor_seen seen[MONITOR_N_KIND];
-    struct serve_step last; /* ended, its ranks' times not yet read */
+    double class_ns[STEP_N_CLASS]; /* of the step being read */
+    struct serve_step last;        /* ended, its ranks' times not yet read */
     bool has_last;
     int64_t windows;                    /* that have ended */
     int64_t steps, active_ns, t_end_ns; /* active: in a step or preparing one */

@@ -9,6 +9,7 @@
 
 #include "base/arena.h"
 #include "base/progress.h"
+#include "engine/backend_classes.h"
 #include "engine/backend_gpu.h"
 #include "engine/bell.h"
 #include "engine/kern.h"
@@ -135,6 +136,17 @@ static int finish(struct rank *r, int32_t n_out, struct err *e)
     return st == ST_OK && r->rank == rank_sampler(r->g) ? answer(r, rows, e) : st;
 }
 
+/* The classes of model/step.h but STEP_OTHER, which is what is left of the step. */
+static void put_operators(struct rank *r)
+{
+    struct engine_rank_step *x = &r->timing.now;
+    struct backend_classes c;
+    backend_classes_take(r->b, &c);
+    x->gemm_ns = c.gemm_ns;
+    x->attn_ns = c.attn_ns;
+    x->operators = true;
+}
+
 int rank_step(struct rank *r, struct err *e)
 {
     struct engine *g = r->g;
@@ -152,6 +164,7 @@ int rank_step(struct rank *r, struct err *e)
         if (st == ST_OK && m->pipe->on_device) st = exchange_sync(&m->ranks, e);
     }
     if (st == ST_OK && m->s.last) st = finish(r, s->n_out, e);
+    if (g->o.operators) put_operators(r);
     timing_end(&r->timing, r->world, r->tp);
     r->steps++;
     r->step_ns += clock_mono_ns() - t0;
@@ -173,6 +186,7 @@ static int open_backend(struct rank *r, int nth, struct err *e)
     const struct engine_opts *o = &r->g->o;
     if (o->device.kind == DEVICE_CPU) {
         r->b = (o->backend ? o->backend : backend_cpu_open)(r->team, o->kernels, e);
+        if (r->b && o->operators) backend_classes_keep(r->b);
         return r->b ? ST_OK : ST_USAGE;
     }
     struct gpu *gpu = device_open(&o->device, nth, e);

@@ -19,6 +19,8 @@ struct engine_rank_step {
     int64_t p2p_ns;       /* to the next stage, logits and tokens */
     int64_t sample_ns;    /* logits to tokens, on the rank that samples */
     int32_t n_allreduce;
+    bool operators; /* these two are known: what products, and attention, took */
+    int64_t gemm_ns, attn_ns;
 };
 
 enum { TIMING_STEPS = 16 }; /* more than can be in flight */

@@ -191,6 +191,11 @@ double metrics_class_share(const struct metrics *m, enum step_class c)
     return ratio(m->w.class_ns[c], sum);
 }
 
+bool metrics_has_classes(const struct metrics *m)
+{
+    return isfinite(metrics_class_share(m, STEP_OTHER));
+}
+
 double metrics_kv_mean(const struct metrics *m)
 {
     return ratio(m->w.kv_area_ns,

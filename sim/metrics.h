@@ -102,6 +102,8 @@ double metrics_utilisation(const struct metrics *m, int stage); /* busy / (windo
 double metrics_bubble(const struct metrics *m,
                       int stage); /* idle share while the replica has work */
 double metrics_class_share(const struct metrics *m, enum step_class c);
+/* Of what an engine did: whether it kept the time of its operators (engine/monitor.h). */
+bool metrics_has_classes(const struct metrics *m);
 double metrics_kv_mean(const struct metrics *m); /* share of all blocks, time average */
 /* Arrivals outpace service: twice as many in the system in the second half of the arrivals as in
  * the first, and more than one per replica and slot of the batch. */

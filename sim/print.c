@@ -139,7 +139,7 @@ static void where_time_goes(const struct print_in *in, FILE *f)
 {
     const struct metrics *m = &in->o->all;
     if (m->w.n_step == 0) return;
-    if (!in->line) {
+    if (!in->line || metrics_has_classes(m)) {
         fprintf(f, "time        ");
         for (int c = 0; c < STEP_N_CLASS; c++)
             fprintf(f, "%s%s %.1f %%", c ? ", " : "", step_class_name((enum step_class)c),

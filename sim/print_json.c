@@ -145,7 +145,7 @@ void print_results_json(const struct print_in *in, json_t *j)
     put_latency(j, o, a);
     put_slo(j, in, a);
     put_stages(j, in->d, &o->all);
-    if (!in->line) put_classes(j, &o->all, a);
+    if (!in->line || metrics_has_classes(&o->all)) put_classes(j, &o->all, a);
     put_load(j, in->d, &o->all);
 }
 

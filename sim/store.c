@@ -126,13 +126,17 @@ static void put_shares(struct store *t, const struct print_in *in)
     double share[STEP_N_CLASS], blocked[SCHED_N_BLOCKED];
     for (int c = 0; c < STEP_N_CLASS; c++) share[c] = metrics_class_share(m, (enum step_class)c);
     for (int i = 0; i < SCHED_N_BLOCKED; i++) blocked[i] = m->w.blocked_ns[i] * 1e-9;
-    if (!in->line) /* an engine measures ranks, not operators: /monitor */
+    bool classes = !in->line || metrics_has_classes(m);
+    if (classes)
         put_list(t, "/summary/time_share", "operator_class", STEP_N_CLASS, share, "1",
-                 "share of step time by operator class");
+                 in->line ? "share of step time by operator class, summed over stages, mean over "
+                            "their ranks; p2p: of messages between stages what nobody worked "
+                            "in, without the tokens' way back"
+                          : "share of step time by operator class");
     put_list(t, "/summary/blocked", "reason", SCHED_N_BLOCKED, blocked, "s",
              "time during which requests waited, by reason");
     if (t->e.status) return;
-    if (!in->line)
+    if (classes)
         h5_attr_text(run_h5(t->run), "/summary/time_share", "classes",
                      "GEMM attention collective p2p host other", &t->e);
     h5_attr_text(run_h5(t->run), "/summary/blocked", "reasons",

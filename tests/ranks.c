@@ -72,6 +72,10 @@ static long check_case(const struct engine_opts *o, const struct engine_expect *
         struct engine_rank_step t = { 0 };
         wrong += !engine_rank_step(g, p.steps - 1, r, &t) || t.t1_ns < t.t0_ns;
         wrong += o->tp > 1 && t.n_allreduce < 1;
+        wrong += t.operators != o->operators;
+        if (!o->operators) continue;
+        wrong += t.gemm_ns <= 0 || t.attn_ns <= 0; /* apart from each other and from calls: */
+        wrong += t.gemm_ns + t.attn_ns + (o->tp > 1 ? t.allreduce_ns : 0) > t.t1_ns - t.t0_ns;
     }
     engine_close(g);
     return wrong;
@@ -92,6 +96,7 @@ static long check_engine(struct comm_mpi *m, struct err *e)
         for (int tp = n < 4 ? n : 4; tp >= 1 && wrong == 0; tp /= 2) {
             struct engine_opts o = engine_env_opts(dir, tp, n / tp);
             o.mpi = m;
+            o.operators = i % 2 == 0;
             if (n / tp <= 4 && n % tp == 0) wrong += check_case(&o, &x, e);
         }
         arena_release(&a);

@@ -10,6 +10,7 @@
 
 #include "bench/journal.h"
 #include "bench/recover.h"
+#include "model/step.h"
 #include "tests/cli.h"
 #include "tests/test.h"
 #include "traces/run.h"
@@ -80,7 +81,8 @@ TEST_LIMIT(engine_run_says_the_same_tokens_divided_or_not, 120)
         "--strategy.dp=2 --strategy.tp=2 --strategy.pp=2 --threads=1",
         "--policy=sarathi --policy.chunk=7tok",
         "--policy=static --policy.max_batch_tokens=64tok",
-        "--kernels=portable --temperature=0"
+        "--kernels=portable --temperature=0",
+        "--monitor.operators=no"
     };
     char digest[40] = "";
     for (size_t i = 0; i < sizeof way / sizeof *way; i++) {
@@ -135,6 +137,17 @@ TEST(engine_run_writes_the_same_file_as_simulate_and_more)
     CHECK(steps > 10);
     CHECK_INT(rows, steps);
     for (size_t i = 0; i < rows; i++) CHECK(w[i] >= 0);
+    double *gemm, *attn, sum = 0;
+    column(&f, "monitor/gemm", &a, &gemm);
+    column(&f, "monitor/attention", &a, &attn);
+    for (size_t i = 0; i < rows; i++) {
+        CHECK(gemm[i] > 0 && attn[i] > 0 && gemm[i] + attn[i] <= w[i]);
+    }
+    CHECK_INT(column(&f, "summary/time_share", &a, &v), STEP_N_CLASS);
+    for (int i = 0; i < STEP_N_CLASS; i++) sum += v[i];
+    CHECK_NEAR(sum, 1, 1e-9);
+    CHECK(v[STEP_GEMM] > 0 && v[STEP_ATTN] > 0 && v[STEP_OTHER] > 0 && v[STEP_HOST] > 0);
+    CHECK(v[STEP_P2P] == 0); /* one rank; its result to itself is all that is said */
     CHECK(column(&f, "stages/t0", &a, &v) == steps);
     CHECK(column(&f, "series/running", &a, &v) > 0);
     struct ci *c;
@@ -146,6 +159,40 @@ TEST(engine_run_writes_the_same_file_as_simulate_and_more)
     CHECK(host > 0 && host < 1);
     run_close(&f);
     arena_release(&a);
+}
+
+/* What is not kept is not known, and not zero. */
+TEST(engine_run_without_operators_says_nothing_of_them)
+{
+    struct arena a;
+    struct err e = { 0 };
+    struct run_file f;
+    double *gemm;
+    arena_init(&a);
+    CHECK_INT(cli_run("", "engine run %s --json --monitor.operators=no --out=%s", scenario(),
+                      test_path("run.h5")),
+              0);
+    json_t *j = cli_json();
+    CHECK(cli_at(j, "time_share") == NULL);
+    CHECK_INT(cli_run("", "plot %s --figure=operators --out=%s", test_path("run.h5"), test_dir()),
+              2);
+    CHECK(json_is_null(json_object_get(json_array_get(cli_at(j, "ranks"), 0), "gemm_s")));
+    json_decref(j);
+    CHECK_OK(run_open(test_path("run.h5"), &a, &f, &e), &e);
+    CHECK(!h5_has(f.h5, "/summary/time_share"));
+    size_t n = column(&f, "monitor/gemm", &a, &gemm);
+    for (size_t i = 0; i < n; i++) CHECK(gemm[i] == -1);
+    run_close(&f);
+    arena_release(&a);
+}
+
+TEST(engine_run_operators_can_be_plotted)
+{
+    if (system("gnuplot --version > /dev/null 2>&1") != 0) SKIP("no gnuplot");
+    CHECK_INT(cli_run("", "engine run %s --out=%s", scenario(), test_path("run.h5")), 0);
+    CHECK_INT(cli_run("", "plot %s --figure=operators --out=%s", test_path("run.h5"), test_dir()),
+              0);
+    CHECK_TEXT(cli_err, "");
 }
 
 TEST(engine_run_file_can_be_reported_and_its_scenario_simulated)
@@ -474,6 +521,15 @@ TEST(engine_run_is_the_same_under_mpirun)
         const char *said = json_string_value(cli_at(j, "digest"));
         if (i == 0) snprintf(digest, sizeof digest, "%s", said ? said : "");
         CHECK(said && strcmp(said, digest) == 0);
+        CHECK_INT(json_array_size(cli_at(j, "ranks")), 4);
+        for (size_t r = 0; r < 4; r++) {
+            json_t *rank = json_array_get(cli_at(j, "ranks"), r);
+            CHECK(cli_number(rank, "gemm_s") > 0 && cli_number(rank, "attention_s") > 0);
+            CHECK(cli_number(rank, "gemm_s") + cli_number(rank, "attention_s") <
+                  cli_number(rank, "compute_s"));
+        }
+        CHECK(cli_number(j, "time_share.collective_ratio") > 0);
+        CHECK(cli_number(j, "time_share.p2p_ratio") > 0);
         json_decref(j);
     }
 }

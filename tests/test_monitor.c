@@ -11,6 +11,8 @@ struct script {
     int64_t rows, spans, anomalies;
     struct run_monitor last[8];
     struct run_anomaly what[16];
+    double class_ns[STEP_N_CLASS]; /* summed */
+    int64_t classes;
     bool blind;
     int sees; /* ranks; 0: all */
 };
@@ -44,6 +46,13 @@ static void on_anomaly(void *ctx, const struct run_anomaly *row)
     s->anomalies++;
 }
 
+static void on_classes(void *ctx, const double ns[STEP_N_CLASS])
+{
+    struct script *s = ctx;
+    s->classes++;
+    for (int c = 0; c < STEP_N_CLASS; c++) s->class_ns[c] += ns[c];
+}
+
 static void begin(struct monitor *m, struct script *s, int tp, int pp, struct arena *a)
 {
     struct monitor_setup u = { .o = { .window = 10,
@@ -58,7 +67,7 @@ static void begin(struct monitor *m, struct script *s, int tp, int pp, struct ar
                                .span_t1_ns = INT64_MAX,
                                .read = read_script,
                                .read_ctx = s,
-                               .sink = { s, on_row, on_span, on_anomaly } };
+                               .sink = { s, on_row, on_span, on_anomaly, on_classes } };
     arena_init(a);
     monitor_init(m, &u, a);
 }
@@ -221,5 +230,89 @@ TEST(monitor_says_little_where_it_sees_little)
     begin(&m, &s, 1, 1, &a);
     monitor_end(&m);
     CHECK(isnan(monitor_step_s(&m)) && isnan(monitor_kv_efficiency(&m)));
+    arena_release(&a);
+}
+
+/* TP2-PP2. Stage 0: 390 and 380 long, calls 100 and 120, 10 of sending; taken by a stage 1 that was at work
+ * until 450 and waited to 460. Stage 1: 400 and 390 long from there, 30 of sampling on its first rank. */
+static void four_ranks(struct script *s)
+{
+    s->rank[0] = (struct engine_rank_step){ .t0_ns = 20,
+                                            .t1_ns = 410,
+                                            .allreduce_ns = 100,
+                                            .n_allreduce = 4,
+                                            .p2p_ns = 10,
+                                            .operators = true,
+                                            .gemm_ns = 150,
+                                            .attn_ns = 50 };
+    s->rank[1] = s->rank[0];
+    s->rank[1].t1_ns = 400;
+    s->rank[1].allreduce_ns = 120;
+    s->rank[1].gemm_ns = 130;
+    s->rank[2] = (struct engine_rank_step){ .t0_ns = 460,
+                                            .t1_ns = 860,
+                                            .recv_ns = 10,
+                                            .allreduce_ns = 60,
+                                            .n_allreduce = 4,
+                                            .p2p_ns = 20,
+                                            .sample_ns = 30,
+                                            .operators = true,
+                                            .gemm_ns = 200,
+                                            .attn_ns = 40 };
+    s->rank[3] = s->rank[2];
+    s->rank[3].t1_ns = 850;
+    s->rank[3].sample_ns = 0;
+    s->rank[3].p2p_ns = 0;
+    s->rank[3].gemm_ns = 220;
+}
+
+TEST(monitor_sums_operator_classes_over_stages)
+{
+    struct script s = { 0 };
+    struct monitor m;
+    struct arena a;
+    begin(&m, &s, 2, 2, &a);
+    four_ranks(&s);
+    steps(&m, 25, 10);
+    CHECK_INT(s.classes, 25);
+    CHECK_NEAR(s.class_ns[STEP_GEMM], 25 * (140. + 210), 1e-12);
+    CHECK_NEAR(s.class_ns[STEP_ATTN], 25 * (50. + 40), 1e-12);
+    CHECK_NEAR(s.class_ns[STEP_COLL], 25 * (110. + 60 + 10), 1e-12);
+    CHECK_NEAR(s.class_ns[STEP_HOST], 25 * 20., 1e-12);
+    /* each message is 10 of the sender and 10 of the receiver; the 40 or 50 between are hidden */
+    CHECK_NEAR(s.class_ns[STEP_P2P], 25 * 20., 1e-12);
+    /* compute 280, 250 and 290, 330; sampling of one rank counts whole */
+    CHECK_NEAR(s.class_ns[STEP_OTHER], 25 * (265. - 190 + 310 - 250 + 30), 1e-12);
+    double busy = 0;
+    for (int c = 0; c < STEP_N_CLASS; c++) busy += c == STEP_P2P ? 0 : s.class_ns[c];
+    /* the stages' time, mean of their ranks, less the sending; sampling for half more; and host */
+    CHECK_NEAR(busy, 25 * (385. - 10 + 395 + 15 + 20), 1e-12);
+    CHECK_INT(s.last[1].gemm_ns, 130);
+    CHECK_INT(m.rank[3].gemm_ns, 25 * 220);
+    CHECK_INT(m.rank[3].op_steps, 25);
+    arena_release(&a);
+}
+
+/* One rank without, such as one on a GPU, and the step's classes are not known; its row says so. */
+TEST(monitor_has_no_classes_unless_all_ranks_keep_operators)
+{
+    struct script s = { 0 };
+    struct monitor m;
+    struct arena a;
+    begin(&m, &s, 2, 2, &a);
+    four_ranks(&s);
+    s.rank[3].operators = false;
+    steps(&m, 5, 10);
+    CHECK_INT(s.classes, 0);
+    CHECK_INT(s.last[3].gemm_ns, -1);
+    CHECK_INT(s.last[3].attn_ns, -1);
+    CHECK_INT(s.last[2].gemm_ns, 200);
+    CHECK_INT(m.rank[3].op_steps, 0);
+    arena_release(&a);
+    s.sees = 3;
+    begin(&m, &s, 2, 2, &a);
+    four_ranks(&s);
+    steps(&m, 5, 10);
+    CHECK_INT(s.classes, 0);
     arena_release(&a);
 }

@@ -435,6 +435,7 @@ static bool play_engine(const struct play *p, int tp, int pp, struct heard *h,
     struct err e = { 0 };
     struct engine_opts o = engine_env_opts(golden("llama31"), tp, pp);
     o.logits = false;
+    o.operators = tp * pp > 1; /* the time kept, or not: the same tokens */
     serve_sizes(&p->o, p->kv_blocks, CTX, &o);
     struct engine *g = engine_open(&o, &e);
     CHECK_TEXT(e.text, "");
@@ -447,6 +448,13 @@ static bool play_engine(const struct play *p, int tp, int pp, struct heard *h,
     struct engine_rank_step x;
     CHECK(h->steps > 0 && engine_rank_step(g, h->steps - 1, tp * pp - 1, &x));
     CHECK(!engine_rank_step(g, h->steps, 0, &x));
+    for (int i = 0; i < tp * pp && o.operators; i++) { /* operators are apart from calls */
+        CHECK(engine_rank_step(g, h->steps - 1, i, &x) && x.operators);
+        CHECK(x.gemm_ns > 0 && x.attn_ns > 0);
+        CHECK(x.gemm_ns + x.attn_ns + (tp > 1 ? x.allreduce_ns : 0) + x.sample_ns <=
+              x.t1_ns - x.t0_ns);
+    }
+    CHECK(x.operators == o.operators);
     engine_close(g);
     return true;
 }

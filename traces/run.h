@@ -65,6 +65,7 @@ struct run_span {
 struct run_monitor { /* one rank's part of one engine step; see engine/monitor.h */
     int64_t t0_ns, t1_ns;
     int64_t compute_ns, comm_ns, wait_ns, host_ns, allreduce_ns;
+    int64_t gemm_ns, attn_ns; /* of compute_ns: products, attention; -1: not known */
     int64_t kv_used_tok, kv_reserved_tok;
     int64_t step;
     int32_t rank, queue;
