@@ -4,8 +4,10 @@
  * A case is one configuration: one predicted run file and one or more measured ones of the same
  * scenario. Its runs hold the same requests, which are paired one by one: by (session, turn), else
  * in due order (ties: lengths, then first token); only requests due after the warm-up that ended
- * well in every run count, and no times that contradict each other (a token before it was due). Runs that turn out to hold other requests are compared as distributions
- * and say so.
+ * well in every run count, and no times that contradict each other (a token before it was due). A load
+ * of sessions ends with the first N turns that come due, which depends on timing: up to a tenth of
+ * turns that not every run served is left out, and counted. Runs that turn out to hold other requests
+ * are compared as distributions and say so.
  *
  *     e        ln(predicted / measured) of a case. Measured: geometric mean over runs for means and
  *              throughput, the quantile of the pooled requests for quantiles
@@ -104,7 +106,7 @@ struct validate_run {
     double prefix_hit, running_mean, kv_peak;
     bool extrapolated, overloaded;
     /* while reading */
-    int64_t *order;
+    int64_t *order, n_order; /* rows to be paired, in the order of pairing */
     double *t_due, *t_first, *t_last, *session, *turn, *status, begin_ns;
 };
 

@@ -346,6 +346,9 @@ static void print_aa(const struct validate *v, struct table *t)
                     percent(c->err[6].cv, false, b), 100 * v->o.noise);
         if (c->refused)
             fprintf(t->f, "%sno prediction: %s: %s\n", t->md ? "- " : "  ", c->name, c->refused);
+        if (c->unlike)
+            fprintf(t->f, "%snot paired request by request: %s: %s\n", t->md ? "- " : "  ", c->name,
+                    c->unlike);
         if (c->left_out)
             fprintf(t->f, "%sleft out: %s: %s\n", t->md ? "- " : "  ", c->name, c->left_out);
         if (!c->refused && c->predicted.extrapolated)
