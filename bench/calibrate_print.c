@@ -100,7 +100,7 @@ void calibrate_print(const struct calibrate *c, FILE *f)
 {
     const struct profile_file *p = &c->profile;
     fprintf(f, "%s, %s\n", p->machine, p->date);
-    if (!c->foreign.done)
+    if (!c->foreign.done && !c->limit_assumed)
         fprintf(f, "Efficiencies refer to %.4g GFLOP/s and %.4g GB/s a rank\n",
                 1e-9 * c->limit_flop, 1e-9 * c->limit_mem);
     if (c->o.dry_run) fputs("Nothing fitted (--dry-run).\n", f);

@@ -158,7 +158,7 @@ TEST(calibrate_refuses_options_that_concern_nothing)
     points *p = points_create(links, "synthetic", &e);
     for (int i = 0; i < 12; i++) {
         struct points_row r = {
-            .op = POINTS_ALLREDUCE, .comm = POINTS_NCCL, .ranks = 4, .error = 0
+            .op = POINTS_ALLREDUCE, .dtype = POINTS_F32, .comm = POINTS_NCCL, .ranks = 4, .error = 0
         };
         r.bytes = exp2(10 + i);
         points_put(p,
@@ -174,6 +174,11 @@ TEST(calibrate_refuses_options_that_concern_nothing)
     CHECK_INT(calibrate("%s --tp=7", links), 2);
     CHECK_HAS(cli_err, "--tp=7: the files have no points of a model");
     CHECK_INT(calibrate("%s --comm=nccl", links), 0);
+    /* another tool's messages: as large as it says, on a machine that is not this one */
+    CHECK_HAS(cli_out, "covers    bytes 1024 .. 2.09715e+06");
+    CHECK_HAS(cli_out, "a machine that the files do not name, 1 thread a rank");
+    CHECK_HAS(cli_out, "no point tells the rates of arithmetic and memory");
+    CHECK(!strstr(cli_out, "Efficiencies refer"));
 }
 
 /* ---- host.step */
