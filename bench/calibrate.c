@@ -257,6 +257,10 @@ static int add_run(struct calibrate *c, const char *path, struct err *e)
     read_host(k->run.h5, k, c->a);
     c->n_file++;
     c->n_run++;
+    int64_t disturbed = 0;
+    if (h5_has(k->run.h5, "/summary"))
+        h5_read_attr_i64(k->run.h5, "/summary", "noise_disturbed", &disturbed, NULL);
+    k->disturbed = disturbed > 0;
     if (k->run.ended_early)
         calibrate_warn(c, "%s is of a run that ended early: %s", path, k->run.ended_early);
     if (!k->run.kind || strcmp(k->run.kind, "measured") != 0)

@@ -80,6 +80,7 @@ struct calibrate_file {
     int tp, pp;      /* of a points file; 0: it does not say */
     int64_t n_wrong; /* points left out because their result was wrong */
     int64_t n_point, n_sample, n_noisy, n_kept_noisy;
+    bool disturbed; /* a run beside which other work took processors, as its file says */
     struct run_file run;
     const char *uuid;   /* that its writer gave it; "" */
     char sha[65];       /* of the file, where it has no uuid; else "" */

@@ -105,6 +105,7 @@ struct validate_run {
     double part_s[VALIDATE_N_PART]; /* per engine step; NAN */
     double prefix_hit, running_mean, kv_peak;
     bool extrapolated, overloaded;
+    bool disturbed; /* measured while other work took its processors, as its file says */
     /* while reading */
     int64_t *order, n_order; /* rows to be paired, in the order of pairing */
     double *t_due, *t_first, *t_last, *session, *turn, *status, begin_ns;
@@ -219,6 +220,7 @@ int validate_check_scenario(const struct validate_case *c, struct arena *a, stru
 const char *validate_first_file(const struct validate_case *c); /* for words about a case */
 /* Pairs the requests of a case's runs and reduces them to quantities. */
 void validate_pair(struct validate_case *c, struct arena *a);
+int validate_disturbed(const struct validate_case *c); /* of its runs: how many say so */
 
 /* ---- figures: everything below `sum`, and the cases' errors, of runs that were paired */
 void validate_compute(struct validate *v);

@@ -221,6 +221,7 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
         out->preempted = (int64_t)fmax(0, scalar(&f, "preemptions"));
         out->extrapolated = scalar(&f, "extrapolated") > 0;
         out->overloaded = scalar(&f, "overloaded") > 0;
+        out->disturbed = scalar(&f, "noise_disturbed") > 0;
     }
     run_close(&f);
     return st;
@@ -411,6 +412,13 @@ static void quantities(struct validate_run *r, struct arena *a)
             r->q[validate_q((enum metric)m, (enum validate_stat)s)] =
                 stat_quantile_sorted(v, n, levels[s]);
     }
+}
+
+int validate_disturbed(const struct validate_case *c)
+{
+    int n = 0;
+    for (int k = 0; k < c->n_measured; k++) n += c->measured[k].disturbed;
+    return n;
 }
 
 void validate_pair(struct validate_case *c, struct arena *a)

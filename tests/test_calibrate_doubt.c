@@ -250,6 +250,8 @@ static void put_run(const char *path, const struct deploy *d, bool erratic)
         now = row.t1_ns + row.host_ns;
         CHECK_OK(run_put_step(o, &row, &e), &e);
     }
+    CHECK_OK(h5_group(run_h5(o), "/summary", "estimates", &e), &e);
+    h5_attr_i64(run_h5(o), "/summary", "noise_disturbed", erratic, &e);
     CHECK_OK(run_commit(o, &e), &e);
 }
 
@@ -297,6 +299,7 @@ TEST(calibrate_bounds_the_hosts_time_by_what_was_measured)
             if (c->extra[k].id == P_HOST_STEP_S) step = c->extra[k].v;
         if (i > 0 && !CHECK(step > 0 && step < (i == 1 ? 2 : 10) * HOST_S && law > 1.05))
             fprintf(stderr, "host.step %g, law %g: %s\n", step, law, c->skipped);
+        if (i > 0) CHECK_INT(c->file[1].disturbed, i == 2);
         if (i == 1) CHECK_HAS(c->skipped, "so the common factor takes it");
         if (i == 2) CHECK_HAS(c->skipped, "host.step is their median");
         calibrate_release(c);
