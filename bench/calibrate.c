@@ -200,12 +200,11 @@ static int add_points(struct calibrate *c, const char *path, struct err *e)
     int st = points_read(path, c->a, &f, e);
     if (st != ST_OK) return st;
     k->title = f.title;
-    k->machine =
-        *text_of(f.h5, "source_machine", c->a) ? text_of(f.h5, "source_machine", c->a) : f.machine;
+    k->imported = strcmp(f.kind, "imported") == 0;
+    k->machine = k->imported ? text_of(f.h5, "source_machine", c->a) : f.machine;
     k->date = f.date;
     k->model = text_of(f.h5, "model", c->a);
     read_strategy(text_of(f.h5, "strategy", c->a), k);
-    k->imported = strcmp(f.kind, "imported") == 0;
     read_host(f.h5, k, c->a);
     k->partial = strcmp(text_of(f.h5, "complete", c->a), "no") == 0;
     read_gpu(f.h5, &k->gpu, c->a);
@@ -258,6 +257,10 @@ static int add_run(struct calibrate *c, const char *path, struct err *e)
     read_host(k->run.h5, k, c->a);
     c->n_file++;
     c->n_run++;
+    int64_t disturbed = 0;
+    if (h5_has(k->run.h5, "/summary"))
+        h5_read_attr_i64(k->run.h5, "/summary", "noise_disturbed", &disturbed, NULL);
+    k->disturbed = disturbed > 0;
     if (k->run.ended_early)
         calibrate_warn(c, "%s is of a run that ended early: %s", path, k->run.ended_early);
     if (!k->run.kind || strcmp(k->run.kind, "measured") != 0)
@@ -388,6 +391,12 @@ static void ceilings(struct calibrate *c)
             best = fmax(best, *of);
         }
     }
+    c->limit_assumed = !(mem > 0 || flop > 0 || best > 0);
+    if (c->limit_assumed && !is_foreign(c))
+        calibrate_warn(c,
+                       "no point tells the rates of arithmetic and memory: 100 GFLOP/s and 10 GB/s "
+                       "stand for them where the profile is the hardware; with hardware: {name: "
+                       "..., profile: ...} those of the catalog do");
     c->limit_mem = mem > 0 ? mem : 1e10;
     c->limit_flop = flop > 0 ? flop : 1e11;
     /* formats that were not measured: as fast as the best that was */

@@ -6,7 +6,8 @@
  * counted as the simulator's operator list counts them (model/ops.h), whatever was moved: so
  *     norm      is the norm and the addition of the residual before it, of equal rows
  *     rope      rotation of queries and keys
- *     messages  of f32 count half; those between stages count as they are
+ *     messages  of the engine's in f32 count half; those between stages, and imported ones, count as
+ *               they are
  * Samples marked noisy are left out where a third or more of a point's are not; the count is kept.
  *
  * Steps of measured runs then give host times, rank skew and the common factor of device times by
@@ -79,6 +80,7 @@ struct calibrate_file {
     int tp, pp;      /* of a points file; 0: it does not say */
     int64_t n_wrong; /* points left out because their result was wrong */
     int64_t n_point, n_sample, n_noisy, n_kept_noisy;
+    bool disturbed; /* a run beside which other work took processors, as its file says */
     struct run_file run;
     const char *uuid;   /* that its writer gave it; "" */
     char sha[65];       /* of the file, where it has no uuid; else "" */
@@ -97,6 +99,7 @@ struct calibrate {
     struct calibrate_point *point;
     int64_t n_point, cap_point;
     double limit_mem, limit_flop; /* bytes/s, FLOP/s that efficiencies refer to */
+    bool limit_assumed;           /* no point tells either */
     double limit_of[DT_N];        /* FLOP/s by type of the operands; of a processor all the same */
     struct calibrate_gpu gpu;     /* of the points; name "": a processor */
     int threads, ranks;

@@ -201,8 +201,8 @@ static int read_requests(struct replay *k, struct calibrate_file *f, struct err 
                                         .n_in = (int32_t)k->measured[i].n_in,
                                         .n_out = (int32_t)k->measured[i].n_out,
                                         .session = -1 };
-    f->said = arena_printf(k->c->a, "%lld of %zu requests: host.step, host.request, law",
-                           (long long)k->n, n);
+    f->said = arena_printf(k->c->a, "%lld of %zu requests%s%s: host.step, host.request, law",
+                           (long long)k->n, n, *f->model ? " of what it calls " : "", f->model);
     if (k->n < FEW_REQUESTS)
         return err_set(e, ST_USAGE, "%s: %lld finished requests are too few, at least %d", f->path,
                        (long long)k->n, FEW_REQUESTS);

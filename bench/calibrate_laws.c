@@ -226,10 +226,13 @@ static struct fit_prefill_point prefill_point(const struct calibrate_point *p)
                                        .sd_log = p->sd_log };
 }
 
-static double message_bytes(const struct points_row *r)
+/* The engine adds up in f32 what the simulator counts as two bytes a value; other tools' messages
+ * are as large as they say. */
+static double message_bytes(const struct calibrate *c, const struct calibrate_point *p)
 {
-    bool halved = r->dtype == POINTS_F32 && r->op != POINTS_SENDRECV;
-    return halved ? r->bytes / 2 : r->bytes;
+    bool halved =
+        !c->file[p->file].imported && p->row.dtype == POINTS_F32 && p->row.op != POINTS_SENDRECV;
+    return halved ? p->row.bytes / 2 : p->row.bytes;
 }
 
 /* ---- one law after the other */
@@ -487,7 +490,7 @@ static void do_messages(struct laws *l, enum profile_law law, int ranks)
     struct fit_bytes_point *p = mem_alloc((size_t)l->n * sizeof *p);
     for (int64_t i = 0; i < l->n; i++)
         p[i] =
-            (struct fit_bytes_point){ message_bytes(&l->p[i]->row), l->p[i]->s, l->p[i]->sd_log };
+            (struct fit_bytes_point){ message_bytes(l->c, l->p[i]), l->p[i]->s, l->p[i]->sd_log };
     struct fit_ask q = calibrate_ask(l->c, DT_F32, hop ? 1 : ranks);
     int st = hop ? fit_p2p(&q, law, p, l->n, &f, &why) : fit_coll(&q, law, p, l->n, &f, &why);
     keep(l, law, &f, st, &why);

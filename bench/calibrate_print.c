@@ -100,7 +100,7 @@ void calibrate_print(const struct calibrate *c, FILE *f)
 {
     const struct profile_file *p = &c->profile;
     fprintf(f, "%s, %s\n", p->machine, p->date);
-    if (!c->foreign.done)
+    if (!c->foreign.done && !c->limit_assumed)
         fprintf(f, "Efficiencies refer to %.4g GFLOP/s and %.4g GB/s a rank\n",
                 1e-9 * c->limit_flop, 1e-9 * c->limit_mem);
     if (c->o.dry_run) fputs("Nothing fitted (--dry-run).\n", f);
@@ -109,8 +109,12 @@ void calibrate_print(const struct calibrate *c, FILE *f)
     for (int i = 0; i < p->n_fit; i++) print_fit(c, &p->fit[i], f);
     if (p->n_extra) fputs("\nConstants over those of the catalog, with 90 % intervals\n", f);
     for (int i = 0; i < p->n_extra; i++)
-        print_constant(p->extra[i].id, p->extra[i].v, p->extra[i].sd_log,
-                       p->extra[i].sd_log < FIT_OPEN_SD, f);
+        if (p->extra[i].v > 0 || p->extra[i].sd_log > 0)
+            print_constant(p->extra[i].id, p->extra[i].v, p->extra[i].sd_log,
+                           p->extra[i].sd_log < FIT_OPEN_SD, f);
+        else
+            fprintf(f, "    %-18s none: within the step of the engine that was measured\n",
+                    profile_param_name(p->extra[i].id));
     if (c->foreign.done)
         fprintf(f,
                 "  %lld requests of %s; median error by the catalog, and now:\n"
@@ -128,6 +132,10 @@ void calibrate_print(const struct calibrate *c, FILE *f)
                 100 * (double)c->file[i].n_kept_noisy /
                     (double)(c->file[i].n_sample - c->file[i].n_noisy),
                 c->file[i].path);
+    for (int i = 0; i < c->n_file; i++)
+        if (c->file[i].disturbed)
+            fprintf(f, "\nNOISY MACHINE: other work took processors while %s was measured\n",
+                    c->file[i].path);
     fputs("\nUsed\n", f);
     print_lines(p->used ? p->used : "", f);
     if (c->o.out && !c->o.dry_run) fprintf(f, "\nprofile   %s\n", c->o.out);
@@ -207,6 +215,8 @@ static json_t *files_json(const struct calibrate *c)
             json_put_i64(j, "samples", f->n_sample);
             json_put_i64(j, "samples_noisy_left_out", f->n_noisy);
             json_put_i64(j, "samples_noisy_kept", f->n_kept_noisy);
+        } else {
+            json_put_bool(j, "disturbed", f->disturbed);
         }
         json_array_append_new(list, j);
     }

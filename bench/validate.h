@@ -4,8 +4,10 @@
  * A case is one configuration: one predicted run file and one or more measured ones of the same
  * scenario. Its runs hold the same requests, which are paired one by one: by (session, turn), else
  * in due order (ties: lengths, then first token); only requests due after the warm-up that ended
- * well in every run count, and no times that contradict each other (a token before it was due). Runs that turn out to hold other requests are compared as distributions
- * and say so.
+ * well in every run count, and no times that contradict each other (a token before it was due). A load
+ * of sessions ends with the first N turns that come due, which depends on timing: up to a tenth of
+ * turns that not every run served is left out, and counted. Runs that turn out to hold other requests
+ * are compared as distributions and say so.
  *
  *     e        ln(predicted / measured) of a case. Measured: geometric mean over runs for means and
  *              throughput, the quantile of the pooled requests for quantiles
@@ -107,8 +109,9 @@ struct validate_run {
     double op_s[VALIDATE_N_OP];     /* likewise; they add up to compute */
     double prefix_hit, running_mean, kv_peak;
     bool extrapolated, overloaded;
+    bool disturbed; /* measured while other work took its processors, as its file says */
     /* while reading */
-    int64_t *order;
+    int64_t *order, n_order; /* rows to be paired, in the order of pairing */
     double *t_due, *t_first, *t_last, *session, *turn, *status, begin_ns;
 };
 
@@ -222,6 +225,7 @@ int validate_check_scenario(const struct validate_case *c, struct arena *a, stru
 const char *validate_first_file(const struct validate_case *c); /* for words about a case */
 /* Pairs the requests of a case's runs and reduces them to quantities. */
 void validate_pair(struct validate_case *c, struct arena *a);
+int validate_disturbed(const struct validate_case *c); /* of its runs: how many say so */
 
 /* ---- figures: everything below `sum`, and the cases' errors, of runs that were paired */
 void validate_compute(struct validate *v);

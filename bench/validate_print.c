@@ -375,8 +375,16 @@ static void print_aa(const struct validate *v, struct table *t)
                     "%sNOISY: %s: run scatter %s (throughput), %s (mean TPOT); limit %.3g %%\n",
                     t->md ? "- " : "  ", c->name, percent(c->err[0].cv, false, a),
                     percent(c->err[6].cv, false, b), 100 * v->o.noise);
+        if (validate_disturbed(c))
+            fprintf(t->f,
+                    "%sNOISY: %s: other work took processors during %d of %d measured run%s\n",
+                    t->md ? "- " : "  ", c->name, validate_disturbed(c), c->n_measured,
+                    c->n_measured == 1 ? "" : "s");
         if (c->refused)
             fprintf(t->f, "%sno prediction: %s: %s\n", t->md ? "- " : "  ", c->name, c->refused);
+        if (c->unlike)
+            fprintf(t->f, "%snot paired request by request: %s: %s\n", t->md ? "- " : "  ", c->name,
+                    c->unlike);
         if (c->left_out)
             fprintf(t->f, "%sleft out: %s: %s\n", t->md ? "- " : "  ", c->name, c->left_out);
         if (!c->refused && c->predicted.extrapolated)
@@ -540,6 +548,7 @@ static json_t *json_case(const struct validate_case *c)
     json_put_text(j, "group", c->group);
     json_put_i64(j, "runs", c->n_measured);
     json_put_bool(j, "noisy", c->noisy);
+    json_put_i64(j, "runs_disturbed", validate_disturbed(c));
     if (c->refused) json_put_text(j, "refused", c->refused);
     if (c->unlike) json_put_text(j, "unlike", c->unlike);
     if (c->left_out) json_put_text(j, "left_out", c->left_out);

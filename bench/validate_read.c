@@ -184,6 +184,7 @@ static void sort_rows(struct validate_run *r, struct arena *a)
     }
     qsort(k, (size_t)r->n_request, sizeof *k, by_key);
     for (int64_t i = 0; i < r->n_request; i++) r->order[i] = k[i].row;
+    r->n_order = r->n_request;
 }
 
 /* A text of the provenance, or "". */
@@ -239,6 +240,7 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
         out->preempted = (int64_t)fmax(0, scalar(&f, "preemptions"));
         out->extrapolated = scalar(&f, "extrapolated") > 0;
         out->overloaded = scalar(&f, "overloaded") > 0;
+        out->disturbed = scalar(&f, "noise_disturbed") > 0;
     }
     run_close(&f);
     return st;
@@ -246,15 +248,65 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
 
 /* ---- pairing */
 
+/* What of a run's order is a turn that another run served too: written to `to`, if that is given.
+ * Both are in order of (session, turn). */
+static int64_t shared(const struct validate_run *r, const struct validate_run *with, int64_t *to)
+{
+    int64_t n = 0;
+    for (int64_t i = 0, j = 0; i < r->n_order && j < with->n_order;) {
+        int64_t x = r->order[i], y = with->order[j];
+        double d = r->session[x] - with->session[y];
+        if (d == 0) d = r->turn[x] - with->turn[y];
+        if (d == 0 && to) to[n] = x;
+        n += d == 0;
+        i += d <= 0;
+        j += d >= 0;
+    }
+    return n;
+}
+
+static bool all_sessions(const struct validate_run *r)
+{
+    int64_t n = 0;
+    while (n < r->n_request && r->session[n] >= 0) n++;
+    return n == r->n_request;
+}
+
+/* The requests of a load of sessions end with the first N that come due, and a turn comes due when
+ * the one before has ended: runs of one load differ in their last few turns, which are left out. Runs
+ * that differ in more than a tenth, or in how many they have, are of other loads: nothing is. */
+static void meet(struct validate_case *c, struct arena *a)
+{
+    struct validate_run *p = &c->predicted;
+    int64_t *common = arena_array(a, (size_t)p->n_request + 1, sizeof *common);
+    struct validate_run all = *p; /* what every run served */
+    for (int k = 0; k < c->n_measured; k++)
+        if (c->measured[k].n_request != p->n_request || !all_sessions(&c->measured[k])) return;
+    if (!all_sessions(p)) return;
+    for (int k = 0; k < c->n_measured; k++) {
+        all.n_order = shared(&all, &c->measured[k], common);
+        all.order = common;
+    }
+    if (all.n_order * 10 < p->n_request * 9 || all.n_order == p->n_request) return;
+    for (int k = -1; k < c->n_measured; k++) {
+        struct validate_run *r = k < 0 ? p : &c->measured[k];
+        r->n_order = shared(r, &all, r->order);
+    }
+}
+
 static const char *differs(const struct validate_run *p, const struct validate_run *m,
                            struct arena *a)
 {
     if (p->n_request != m->n_request)
         return arena_printf(a, "%lld requests predicted, %lld in %s", (long long)p->n_request,
                             (long long)m->n_request, m->path);
-    for (int64_t i = 0; i < p->n_request; i++) {
+    for (int64_t i = 0; i < p->n_order; i++) {
         int64_t x = p->order[i], y = m->order[i];
         bool both = p->status[x] == RUN_OK && m->status[y] == RUN_OK;
+        if (p->session[x] >= 0 && m->session[y] >= 0 && p->session[x] != m->session[y])
+            return arena_printf(a,
+                                "request %lld is of session %.0f predicted, of session %.0f in %s",
+                                (long long)i, p->session[x], m->session[y], m->path);
         if (p->n_in[x] != m->n_in[y] || p->turn[x] != m->turn[y] ||
             (both && p->n_out[x] != m->n_out[y]))
             return arena_printf(
@@ -296,6 +348,10 @@ static const char *say_dropped(const struct validate_run *r, bool all, const cha
     };
     int64_t n[N_DROP] = { 0 };
     for (int64_t i = 0; i < r->n_request; i++) n[drop_of(r, i)]++;
+    if (r->n_order < r->n_request)
+        text = arena_printf(a, "%s%s%s: %lld of %lld requests are turns that not every run served",
+                            text, *text ? "; " : "", r->path,
+                            (long long)(r->n_request - r->n_order), (long long)r->n_request);
     for (int k = all ? WARM_UP : NO_TOKEN; k < N_DROP; k++)
         if (n[k] > 0)
             text = arena_printf(a, "%s%s%s: %lld of %lld requests %s", text, *text ? "; " : "",
@@ -323,7 +379,7 @@ static void keep(struct validate_run *r, const bool *kept, struct arena *a)
     for (int m = 0; m < METRIC_N; m++)
         r->x[m] = m == METRIC_ITL ? NULL : arena_array(a, (size_t)r->n_request + 1, sizeof **r->x);
     r->n_kept = 0;
-    for (int64_t i = 0; i < r->n_request; i++) {
+    for (int64_t i = 0; i < r->n_order; i++) {
         int64_t row = r->order[i], n = r->n_kept;
         if (!kept[i]) continue;
         double gap = r->t_last[row] - r->t_first[row];
@@ -377,16 +433,24 @@ static void quantities(struct validate_run *r, struct arena *a)
     }
 }
 
+int validate_disturbed(const struct validate_case *c)
+{
+    int n = 0;
+    for (int k = 0; k < c->n_measured; k++) n += c->measured[k].disturbed;
+    return n;
+}
+
 void validate_pair(struct validate_case *c, struct arena *a)
 {
     struct validate_run *p = &c->predicted;
     bool *kept = NULL;
+    if (!c->refused) meet(c, a);
     for (int i = 0; i < c->n_measured && !c->unlike && !c->refused; i++)
         c->unlike = differs(p, &c->measured[i], a);
     bool same = !c->unlike && !c->refused;
     if (same) {
         kept = arena_array(a, (size_t)p->n_request + 1, sizeof *kept);
-        for (int64_t i = 0; i < p->n_request; i++) {
+        for (int64_t i = 0; i < p->n_order; i++) {
             kept[i] = counts(p, p->order[i]);
             for (int k = 0; k < c->n_measured; k++)
                 kept[i] = kept[i] && counts(&c->measured[k], c->measured[k].order[i]);
@@ -396,7 +460,7 @@ void validate_pair(struct validate_case *c, struct arena *a)
         struct validate_run *r = k < 0 ? p : &c->measured[k];
         if (!same) {
             kept = arena_array(a, (size_t)r->n_request + 1, sizeof *kept);
-            for (int64_t i = 0; i < r->n_request; i++) kept[i] = counts(r, r->order[i]);
+            for (int64_t i = 0; i < r->n_order; i++) kept[i] = counts(r, r->order[i]);
         }
         keep(r, kept, a);
         quantities(r, a);

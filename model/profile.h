@@ -159,6 +159,8 @@ struct profile {
     /* 1 << enum profile_law: what the strategy needs and a measured profile has no points of, so
      * that it is carried over from others or taken from the catalog, as the note says */
     unsigned unmeasured;
+    const char
+        *crowd;       /* what shares a measured host in a way that nobody measured; NULL: nothing */
     bool catalog_own; /* the catalog's constants were fitted on this very GPU */
     /* The part of P_LAW's sd_log that is how far whole steps held out are from the laws: no want of
      * samples. 0: none known */

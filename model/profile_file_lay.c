@@ -317,6 +317,19 @@ static const char *missing(struct lay *l)
     return text;
 }
 
+/* Points are of one engine alone on its host: replicas, and more threads than processors, share more
+ * than the laws know of. */
+static const char *crowd(const struct profile_file *p, const struct strategy *s, struct arena *a)
+{
+    int64_t threads = s->tp * s->pp * s->dp * (p->threads > 1 ? p->threads : 1);
+    const struct hw_system *host = &p->hw.sys;
+    if (host->fabric != HW_HOST || strcmp(p->hw.gpu.arch, "cpu") != 0) return NULL;
+    if (host->host_cores > 0 && threads > host->host_cores)
+        return arena_printf(a, "%lld threads on %d processors", (long long)threads,
+                            (int)host->host_cores);
+    return s->dp > 1 ? "replicas beside each other on one host" : NULL;
+}
+
 void profile_file_lay(const struct profile_file *p, const struct hw_gpu *g,
                       const struct strategy *s, struct arena *a, struct profile *out)
 {
@@ -345,6 +358,7 @@ void profile_file_lay(const struct profile_file *p, const struct hw_gpu *g,
     /* which of these are needed, the strategy alone does not say */
     if (!l.have[LAW_NET]) guess_law(&l, LAW_NET);
     guess(&l, P_MOE_T0_S, P_MOE_EM);
+    out->crowd = crowd(p, s, a);
     out->note = !*none ? "" : arena_printf(a, "not measured: %s", none);
     if (l.by_catalog && *also) out->note = arena_printf(a, "%s; catalog: %s", out->note, also);
 }

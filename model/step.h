@@ -115,7 +115,7 @@ struct step_extent {
     int64_t max_tok, max_seqs, max_ctx_sum, max_ctx, max_prefill;
 };
 /* "decode, p2p": operators that the steps have and the measured profile no points of, so that their
- * constants are carried over or assumed; "" where there are none, or no profile was measured. */
+ * constants are carried over or assumed, and what shares the host unmeasured; "" where there are none, or no profile was measured. */
 const char *step_unmeasured(const struct step *m, struct arena *a);
 /* Worst coverage of each class, and one line of words ("GEMM fitted (MAPE 6.5 %) ...").
  * *extrapolated is set when an extent lies outside the measured range, or where a measured profile

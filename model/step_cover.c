@@ -179,6 +179,7 @@ const char *step_unmeasured(const struct step *m, struct arena *a)
         text = arena_printf(a, "%s%s%s", text, *text ? ", " : "",
                             profile_law_name((enum profile_law)i));
     }
+    if (p->crowd) text = arena_printf(a, "%s%s%s", text, *text ? ", " : "", p->crowd);
     return text;
 }
 
@@ -228,6 +229,8 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
     if (p->note && *p->note) text = arena_printf(a, "%s; %s", text, p->note);
     const char *also = p->measured ? also_unmeasured(m, a) : "";
     if (*also) text = arena_printf(a, "%s; not measured: %s (as in the catalog)", text, also);
+    if (p->measured && p->crowd)
+        text = arena_printf(a, "%s; not measured: %s (as if each were alone)", text, p->crowd);
     if (*far || (*extrapolated && !guessed))
         text = arena_printf(a, "%s; outside the measured range%s%s", text, *far ? ": " : "", far);
     return text;

@@ -164,15 +164,27 @@ static void where_time_goes(const struct print_in *in, FILE *f)
                      : "");
 }
 
+/* One workload's scatter is unknown, be it drawn once or replayed: intervals then hold less than they
+ * seem to. */
+static void interval_line(const struct print_in *in, FILE *f)
+{
+    const struct outcome *o = in->o;
+    bool replayed = in->s->sim.replications > 1;
+    const char *scatter =
+        in->d->profile.measured ? "; how much measured runs scatter is not in them" : "";
+    if (o->n_seed > 1 && in->d->profile.measured)
+        fprintf(f, "intervals   of the workload's seeds and of the constants%s\n", scatter);
+    if (o->n_seed == 1 && o->n_draw > 0)
+        fprintf(f, "intervals   of the constants alone, of one workload (%s)%s\n",
+                replayed ? "replayed" : "sim.replications 1", scatter);
+}
+
 static void trust(const struct print_in *in, FILE *f)
 {
     const struct outcome *o = in->o;
     fprintf(f, "bottleneck  %s\n", o->bottleneck);
     fprintf(f, "coverage    %s%s\n", o->extrapolated ? "EXTRAPOLATED: " : "", o->coverage);
-    if (in->d->profile.measured && o->n_seed + o->n_draw > 1)
-        fprintf(f,
-                "intervals   of the workload's seeds and of the constants; how much measured runs "
-                "scatter is not in them\n");
+    interval_line(in, f);
     if (!o->top[0].name) return;
     fprintf(f, "uncertainty ");
     for (int k = 0; k < EVALUATE_TOP && o->top[k].name; k++)

@@ -159,7 +159,10 @@ json_t *print_json(const struct print_in *in)
     json_put_text(j, "coverage", o->coverage);
     json_put_bool(j, "extrapolated", o->extrapolated);
     json_put_text(j, "not_measured", o->unmeasured ? o->unmeasured : "");
-    json_put_text(j, "intervals_hold", "workload seeds, constants"); /* not: scatter of runs */
+    json_put_text(j, "intervals_hold", /* never: scatter of measured runs */
+                  o->n_seed > 1   ? o->n_draw ? "workload seeds, constants" : "workload seeds"
+                  : o->n_draw > 0 ? "constants"
+                                  : "");
     put_uncertainty(j, o);
     json_put_f64(j, "wall.simulate_s", in->wall_s);
     json_put_f64(j, "wall.requests_per_s", (double)m->due * (o->n_seed + o->n_draw) / in->wall_s);

@@ -158,7 +158,7 @@ TEST(calibrate_refuses_options_that_concern_nothing)
     points *p = points_create(links, "synthetic", &e);
     for (int i = 0; i < 12; i++) {
         struct points_row r = {
-            .op = POINTS_ALLREDUCE, .comm = POINTS_NCCL, .ranks = 4, .error = 0
+            .op = POINTS_ALLREDUCE, .dtype = POINTS_F32, .comm = POINTS_NCCL, .ranks = 4, .error = 0
         };
         r.bytes = exp2(10 + i);
         points_put(p,
@@ -174,6 +174,11 @@ TEST(calibrate_refuses_options_that_concern_nothing)
     CHECK_INT(calibrate("%s --tp=7", links), 2);
     CHECK_HAS(cli_err, "--tp=7: the files have no points of a model");
     CHECK_INT(calibrate("%s --comm=nccl", links), 0);
+    /* another tool's messages: as large as it says, on a machine that is not this one */
+    CHECK_HAS(cli_out, "covers    bytes 1024 .. 2.09715e+06");
+    CHECK_HAS(cli_out, "a machine that the files do not name, 1 thread a rank");
+    CHECK_HAS(cli_out, "no point tells the rates of arithmetic and memory");
+    CHECK(!strstr(cli_out, "Efficiencies refer"));
 }
 
 /* ---- host.step */
@@ -245,6 +250,8 @@ static void put_run(const char *path, const struct deploy *d, bool erratic)
         now = row.t1_ns + row.host_ns;
         CHECK_OK(run_put_step(o, &row, &e), &e);
     }
+    CHECK_OK(h5_group(run_h5(o), "/summary", "estimates", &e), &e);
+    h5_attr_i64(run_h5(o), "/summary", "noise_disturbed", erratic, &e);
     CHECK_OK(run_commit(o, &e), &e);
 }
 
@@ -292,6 +299,7 @@ TEST(calibrate_bounds_the_hosts_time_by_what_was_measured)
             if (c->extra[k].id == P_HOST_STEP_S) step = c->extra[k].v;
         if (i > 0 && !CHECK(step > 0 && step < (i == 1 ? 2 : 10) * HOST_S && law > 1.05))
             fprintf(stderr, "host.step %g, law %g: %s\n", step, law, c->skipped);
+        if (i > 0) CHECK_INT(c->file[1].disturbed, i == 2);
         if (i == 1) CHECK_HAS(c->skipped, "so the common factor takes it");
         if (i == 2) CHECK_HAS(c->skipped, "host.step is their median");
         calibrate_release(c);

@@ -201,6 +201,7 @@ TEST(import_maps_columns_of_nccl_tests)
     const struct import_point *p = s->f.point;
     CHECK(p[0].row.op == POINTS_ALLGATHER && p[0].row.ranks == 2 && p[0].row.bytes == 2e9);
     CHECK_INT(p[0].row.dtype, POINTS_BF16);
+    CHECK(strcmp(s->f.machine, "G") == 0);
     CHECK_INT(p[0].calls, 7);
     CHECK(p[0].s_per_call[0] == 1 && p[0].stated_busbw == 1e9);
     CHECK(p[0].row.error == -1 && p[1].row.error == 1);

@@ -218,6 +218,7 @@ TEST(import_answers_nccl_tests)
     for (int k = 0; k < 2; k++) {
         struct seen *s = look(test_data(name[k]), 0, 0);
         CHECK_INT(s->f.tool, IMPORT_NCCL_TESTS);
+        CHECK(strcmp(s->f.machine, "Synthetic GPU 80GB") == 0);
         if (!CHECK_INT(s->f.n_point, 8)) return;
         for (int i = 0; i < 8; i++) {
             const struct import_point *p = &s->f.point[i];

@@ -138,6 +138,12 @@ TEST(profile_missing_operators_mark_the_answer)
     CHECK(extrapolated);
     CHECK_TEXT(none, "stage");
     s = one;
+    s.dp = 2; /* the points are of one engine alone on its host */
+    text = coverage(&m, path, "llama-25m", s, &extrapolated, &none);
+    CHECK(extrapolated);
+    CHECK_TEXT(none, "replicas beside each other on one host");
+    CHECK_HAS(text, "not measured: replicas beside each other on one host (as if each were alone)");
+    s = one;
     s.tp = 4; /* from those of two */
     m.p.hw.sys.n_gpu = 4;
     path = arena_printf(&m.a, "%s", test_path("four.h5"));
@@ -146,6 +152,10 @@ TEST(profile_missing_operators_mark_the_answer)
     CHECK(extrapolated);
     CHECK_HAS(text, "not measured: allreduce (from those of 2 .. 2 ranks)");
     CHECK_TEXT(none, "allreduce, allgather, step");
+    m.p.hw.sys.host_cores = 2;
+    CHECK_OK(profile_file_write(path, &m.p, &m.prov, &m.e), &m.e);
+    coverage(&m, path, "llama-25m", s, &extrapolated, &none);
+    CHECK_TEXT(none, "allreduce, allgather, step, 4 threads on 2 processors");
     machine_release(&m);
 }
 

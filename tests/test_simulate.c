@@ -96,6 +96,20 @@ TEST(simulate_dry_run_can_be_run_again)
     CHECK_INT(cli_run("", "simulate %s", path), 0);
 }
 
+/* One seed says nothing of how workloads scatter. */
+TEST(simulate_says_what_its_intervals_hold)
+{
+    CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --sim.replications=1 --sim.draws=4"), 0);
+    CHECK_HAS(cli_out,
+              "intervals   of the constants alone, of one workload (sim.replications 1)\n");
+    CHECK_INT(
+        cli_run("", "simulate scenarios/smoke.yaml --sim.replications=1 --sim.draws=4 --json"), 0);
+    CHECK_HAS(cli_out, "\"intervals_hold\": \"constants\"");
+    CHECK_INT(
+        cli_run("", "simulate scenarios/smoke.yaml --sim.replications=2 --sim.draws=4 --json"), 0);
+    CHECK_HAS(cli_out, "\"intervals_hold\": \"workload seeds, constants\"");
+}
+
 TEST(simulate_exit_status_tells_whether_the_slo_held)
 {
     CHECK_INT(cli_run("", "simulate scenarios/smoke.yaml --slo.ttft=1ms"), 1);

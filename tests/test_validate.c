@@ -21,7 +21,8 @@ struct made {
     double factor, sd; /* on all latencies; sd of its logarithm, per run (by seed) */
     uint64_t seed;     /* of the noise */
     bool backwards;    /* rows in another order, as they finish in another order */
-    bool measured, sessions;
+    bool measured;
+    int sessions; /* of two turns; N > 1: the last N turns are of sessions that no other run has */
     double half_ratio; /* of the intervals of /summary; 0: none */
     int32_t add_in;    /* other requests: longer prompts */
     const char *ended_early;
@@ -46,6 +47,7 @@ static struct run_request request(const struct made *m, int64_t i, double f)
                              .n_out = (int32_t)(1 + i % 20),
                              .session = m->sessions ? i / 2 : -1,
                              .turn = m->sessions ? (int32_t)(i % 2) : 0 };
+    if (m->sessions > 1 && i >= m->n - m->sessions) q.session += 1000000 * m->sessions;
     if (m->sessions && i % 2) q.t_due_ns += (int64_t)(1e6 * f); /* due when the turn before ends */
     q.t_first_ns = q.t_due_ns + (int64_t)llround(f * ttft_ns(i));
     q.t_last_ns = q.t_first_ns + (int64_t)llround(f * tpot_ns(i) * (q.n_out - 1));
@@ -91,6 +93,7 @@ static bool make(const struct made *m)
     put_one(r, "tpot", f * 6e6, m, &e);
     put_one(r, "itl", f * 6e6, m, &e);
     put_one(r, "e2e", f * 100e6, m, &e);
+    h5_attr_i64(run_h5(r), "/summary", "noise_disturbed", m->sd > .1, &e);
     if (m->ended_early) h5_attr_text(run_h5(r), "/summary", "ended_early", m->ended_early, &e);
     if (e.status != ST_OK) run_abort(r);
     return e.status == ST_OK && run_commit(r, &e) == ST_OK;
@@ -242,6 +245,7 @@ TEST(validate_noise_is_shown_and_named)
     const struct validate_error *x = &v.c[0].err[VALIDATE_THROUGHPUT];
     CHECK(v.c[0].noisy);
     CHECK_INT(v.n_noisy, 1);
+    CHECK_INT(validate_disturbed(&v.c[0]), 6); /* as their files say */
     /* t interval of six known draws, by hand */
     double y[6];
     for (int k = 0; k < 6; k++)
@@ -283,6 +287,27 @@ TEST(validate_pairs_sessions_by_turn_and_refuses_other_requests)
     arena_release(&a);
     CHECK_OK(validate(&v, &a, list("s1"), list("s4"), &e), &e);
     CHECK_HAS(v.c[0].unlike, "60 requests predicted, 50 in");
+    arena_release(&a);
+}
+
+/* The first N turns that come due depend on timing: the last ones of a load differ. */
+TEST(validate_pairs_the_turns_that_every_run_served)
+{
+    struct validate v;
+    struct arena a;
+    struct err e = { 0 };
+    const char *s = scenario("tp: 1");
+    CHECK(make(&(struct made){ file("l1"), s, 60, 1, 0, 1, false, false, 1, 0, 0, NULL }));
+    CHECK(make(&(struct made){ file("l2"), s, 60, 3, 0, 1, true, true, 2, 0, 0, NULL }));
+    CHECK(make(&(struct made){ file("l4"), s, 60, 3, 0, 1, true, true, 8, 0, 0, NULL }));
+    CHECK_OK(validate(&v, &a, list("l1"), list("l2"), &e), &e);
+    CHECK(!v.c[0].unlike);
+    CHECK_INT(v.c[0].paired[METRIC_TTFT].n, 58);
+    CHECK_NEAR(v.c[0].paired[METRIC_TPOT].bias.mid, -log(3), 1e-6);
+    CHECK_HAS(v.c[0].left_out, "2 of 60 requests are turns that not every run served");
+    arena_release(&a);
+    CHECK_OK(validate(&v, &a, list("l1"), list("l4"), &e), &e); /* 8 of 60: more than a tenth */
+    CHECK_HAS(v.c[0].unlike, "of session 8000026 in");
     arena_release(&a);
 }
 

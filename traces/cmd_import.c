@@ -25,9 +25,9 @@ static const char usage[] =
     "\n"
     "Exit status: 0; 1 if limits are given and missed, or nccl-tests found wrong data; 2 a wrong "
     "option\n"
-    "or file; 4 if limits are given and the client was too slow to judge the server by them; 5 "
-    "reading\n"
-    "or writing failed.\n"
+    "or file; if limits are given, 3 where the file has no requests to check them on, 4 where the "
+    "client\n"
+    "was too slow to judge the server by them; 5 reading or writing failed.\n"
     "\n";
 static const char examples[] =
     "\nExamples\n"

@@ -197,7 +197,11 @@ static void nccl_comment(struct import_in *in, struct table *t, char *line)
 {
     static const char starts[] = "Collective test starting: ", version[] = "nccl-tests version ";
     char *text = trim(line + 1), *iters = strstr(text, " iters: ");
-    if (strncmp(text, "Rank ", 5) == 0) t->ranks++;
+    if (strncmp(text, "Rank ", 5) == 0 && t->ranks++ == 0) { /* "... device  0 [0000:10:00] NAME" */
+        char *name = strstr(text, " device ");
+        name = name ? strstr(name, "] ") : NULL;
+        if (name) in->out->machine = arena_copy_text(in->a, name + 2, strlen(name + 2));
+    }
     if (strncmp(text, starts, sizeof starts - 1) == 0)
         t->has_op = import_nccl_op(text + sizeof starts - 1, &t->op);
     if (strncmp(text, version, sizeof version - 1) == 0) {
