@@ -148,7 +148,7 @@ static int run_scenario(int argc, char **argv)
     k->v.journal.fd = -1;
     arena_init(&a);
     int st = run_verb(k, &a, &e), exit_status = k->exit_status;
-    if (st != ST_OK && launch_speaks(&k->l)) fprintf(stderr, "orrery engine: %s\n", e.text);
+    if (st != ST_OK) launch_say(&k->l, "orrery engine", e.text);
     launch_end(&k->l);
     arena_release(&a);
     free(full);

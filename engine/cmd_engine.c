@@ -264,8 +264,7 @@ int cmd_engine(int argc, char **argv)
     struct launch l = { 0 };
     arena_init(&a);
     int st = run_verb(argc, argv, &l, &a, &e);
-    bool speaks = launch_speaks(&l);
-    if (st != ST_OK && speaks) fprintf(stderr, "orrery engine: %s\n", e.text);
+    if (st != ST_OK) launch_say(&l, "orrery engine", e.text);
     launch_end(&l);
     arena_release(&a);
     if (st == ST_OK) return 0;
