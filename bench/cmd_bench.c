@@ -614,7 +614,7 @@ int cmd_bench(int argc, char **argv)
     k->argc = argc + 1;
     k->argv = full;
     int st = run_verb(k, &a, &e), exit_status = k->exit_status;
-    if (st != ST_OK && launch_speaks(&k->l)) fprintf(stderr, "orrery bench: %s\n", e.text);
+    if (st != ST_OK) launch_say(&k->l, "orrery bench", e.text);
     launch_end(&k->l);
     arena_release(&a);
     free(full);

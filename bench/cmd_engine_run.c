@@ -33,7 +33,7 @@ static const char usage[] =
     "as\n"
     "threads of one process; requests are spread over them as in simulate (sim.router).\n"
     "Exit status: 0; 1 the SLO is missed; 2 a wrong option or file; 5 reading, writing or a rank\n"
-    "failed; 130 interrupted (mpirun gives its own status, 1, for any of them).\n";
+    "failed; 130 interrupted. mpirun gives a rank's, but 1 if it was interrupted itself.\n";
 static const char examples[] =
     "\nExamples\n"
     "  orrery engine run scenarios/engine-chat.yaml --out run.h5\n"
@@ -148,7 +148,7 @@ static int run_scenario(int argc, char **argv)
     k->v.journal.fd = -1;
     arena_init(&a);
     int st = run_verb(k, &a, &e), exit_status = k->exit_status;
-    if (st != ST_OK && launch_speaks(&k->l)) fprintf(stderr, "orrery engine: %s\n", e.text);
+    if (st != ST_OK) launch_say(&k->l, "orrery engine", e.text);
     launch_end(&k->l);
     arena_release(&a);
     free(full);

@@ -103,6 +103,30 @@ static void sum_calls(const struct serving *v, struct comm_sum *s)
     for (int i = 0; i < v->n_replica; i++) comm_sum_add(s, v->engine[i]);
 }
 
+static const char *anomaly_cell(enum monitor_kind k, double value, char *buf)
+{
+    if (k == MONITOR_COMM) return units_cell(UNIT_TIME, value, buf, N_TEXT);
+    snprintf(buf, N_TEXT, "%.3g", value);
+    return buf;
+}
+
+static void print_anomalies(const struct monitor *m, FILE *f)
+{
+    char worst[N_TEXT], limit[N_TEXT];
+    int n = 0;
+    fprintf(f, "anomalies   ");
+    for (int i = 0; i < MONITOR_N_KIND; i++) {
+        enum monitor_kind k = (enum monitor_kind)i;
+        const struct monitor_seen *s = &m->seen[k];
+        if (!s->windows) continue;
+        fprintf(f, "%s%s in %lld of %lld windows, worst %s", n++ ? "; " : "", monitor_kind_name(k),
+                (long long)s->windows, (long long)m->windows, anomaly_cell(k, s->worst, worst));
+        if (s->rank >= 0) fprintf(f, " (rank %d)", s->rank);
+        fprintf(f, ", limit %s", anomaly_cell(k, monitor_limit(m, k), limit));
+    }
+    fprintf(f, n ? "\n" : "none\n");
+}
+
 static void print_monitor(const struct serving *v, FILE *f)
 {
     const struct monitor *m = &v->monitor;
@@ -128,21 +152,7 @@ static void print_monitor(const struct serving *v, FILE *f)
     if (m->n_rank > 1 && !isnan(monitor_balance(m)))
         fprintf(f, "balance of ranks %.2f; ", monitor_balance(m));
     fprintf(f, "KV blocks filled %.0f %%\n", percent(monitor_kv_efficiency(m)));
-    fprintf(f, "anomalies   ");
-    int n = 0;
-    for (int k = 0; k < MONITOR_N_KIND; k++) {
-        const struct monitor_seen *s = &m->seen[k];
-        if (!s->windows) continue;
-        fprintf(f, "%s%s in %lld of %lld windows, worst ", n++ ? "; " : "",
-                monitor_kind_name((enum monitor_kind)k), (long long)s->windows,
-                (long long)m->windows);
-        if (k == MONITOR_COMM)
-            fprintf(f, "%s", units_cell(UNIT_TIME, s->worst, a, N_TEXT));
-        else
-            fprintf(f, "%.3g", s->worst);
-        if (s->rank >= 0) fprintf(f, " (rank %d)", s->rank);
-    }
-    fprintf(f, n ? "\n" : "none\n");
+    print_anomalies(m, f);
 }
 
 void serving_print(const struct serving *v, FILE *f)
@@ -170,8 +180,10 @@ void serving_print(const struct serving *v, FILE *f)
             m->rejected ? " (" : "", m->rejected ? m->why_rejected : "", m->rejected ? ")" : "",
             metrics_little_error(m), (unsigned long long)m->digest);
     if (v->s->workload.turns > 1)
-        fprintf(f, "            which turns are among the requests depends on timing: compare "
-                   "/tokens, not digests\n");
+        fprintf(f,
+                "            which turns are among the requests depends on timing: compare "
+                "/tokens%s, not digests\n",
+                v->o.tokens ? "" : " (--tokens)");
     if (v->result.n_early)
         fprintf(
             f,
@@ -218,6 +230,7 @@ static void put_anomalies(json_t *j, const struct monitor *m)
         json_put_text(o, "kind", key[k]);
         json_put_i64(o, "windows", m->seen[k].windows);
         json_put_f64(o, "worst", m->seen[k].worst);
+        json_put_f64(o, "limit", monitor_limit(m, (enum monitor_kind)k));
         json_put_i64(o, "rank", m->seen[k].rank);
         json_array_append_new(list, o);
     }

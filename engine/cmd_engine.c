@@ -32,7 +32,8 @@ static const char usage[] =
     "tp x pp of them. More than there are cores: mpirun --oversubscribe --bind-to none. As root "
     "mpirun "
     "wants\n"
-    "OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the environment.\n"
+    "OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 in the environment. Options are "
+    "those\nof rank 0; what other ranks were given is not used.\n"
     "Exit status: 0; 2 a wrong option or file; 5 reading, writing or a rank failed; 130 "
     "interrupted.\n";
 static const char examples[] =
@@ -263,8 +264,7 @@ int cmd_engine(int argc, char **argv)
     struct launch l = { 0 };
     arena_init(&a);
     int st = run_verb(argc, argv, &l, &a, &e);
-    bool speaks = launch_speaks(&l);
-    if (st != ST_OK && speaks) fprintf(stderr, "orrery engine: %s\n", e.text);
+    if (st != ST_OK) launch_say(&l, "orrery engine", e.text);
     launch_end(&l);
     arena_release(&a);
     if (st == ST_OK) return 0;

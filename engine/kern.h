@@ -47,7 +47,8 @@
 /* Of options that name a table. */
 #define KERN_HELP                                                                                  \
     "portable, avx2, avx512, avx512_vnni (int8 dot), avx512_bf16 (bf16 dot: rounds activations "   \
-    "where weights are bf16); else the best for this processor that rounds none"
+    "where weights are bf16); else the best for this processor but that one. All round "           \
+    "activations to 8 bits where weights are int8, to the same bits"
 
 #define KERN_TOL_I8    (0.5 / 127 * 12)
 #define KERN_TOL_ATTN  2e-5

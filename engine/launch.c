@@ -2,8 +2,11 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "engine/launch.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "base/stop.h"
 #include "engine/engine.h"
 
 /* Within a batch job mpirun's processes see the SLURM_PROCID of its daemon, so mpirun comes first; a
@@ -54,10 +57,23 @@ void launch_stall(struct launch *l, int64_t ns)
     if (l->mpi) comm_mpi_stall(l->mpi, ns);
 }
 
-bool launch_speaks(const struct launch *l)
+/* What is wrong with the command line is so on all ranks, and launchers end a job of which one process
+ * has failed. Where that does not come, the others wait for this one. */
+static bool failed_alone(void)
 {
-    if (l->mpi && l->follows) return comm_mpi_orphan(l->mpi);
-    return how_started().rank == 0;
+    enum { PATIENCE = 4 * 50 };
+    const struct timespec pause = { .tv_nsec = 20 * 1000 * 1000 };
+    for (int i = 0; i < PATIENCE && !stop_asked(); i++) nanosleep(&pause, NULL);
+    return !stop_asked();
+}
+
+void launch_say(const struct launch *l, const char *program, const char *text)
+{
+    int rank = how_started().rank;
+    if (rank == 0 || (l->mpi && comm_mpi_orphan(l->mpi)))
+        fprintf(stderr, "%s: %s\n", program, text);
+    else if (!l->mpi && failed_alone())
+        fprintf(stderr, "%s: rank %d: %s\n", program, rank, text);
 }
 
 void launch_end(struct launch *l)

@@ -30,8 +30,9 @@ struct launch {
 int launch_start(struct launch *l, enum launch_comm how, struct err *e);
 void launch_stall(struct launch *l, int64_t ns); /* after launch_start, on all processes */
 void launch_end(struct launch *l);
-/* Whether this process is the one to say what is wrong; between start and end, or before start with
- * a zeroed struct. */
-bool launch_speaks(const struct launch *l);
+/* Says on stderr what is wrong, once for all processes: as rank 0, or where rank 0 has gone. One of the
+ * others that fails before launch_start, with a zeroed struct, says so, with its rank, if the launcher
+ * has not ended it seconds later, for then it failed alone. Before launch_end. */
+void launch_say(const struct launch *l, const char *program, const char *text);
 
 #endif

@@ -90,9 +90,19 @@ static int rank_no(const struct monitor *m, int rank)
     return rank < 0 ? rank : m->u.replica * m->u.tp * m->u.pp + rank;
 }
 
-static void anomaly(struct monitor *m, enum monitor_kind k, int rank, double value, double limit)
+double monitor_limit(const struct monitor *m, enum monitor_kind k)
+{
+    const struct monitor_opts *o = &m->u.o;
+    return k == MONITOR_COMM        ? 1e-9 * (double)o->allreduce_ns
+           : k == MONITOR_IMBALANCE ? o->imbalance
+           : k == MONITOR_STRAGGLER ? o->straggler
+                                    : o->memory;
+}
+
+static void anomaly(struct monitor *m, enum monitor_kind k, int rank, double value)
 {
     struct monitor_seen *s = &m->seen[k];
+    double limit = monitor_limit(m, k);
     if (!(value > limit)) return;
     s->windows++;
     if (value > s->worst) {
@@ -135,9 +145,9 @@ static void judge_ranks(struct monitor *m)
     }
     double most = (double)m->rank[slowest].window_ns;
     if (sum <= 0) return;
-    anomaly(m, MONITOR_IMBALANCE, slowest, most * n / sum - 1, m->u.o.imbalance);
+    anomaly(m, MONITOR_IMBALANCE, slowest, most * n / sum - 1);
     double median = .5 * (double)(kth(m, slowest, (n - 2) / 2) + kth(m, slowest, (n - 1) / 2));
-    if (median > 0) anomaly(m, MONITOR_STRAGGLER, slowest, most / median, m->u.o.straggler);
+    if (median > 0) anomaly(m, MONITOR_STRAGGLER, slowest, most / median);
 }
 
 static void end_window(struct monitor *m)
@@ -146,10 +156,9 @@ static void end_window(struct monitor *m)
     if (m->w.steps == 0) return;
     if (m->w.allreduce_calls)
         anomaly(m, MONITOR_COMM, -1,
-                1e-9 * (double)m->w.allreduce_ns / (double)m->w.allreduce_calls,
-                1e-9 * (double)m->u.o.allreduce_ns);
+                1e-9 * (double)m->w.allreduce_ns / (double)m->w.allreduce_calls);
     judge_ranks(m);
-    anomaly(m, MONITOR_MEMORY, -1, (double)m->w.kv_max / (double)m->u.kv_blocks, m->u.o.memory);
+    anomaly(m, MONITOR_MEMORY, -1, (double)m->w.kv_max / (double)m->u.kv_blocks);
     m->windows++;
     memset(&m->w, 0, sizeof m->w);
     for (int i = 0; i < n; i++) m->rank[i].window_ns = 0;

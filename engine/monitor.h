@@ -113,6 +113,9 @@ void monitor_end(struct monitor *m);
 /* n replicas as one: their sums, largest and ranks, for the summary; takes no steps. */
 void monitor_join(struct monitor *all, const struct monitor *part, int n, struct arena *a);
 
+/* The threshold of an anomaly, in the unit of its values: seconds, or a ratio. */
+double monitor_limit(const struct monitor *m, enum monitor_kind k);
+
 /* Shares and means; NAN where nothing was seen. */
 double monitor_step_s(const struct monitor *m);         /* active time by steps */
 double monitor_schedule_share(const struct monitor *m); /* of active time */

@@ -371,7 +371,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     stop_install();
     int st = run(argc, argv, &l, &e);
-    if (st != ST_OK && launch_speaks(&l)) fprintf(stderr, "ranks: %s\n", e.text);
+    if (st != ST_OK) launch_say(&l, "ranks", e.text);
     if (l.mpi) comm_mpi_close(l.mpi);
     return st == ST_OK ? 0 : st == ST_RANGE ? 1 : 5;
 }

@@ -57,6 +57,22 @@ TEST(engine_run_reports_what_it_measured)
     CHECK_HAS(cli_out, "MISSED");
 }
 
+/* An anomaly beside the threshold that it passed; how to get what it says to compare. */
+TEST(engine_run_says_limits_and_how_to_compare_sessions)
+{
+    CHECK_INT(cli_run("", "engine run %s --policy.kv_blocks=12 --monitor.memory=0.625", scenario()),
+              0);
+    CHECK_HAS(cli_out, "memory pressure in ");
+    CHECK_HAS(cli_out, ", limit 0.625");
+    CHECK(!strstr(cli_out, "/tokens"));
+    CHECK_INT(cli_run("", "engine run %s --workload.turns=2", scenario()), 0);
+    CHECK_HAS(cli_out, "compare /tokens (--tokens), not digests");
+    CHECK_INT(cli_run("", "engine run %s --workload.turns=2 --tokens --out=%s", scenario(),
+                      test_path("t.h5")),
+              0);
+    CHECK_HAS(cli_out, "compare /tokens, not digests");
+}
+
 /* A replica that nothing was sent to is here all the same. */
 TEST(engine_run_says_which_replicas_had_no_steps)
 {
@@ -668,6 +684,7 @@ TEST(engine_run_dry_and_help)
     CHECK_INT(cli_run("", "engine run --help"), 0);
     CHECK_HAS(cli_out, "--random_weights=N");
     CHECK_HAS(cli_out, "--monitor.straggler=");
+    CHECK_HAS(cli_out, "All round activations to 8");
     CHECK_INT(cli_run("", "engine run %s --model=llama-25m --dry-run", scenario()), 0);
     CHECK_HAS(cli_out, "weights f32 drawn");
 }

@@ -155,7 +155,10 @@ TEST(monitor_names_anomalies_by_window)
     CHECK_NEAR(m.seen[MONITOR_MEMORY].worst, .97, 1e-12);
     CHECK_INT(s.what[4].t0_ns, 10020);
     CHECK_INT(s.what[4].t1_ns, 19920);
-    CHECK_NEAR(s.what[3].limit, .95, 0);
+    static const double limit[] = { 50e-9, .25, 1.5, .95 };
+    for (int i = 0; i < 12; i++) CHECK_NEAR(s.what[i].limit, limit[s.what[i].kind], 1e-12);
+    for (int k = 0; k < MONITOR_N_KIND; k++)
+        CHECK_NEAR(monitor_limit(&m, (enum monitor_kind)k), limit[k], 1e-12);
     arena_release(&a);
 }
 

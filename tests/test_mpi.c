@@ -170,6 +170,18 @@ static void complains(int n, const char *args, const char *sentence)
     CHECK_TEXT(out, "");
 }
 
+/* A file that one host lacks: rank 0 knows of no failure, it waits for a rank that never joins. */
+TEST(mpi_a_rank_that_fails_before_it_joins_says_so)
+{
+    char command[1200];
+    const char *orrery_at = program("../orrery");
+    snprintf(command, sizeof command, "%s %s --tp=2 : -n 1 %s engine run absent.yaml", orrery_at,
+             GENERATE, orrery_at);
+    CHECK_INT(mpirun(1, command), 2);
+    CHECK_HAS(err, "orrery engine: rank 1: cannot open absent.yaml");
+    CHECK_TEXT(out, "");
+}
+
 TEST(mpi_wrong_input_is_named_once)
 {
     complains(3, GENERATE "--tp=2", "orrery engine: tp 2 x pp 1 is 2 ranks, but ");
