@@ -66,6 +66,6 @@ int import_check(struct import_in *in);
 /* ---- import_text.c: names of nccl-tests ("all_reduce_perf", "AllReduce"; "float"). */
 bool import_nccl_op(const char *name, enum points_op *out);
 int import_nccl_named(struct import_in *in, enum points_op *out); /* in->collective; ST_USAGE */
-enum points_dtype import_nccl_dtype(const char *name); /* POINTS_OTHER if unknown */
+enum points_dtype import_nccl_dtype(const char *name);            /* POINTS_OTHER if unknown */
 
 #endif
