@@ -73,8 +73,6 @@ SRC      := $(filter-out $(CUDA_$(if $(filter 1,$(CUDA)),0,1)) $(if $(MPI),engin
 OBJ      := $(CU) $(SRC:%.c=$B/%.o)
 PURE     := $(patsubst %.c,$B/%.o,$(filter-out sim/cmd_%,$(wildcard sim/*.c engine/sched*.c engine/kv[pm]*.c engine/router.c)))
 ACC      := $(patsubst %.c,$B/%.o,$(wildcard tests/accuracy*.c))
-# the bench of the engine counts what the engine allocates
-WRAP     := malloc calloc realloc aligned_alloc
 SPEED    := $B/tests/bench_engine.o
 RANKS    := $B/tests/ranks.o
 TEST     := $(filter-out $(ACC) $(SPEED) $(RANKS),$(patsubst %.c,$B/%.o,\
@@ -97,8 +95,8 @@ $B/tests/ranks: $(OBJ) $(RANKS) $B/tests/comm_check.o $B/tests/engine_env.o
 	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
 $B/tests/accuracy: $(OBJ) $(ACC)
 	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
-$B/tests/bench_engine: $(OBJ) $(SPEED)
-	$Qecho '  link $@'; $(CC) $(OPT) $(WRAP:%=-Wl,--wrap=%) -o $@ $^ $(LIBS)
+$B/tests/bench_engine: $(OBJ) $(SPEED) $B/tests/alloc.o
+	$Qecho '  link $@'; $(CC) $(OPT) -o $@ $^ $(LIBS)
 $(FUZZ:%=$B/fuzz/%): $B/fuzz/%: $(filter $B/base/% $B/model/% $B/traces/%,$(OBJ)) $B/tests/fuzz/fuzz_%.o
 	@mkdir -p $(@D)
 	$Qecho '  link $@'; $(CC) $(OPT) -fsanitize=fuzzer -o $@ $^ $(LIBS)

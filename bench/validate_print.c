@@ -539,6 +539,16 @@ static json_t *json_residual(const struct validate_case *c)
     return j;
 }
 
+static void json_step(json_t *j, const struct validate_case *c, const char *group, const char *name,
+                      double predicted, double measured)
+{
+    char path[80];
+    snprintf(path, sizeof path, "step_s.%s%s.predicted", group, name);
+    json_put_f64(j, path, c->refused ? NAN : predicted);
+    snprintf(path, sizeof path, "step_s.%s%s.measured", group, name);
+    json_put_f64(j, path, c->refused ? NAN : measured);
+}
+
 static json_t *json_case(const struct validate_case *c)
 {
     json_t *j = json_object(), *err = json_object(), *pair = json_object();
@@ -581,20 +591,10 @@ static json_t *json_case(const struct validate_case *c)
     }
     json_put(j, "quantities", err);
     json_put(j, "requests", pair);
-    for (int k = 0; k < VALIDATE_N_PART; k++) {
-        char path[80];
-        snprintf(path, sizeof path, "step_s.%s.predicted", validate_part_name[k]);
-        json_put_f64(j, path, c->refused ? NAN : c->predicted.part_s[k]);
-        snprintf(path, sizeof path, "step_s.%s.measured", validate_part_name[k]);
-        json_put_f64(j, path, c->refused ? NAN : c->part_s[k]);
-    }
-    for (int k = 0; k < VALIDATE_N_OP; k++) {
-        char path[80];
-        snprintf(path, sizeof path, "step_s.operators.%s.predicted", validate_op_name[k]);
-        json_put_f64(j, path, c->refused ? NAN : c->predicted.op_s[k]);
-        snprintf(path, sizeof path, "step_s.operators.%s.measured", validate_op_name[k]);
-        json_put_f64(j, path, c->refused ? NAN : c->op_s[k]);
-    }
+    for (int k = 0; k < VALIDATE_N_PART; k++)
+        json_step(j, c, "", validate_part_name[k], c->predicted.part_s[k], c->part_s[k]);
+    for (int k = 0; k < VALIDATE_N_OP; k++)
+        json_step(j, c, "operators.", validate_op_name[k], c->predicted.op_s[k], c->op_s[k]);
     json_put(j, "residual_s", json_residual(c));
     return j;
 }

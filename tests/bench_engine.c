@@ -17,7 +17,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* sched_setaffinity, madvise */
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +31,7 @@
 #include "engine/kern.h"
 #include "engine/sched.h"
 #include "engine/team.h"
+#include "tests/alloc.h"
 
 enum { CTX = 512, PROMPT = 512, PREFILL_TP = 128, BATCH = 16, BLOCK = 16 };
 enum { MAX_REPS = 32, VOCAB_MAX = 65536 };
@@ -50,42 +50,6 @@ static int64_t at_ns(clockid_t clock)
 static int64_t now_ns(void)
 {
     return at_ns(cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC);
-}
-
-/* ---- what the engine allocates: the linker sends its calls here */
-
-static atomic_llong n_alloc;
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__real_aligned_alloc(size_t align, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_aligned_alloc(size_t align, size_t n);
-
-void *__wrap_malloc(size_t n)
-{
-    atomic_fetch_add(&n_alloc, 1);
-    return __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    atomic_fetch_add(&n_alloc, 1);
-    return __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    atomic_fetch_add(&n_alloc, 1);
-    return __real_realloc(p, n);
-}
-
-void *__wrap_aligned_alloc(size_t align, size_t n)
-{
-    atomic_fetch_add(&n_alloc, 1);
-    return __real_aligned_alloc(align, n);
 }
 
 /* ---- a backend that keeps the time of each operation */
@@ -638,14 +602,14 @@ static void step_row(struct bench *b, struct rig *r, const struct how *h, const 
     r->temperature = h->temperature;
     r->top_p = h->top_p;
     for (int i = 0; i < 20; i++) {
-        if (i == 4) before = atomic_load(&n_alloc); /* the first four warm up */
+        if (i == 4) before = alloc_made(); /* the first four warm up */
         r->u = 0.05 * i;
         double s = step(r, h->batch, 1, CTX + i);
         if (i < 4) continue;
         put(&whole, 1e3 * (s + own));
         put(&around, 1e3 * (s + own - 1e-9 * (double)(forward_t1 - forward_t0)));
     }
-    long long made = atomic_load(&n_alloc) - before;
+    long long made = alloc_made() - before;
     snprintf(name, sizeof name,
              "scheduling, sampling (%s) and bookkeeping, of a step of %d, llama-110m f32", h->name,
              h->batch);
