@@ -54,24 +54,29 @@ void calibrate_release(struct calibrate *c)
     c->point = NULL;
 }
 
-void calibrate_note(struct calibrate *c, const char *fmt, ...)
+static const char *with_line(struct calibrate *c, const char *text, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
+static const char *with_line(struct calibrate *c, const char *text, const char *fmt, va_list ap)
 {
     char line[512];
+    vsnprintf(line, sizeof line, fmt, ap);
+    return arena_printf(c->a, "%s%s\n", text, line);
+}
+
+void calibrate_note(struct calibrate *c, const char *fmt, ...)
+{
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
+    c->skipped = with_line(c, c->skipped, fmt, ap);
     va_end(ap);
-    c->skipped = arena_printf(c->a, "%s%s\n", c->skipped, line);
 }
 
 void calibrate_warn(struct calibrate *c, const char *fmt, ...)
 {
-    char line[512];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
+    c->warned = with_line(c, c->warned, fmt, ap);
     va_end(ap);
-    c->warned = arena_printf(c->a, "%s%s\n", c->warned, line);
 }
 
 enum dtype calibrate_dtype(uint8_t d)

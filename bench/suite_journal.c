@@ -117,7 +117,7 @@ int suite_journal_same(const struct suite_origin *was, const struct suite_origin
 
 /* ---- reading */
 
-/* The next n fields behind a comma each, the last one up to the line's end; whole[i]: no fraction. */
+/* The next n fields behind a comma each, the last one up to the line's end. */
 static bool fields(const char *at, int n, double *v)
 {
     for (int i = 0; i < n; i++) {

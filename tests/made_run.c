@@ -15,3 +15,10 @@ int made_origin(run *r, const char *title, const char *yaml, struct err *e)
         st = h5_text(run_h5(r), "/scenario/yaml", yaml, "effective scenario", e);
     return st;
 }
+
+int made_end(run *r, int st, struct err *e)
+{
+    if (st == ST_OK) return run_commit(r, e);
+    run_abort(r);
+    return st;
+}

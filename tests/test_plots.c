@@ -150,10 +150,7 @@ static const char *make_run(const char *name, const struct make *m)
     if (st == ST_OK) st = put_requests(r, m->n_request, &e);
     if (st == ST_OK && !m->plain) st = put_times(r, &e);
     if (st == ST_OK && !m->plain) st = put_summary(r, m, &e);
-    if (st == ST_OK)
-        st = run_commit(r, &e);
-    else
-        run_abort(r);
+    made_end(r, st, &e);
     CHECK_TEXT(e.text, "");
     return path;
 }
@@ -198,10 +195,7 @@ static const char *make_sweep(const char *name, bool gpus)
         st = h5_attr_text(run_h5(r), "/sweep", "key", gpus ? "strategy.dp" : "workload.rate", &e);
     if (st == ST_OK) st = h5_attr_i64(run_h5(r), "/sweep", "slo_ttft_ns", 2000000000, &e);
     if (st == ST_OK) st = h5_attr_f64(run_h5(r), "/sweep", "slo_attainment", .9, &e);
-    if (st == ST_OK)
-        st = run_commit(r, &e);
-    else
-        run_abort(r);
+    made_end(r, st, &e);
     CHECK_TEXT(e.text, "");
     return path;
 }

@@ -54,10 +54,7 @@ static const char *make_run(const char *name, const struct made *m)
     if (st == ST_OK) st = h5_attr_text(f, "/summary", "scenario", m->scenario, &e);
     if (st == ST_OK) st = h5_attr_text(f, "/summary", "workload", m->workload, &e);
     if (st == ST_OK) st = h5_attr_f64(f, "/summary", "prefix_hit", m->hit, &e);
-    if (st == ST_OK)
-        st = run_commit(r, &e);
-    else
-        run_abort(r);
+    made_end(r, st, &e);
     CHECK_TEXT(e.text, "");
     return path;
 }
