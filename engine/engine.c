@@ -154,7 +154,8 @@ static int prepare(struct engine *g, struct err *e)
     if (o->random)
         weights_random(&g->w, o->seed);
     else if ((st = open_checkpoint(g, e)) != ST_OK ||
-             (st = need_parameters(&g->spec, &g->w, e)) != ST_OK)
+             (st = need_parameters(&g->spec, &g->w, e)) != ST_OK ||
+             (st = model_check(&g->spec, &g->w, e)) != ST_OK)
         return st;
     g->limit = (struct wire_limit){ o->m.max_tok, o->m.max_out, o->max_table };
     g->result_bytes = RANK_HEAD_BYTES + rank_tokens_bytes(o->m.max_out);

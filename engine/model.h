@@ -66,6 +66,10 @@ struct model {
     double load_s;
 };
 
+/* That the checkpoint has all tensors of the model, in their shapes and a dtype that can be run, looked
+ * at in one order however the model is divided. Random weights pass. Errors: ST_USAGE, one sentence
+ * that names the first tensor that does not fit. */
+int model_check(const struct spec *spec, const struct weights *w, struct err *e);
 /* Loads the shard. The backend must be fresh; it owns all memory, so there is no release but its
  * close and model_release for the little that is on the host. Errors: those of weights_fetch; out of
  * memory. m keeps spec, b, tp and pipe. What is loaded does not depend on the number of threads. */

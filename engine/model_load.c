@@ -18,13 +18,18 @@
 enum { BOUNCE_BYTES = 4 << 20, BOUNCE_MOST = 16, NAME_BYTES = 128 };
 
 struct loader {
-    struct model *m;
+    struct model *m; /* without a backend the tensors are only looked at */
     const struct weights *w;
     void *bounce; /* rows on their way into a matrix */
     size_t bounce_bytes;
     int layer; /* global */
     struct err *e;
 };
+
+static bool only_looks(const struct loader *l)
+{
+    return !l->m->b;
+}
 
 /* "PREFIX.I.REST" of the present layer. */
 static const char *in_layer(const struct loader *l, char *buf, const char *rest)
@@ -51,6 +56,7 @@ static int vector(struct loader *l, const char *name, int n, const float **out)
 {
     struct backend *b = l->m->b;
     struct weights_part p = { name, 1, n, 0, 0, 1, n };
+    if (only_looks(l)) return weights_check(l->w, &p, l->e);
     size_t bytes = (size_t)n * sizeof(float);
     float *host = mem_alloc(bytes), *dev = NULL;
     int st = vector_part(l, &p, host);
@@ -130,9 +136,8 @@ struct target {
     float *bias; /* on the host, [n]; NULL: none */
 };
 
-/* A part of tensor p->name into rows n_at.. of a matrix, a few MiB at a time, and the same rows of
- * its bias. */
-static int rows(struct loader *l, const struct target *t, int n_at, const struct weights_part *p)
+/* A part of tensor p->name into rows n_at.. of a matrix, a few MiB at a time. */
+static int values(struct loader *l, const struct target *t, int n_at, const struct weights_part *p)
 {
     struct backend *b = l->m->b;
     enum elt from;
@@ -152,6 +157,13 @@ static int rows(struct loader *l, const struct target *t, int n_at, const struct
         if (st == ST_OK) b->ops->mat_rows(b, t->mat, n_at + (int)at, (int)q.rows, from, l->bounce);
         l->m->read_bytes += q.rows * (int64_t)row_bytes;
     }
+    return st;
+}
+
+/* values(), and the same rows of the bias. */
+static int rows(struct loader *l, const struct target *t, int n_at, const struct weights_part *p)
+{
+    int st = only_looks(l) ? weights_check(l->w, p, l->e) : values(l, t, n_at, p);
     if (st != ST_OK || !t->bias) return st;
     char name[NAME_BYTES + 8];
     snprintf(name, sizeof name, "%s", p->name);
@@ -159,7 +171,7 @@ static int rows(struct loader *l, const struct target *t, int n_at, const struct
     assert(end && strcmp(end, ".weight") == 0);
     memcpy(end, ".bias", sizeof ".bias");
     struct weights_part v = { name, 1, p->n_row, 0, p->row, 1, p->rows };
-    return vector_part(l, &v, t->bias + n_at);
+    return only_looks(l) ? weights_check(l->w, &v, l->e) : vector_part(l, &v, t->bias + n_at);
 }
 
 /* A matrix of n x k in the format that suits tensor p->name, which is there in its shape. */
@@ -171,7 +183,7 @@ static int mat_new(struct loader *l, const struct weights_part *p, int n, int k,
     const struct arch *a = &l->m->spec->a;
     int st = weights_check(l->w, p, l->e);
     if (st == ST_OK) st = weights_elt(l->w, p->name, &from, l->e);
-    if (st != ST_OK) return st;
+    if (st != ST_OK || only_looks(l)) return st;
     bool lookup = out == &l->m->embed && !(a->tied && l->m->s.last);
     *out = b->ops->mat_new(b, type_for(l, from, lookup), n, k, l->e);
     if (!*out) return ST_DEVICE;
@@ -184,7 +196,7 @@ static int put_bias(struct loader *l, float *host, int n, float **out)
 {
     struct backend *b = l->m->b;
     size_t bytes = (size_t)n * sizeof *host;
-    if (!host) return ST_OK;
+    if (!host || only_looks(l)) return ST_OK;
     *out = b->ops->alloc(b, bytes, l->e);
     if (!*out) return ST_DEVICE;
     b->ops->upload(b, *out, host, bytes);
@@ -350,7 +362,7 @@ static int load_layer(struct loader *l, struct model_layer *y)
     if (st == ST_OK)
         st = load_partial(l, falcon ? "mlp.dense_4h_to_h.weight" : "mlp.down_proj.weight", down,
                           &y->down, a->mlp_bias ? &y->down_bias : NULL);
-    if (st != ST_OK) return st;
+    if (st != ST_OK || only_looks(l)) return st;
     const int32_t shape[4] = { m->o.n_block, s->n_kv, m->o.block_tok, a->head_dim };
     y->kv = m->b->ops->kv_new(m->b, m->o.kv, shape, l->e);
     if (!y->kv) return ST_DEVICE;
@@ -458,6 +470,17 @@ static int rope_table(struct loader *l)
     if (m->cs) m->b->ops->upload(m->b, m->cs, cs, n * sizeof *cs);
     free(cs);
     return m->cs ? ST_OK : ST_DEVICE;
+}
+
+int model_check(const struct spec *spec, const struct weights *w, struct err *e)
+{
+    struct model whole = { .spec = spec };
+    struct loader l = { .m = &whole, .w = w, .e = e };
+    shard_of(&spec->a, 1, 1, NULL, 0, &whole.s);
+    struct model_layer y = { 0 };
+    int st = load_ends(&l);
+    for (; l.layer < whole.s.n_layer && st == ST_OK; l.layer++) st = load_layer(&l, &y);
+    return st;
 }
 
 int model_load(struct model *m, const struct weights *w, struct err *e)

@@ -222,11 +222,13 @@ TEST(engine_names_missing_and_misshapen_tensors)
     (void)golden("llama2");
     mixture("falcon-7b", "llama31", 1, 1, "config.json describes a model of");
     mixture("llama2", "falcon-7b", 1, 1, "model.embed_tokens.weight is missing");
-    mixture("llama2", "llama31", 2, 2,
-            "model.layers.0.self_attn.q_proj.weight is 64 x 32, but the "
+    mixture("llama2", "mistral", 2, 2,
+            "model.layers.0.self_attn.k_proj.weight is 16 x 32, but the "
             "configuration needs 32 x 32");
+    mixture("llama2", "llama31", 2, 2,
+            "lm_head.weight is missing"); /* of several, always the first */
     mixture("llama-bias", "llama2", 4, 1, "config.json describes a model of");
-    /* An untied head that the file does not have is found by the last stage's ranks. */
+    /* An untied head that the file does not have. */
     char cmd[600], out[8], err[256];
     snprintf(cmd, sizeof cmd,
              "cp tests/golden/engine/llama31/model.safetensors %s/ && sed "
