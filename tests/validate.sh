@@ -3,8 +3,9 @@
 # predicts the bundled engine on configurations that calibration has not seen (tests/validate.list), and compares.
 #
 #   1. A/A: one configuration again and again, in two arms by turns; its throughput is the capacity that loads refer to
-#   2. by rounds, so that a drift of the machine falls on all of them: `orrery bench --suite=model` for every (threads,
-#      ranks), `orrery engine run` of every configuration; steal and other work are watched during each run, the speed of memory before and after
+#   2. by rounds, so that a drift of the machine falls on all of them: for every (model, threads, ranks) `orrery bench --suite=model`
+#      and `orrery engine run` of its configurations, side by side; steal and other work are watched during each run, the speed
+#      of memory and processors before and after
 #   3. `orrery calibrate` from the benchmarks and the runs declared for it
 #   4. `orrery simulate` of every configuration, `orrery validate` of all
 # Everything is kept under DIR (build/validate); a run file that is there already is measured again. Exit status: that of
@@ -186,29 +187,38 @@ bench() { # NAME OUT.h5 KEY model threads tp pp ranks
         --strategy.pp="$7" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch --max_ctx=512tok --max_seqs=16 \
         --runs=1 --run_time=$bench_time --out="$2"
 }
-measure_keys() { # ROUND: one repetition of every benchmark
-    while read -r _ _ _ model _ threads tp pp how _ _ more <&3; do
-        key=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
-        if [ $can_bench -eq 0 ] || [ -n "$(absent "$how" "$tp" "$pp" "$threads")" ] || [ -f "$dir/bench/$key.$1.h5" ]; then continue; fi
-        file=$dir/bench/$key.$1.h5
-        quiet "bench.$key.$1" "$file" bench "bench.$key.$1" "$file" "$key" "$model" "$threads" "$tp" "$pp" "$how" ||
-            { say "bench $key: $(last_error)"; echo "bench.$key $(last_error)" >> "$dir/failed"; }
-    done 3< "$dir/rows"
+measure_key() { # ROUND: one repetition of the benchmark of the configurations in key.rows
+    read -r _ _ _ model _ threads tp pp how _ _ more < "$dir/key.rows"
+    file=$dir/bench/$key.$1.h5
+    [ $can_bench -eq 1 ] && [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || return
+    if [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s * 2 / 3)) ]; then return; fi
+    quiet "bench.$key.$1" "$file" bench "bench.$key.$1" "$file" "$key" "$model" "$threads" "$tp" "$pp" "$how" ||
+        { say "bench $key: $(last_error)"; echo "bench.$key $(last_error)" >> "$dir/failed"; }
 }
+measure_runs() { # ROUND: one run of each configuration in key.rows
+    while read -r name _ _ model scenario threads tp pp how load _ more <&3; do
+        [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || continue
+        if [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s - 30)) ]; then left_out=$((left_out + 1)); continue; fi
+        file=$dir/m/$name.$1.h5
+        # shellcheck disable=SC2046,SC2086
+        quiet "$name.$1" "$file" engine "$name.$1" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
+            { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; }
+    done 3< "$dir/key.rows"
+}
+while read -r name use set model scenario threads tp pp how load group more; do
+    echo "$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more") $name $use $set $model $scenario $threads $tp $pp $how $load $group $more"
+done < "$dir/rows" > "$dir/keyed.rows"
 
 round=1 left_out=0
 while [ "$round" -le "$rounds" ]; do
     begin=$(spent)
-    if [ $round -eq 1 ] || [ "$(spent)" -lt $((limit_s * 2 / 3)) ]; then measure_keys $round; fi
-    say "round $round of $rounds: benchmarks $(($(spent) - begin)) s"
-    while read -r name _ _ model scenario threads tp pp how load _ more <&3; do
-        [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || continue
-        if [ $round -gt 1 ] && [ "$(spent)" -gt $((limit_s - 30)) ]; then left_out=$((left_out + 1)); continue; fi
-        file=$dir/m/$name.$round.h5
-        # shellcheck disable=SC2046,SC2086
-        quiet "$name.$round" "$file" engine "$name.$round" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
-            { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; }
-    done 3< "$dir/rows"
+    for key in $(awk '!seen[$1]++ { print $1 }' "$dir/keyed.rows"); do
+        sed -n "s/^$key //p" "$dir/keyed.rows" > "$dir/key.rows"
+        # a benchmark next to the runs it predicts, before them and after them by turns: a drift of the machine falls on both
+        [ $((round % 2)) -eq 0 ] || measure_key $round
+        measure_runs $round
+        [ $((round % 2)) -eq 1 ] || measure_key $round
+    done
     say "round $round of $rounds: $(($(spent) - begin)) s"
     round=$((round + 1))
 done
