@@ -162,6 +162,12 @@ void test_golden(const char *name, const char *text)
     printf("    %s differs (read the diff; `make golden` rewrites)\n", path);
 }
 
+int test_slow(void)
+{
+    const char *slow = getenv("ORRERY_TEST_SLOW"); /* sanitizers: so many times longer */
+    return slow && atoi(slow) > 0 ? atoi(slow) : 1;
+}
+
 int test_run(const char *cmd, char *out, size_t n_out, char *err, size_t n_err)
 {
     char full[4096];
@@ -210,8 +216,7 @@ static void run_child(const struct test *t)
 {
     setpgid(0, 0);
     on_signals(SIG_DFL);
-    const char *slow = getenv("ORRERY_TEST_SLOW"); /* sanitizers: so many times longer */
-    alarm((unsigned)t->limit_s * (slow && atoi(slow) > 0 ? (unsigned)atoi(slow) : 1));
+    alarm((unsigned)(t->limit_s * test_slow()));
     t->fn();
     if (dir[0]) nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     fflush(stdout);

@@ -33,7 +33,7 @@ struct heard {
     struct said *req; /* [MAX_REQ] */
     int n, by[4];     /* by status */
     int64_t steps, told, of[MAX_REPLICA], routed[MAX_REPLICA];
-    int64_t t_level[MAX_REPLICA]; /* up to when a replica's state was told */
+    int64_t t_level[MAX_REPLICA];                       /* up to when a replica's state was told */
     int64_t n_ended[MAX_REPLICA], t_ended[MAX_REPLICA]; /* since its last step; sum of when */
     double in_system_ns, sojourn_ns;
     bool fine;
