@@ -99,9 +99,13 @@ static void print_line(const struct progress *p, double run_s, bool terminal)
 
 void progress_at(struct progress *p, double done)
 {
+    if (p->on) progress_at_ns(p, done, clock_mono_ns());
+}
+
+void progress_at_ns(struct progress *p, double done, int64_t now)
+{
     if (!p->on) return;
     p->done = done;
-    int64_t now = clock_mono_ns();
     if (now - p->start_ns < SECOND_NS || now - p->last_ns < SECOND_NS / 5) return;
     bool terminal = isatty(STDERR_FILENO);
     if (!terminal && now - p->last_ns < 10 * SECOND_NS) return;

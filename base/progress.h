@@ -20,8 +20,9 @@ struct progress {
 void progress_start(struct progress *p, const char *what, const char *unit, double total,
                     bool force);
 void progress_at(struct progress *p,
-                 double done);         /* cheap: looks at the clock every call, prints 5/s */
-void progress_end(struct progress *p); /* wipes the line */
+                 double done); /* cheap: looks at the clock every call, prints 5/s */
+void progress_at_ns(struct progress *p, double done, int64_t now_ns); /* the same at that instant */
+void progress_end(struct progress *p);                                /* wipes the line */
 
 int64_t clock_mono_ns(void); /* CLOCK_MONOTONIC */
 

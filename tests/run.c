@@ -25,6 +25,7 @@ static struct test *all, **last = &all;
 static int failed_checks;
 static bool write_golden;
 static char dir[256];
+static volatile sig_atomic_t running; /* the test's process and group */
 
 void test_register(struct test *t)
 {
@@ -161,6 +162,12 @@ void test_golden(const char *name, const char *text)
     printf("    %s differs (read the diff; `make golden` rewrites)\n", path);
 }
 
+int test_slow(void)
+{
+    const char *slow = getenv("ORRERY_TEST_SLOW"); /* sanitizers: so many times longer */
+    return slow && atoi(slow) > 0 ? atoi(slow) : 1;
+}
+
 int test_run(const char *cmd, char *out, size_t n_out, char *err, size_t n_err)
 {
     char full[4096];
@@ -189,14 +196,49 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
     return remove(path);
 }
 
+/* A test's processes are a group of their own, which ends with it: one that was left, of a test that
+ * took too long, would slow down all others. Ctrl-C is passed on. */
+static void on_signal(int sig)
+{
+    if (running > 0) kill(-running, sig);
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
+static void on_signals(void (*what)(int))
+{
+    static const int sig[] = { SIGINT, SIGTERM, SIGHUP };
+    for (int i = 0; i < 3; i++)
+        if (signal(sig[i], what) == SIG_IGN) signal(sig[i], SIG_IGN); /* nohup stays nohup */
+}
+
 static void run_child(const struct test *t)
 {
-    const char *slow = getenv("ORRERY_TEST_SLOW"); /* sanitizers: so many times longer */
-    alarm((unsigned)t->limit_s * (slow && atoi(slow) > 0 ? (unsigned)atoi(slow) : 1));
+    setpgid(0, 0);
+    on_signals(SIG_DFL);
+    alarm((unsigned)(t->limit_s * test_slow()));
     t->fn();
     if (dir[0]) nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     fflush(stdout);
     exit(failed_checks ? 1 : 0); /* exit, not _exit: the leak checker reports here */
+}
+
+/* False: the system gives no process. */
+static bool run_one(const struct test *t, int *status)
+{
+    siginfo_t end;
+    int got;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) run_child(t);
+    if (pid < 0) return false;
+    setpgid(pid, pid); /* whoever of the two comes first */
+    running = pid;
+    do got = waitid(P_PID, (id_t)pid, &end, WEXITED | WNOWAIT);
+    while (got != 0 && errno == EINTR);
+    kill(-pid, SIGKILL); /* while nobody else can have its number */
+    running = 0;
+    return waitpid(pid, status, 0) == pid;
 }
 
 static bool chosen(const struct test *t, int argc, char **argv, int first)
@@ -228,6 +270,7 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    on_signals(on_signal);
     for (struct test *t = all; t; t = t->next) {
         if (!chosen(t, argc, argv, first)) continue;
         if (list) {
@@ -235,11 +278,8 @@ int main(int argc, char **argv)
             continue;
         }
         double start = seconds();
-        fflush(stdout);
-        pid_t pid = fork();
-        if (pid == 0) run_child(t);
         int st = 0;
-        if (pid < 0 || waitpid(pid, &st, 0) != pid) {
+        if (!run_one(t, &st)) {
             perror("tests/run");
             return 5;
         }

@@ -69,6 +69,7 @@ const char *test_path(const char *name); /* test_dir()/name, in a static ring of
 const char *test_data(const char *relative);
 /* Compares text with tests/golden/<name>; with --write-golden writes it instead. */
 void test_golden(const char *name, const char *text);
+int test_slow(void); /* what limits in seconds are multiplied by: more than 1 with sanitizers */
 /* Runs a shell command; stdout and stderr of at most n-1 bytes each; returns the exit status. */
 int test_run(const char *cmd, char *out, size_t n_out, char *err, size_t n_err);
 

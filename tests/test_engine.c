@@ -81,7 +81,7 @@ TEST(engine_matches_transformers_in_f32)
 
 /* Every table of kernels that this processor runs. One of them, taken by name only, rounds x to
  * bf16 wherever weights are bf16, which the checkpoints' are in part: kern.h. */
-TEST(engine_matches_transformers_with_all_kernels)
+TEST_LIMIT(engine_matches_transformers_with_all_kernels, 240)
 {
     for (int i = 0; kern_at(i); i++) {
         struct engine_opts o = engine_env_opts("", 2, 1);

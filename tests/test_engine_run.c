@@ -524,7 +524,7 @@ static void need_mpirun(void)
         SKIP("mpirun is not installed");
 }
 
-TEST(engine_run_is_the_same_under_mpirun)
+TEST_LIMIT(engine_run_is_the_same_under_mpirun, 240)
 {
     char digest[40] = "";
     need_mpirun();
@@ -562,7 +562,7 @@ TEST(engine_run_refuses_replicas_under_mpirun)
 
 /* One rank is killed when a few requests have finished: the message names it, and they are in the
  * file. */
-TEST(engine_run_keeps_what_finished_when_a_rank_is_killed)
+TEST_LIMIT(engine_run_keeps_what_finished_when_a_rank_is_killed, 240)
 {
     struct arena a;
     struct err e = { 0 };
@@ -575,12 +575,14 @@ TEST(engine_run_keeps_what_finished_when_a_rank_is_killed)
     snprintf(journal, sizeof journal, "%s.journal.csv", test_path("run.h5"));
     snprintf(script, sizeof script,
              "\"$@\" & p=$!; n=0\n"
-             "while ! [ \"$n\" -ge 8 ]; do n=$(grep -vc '^#' %s 2>/dev/null); done\n"
-             "kill -9 $(ps -o pid= --ppid $p | sed -n 3p); wait $p\n",
+             "while ! [ \"${n:-0}\" -ge 8 ]; do n=$(grep -vc '^#' %s 2>/dev/null); done\n"
+             "for r in $(ps -o pid= --ppid $p); do\n"
+             "tr '\\0' '\\n' < /proc/$r/environ | grep -qx OMPI_COMM_WORLD_RANK=2 && kill -9 $r\n"
+             "done; wait $p\n",
              journal);
     char before[800];
-    snprintf(before, sizeof before, MPIENV "timeout 30 sh %s mpirun --oversubscribe -n 4",
-             cli_put("kill.sh", script));
+    snprintf(before, sizeof before, MPIENV "timeout %d sh %s mpirun --oversubscribe -n 4",
+             100 * test_slow(), cli_put("kill.sh", script));
     CHECK(cli_run(before,
                   "engine run %s --out=%s --workload.rate=60/s --workload.requests=100000 "
                   "--strategy.tp=2 --strategy.pp=2 --threads=1",

@@ -7,6 +7,10 @@
 
 #include "tests/test.h"
 
+/* Ranks wait for each other thousands of times: beside other programs that want the processors each
+ * may take milliseconds. */
+enum { RANKS_S = 100, LIMIT_S = 300 };
+
 static char out[1 << 16], err[1 << 16];
 
 /* tests/ranks, or another program of this build. */
@@ -35,8 +39,8 @@ static int mpirun(int n, const char *command)
              "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
              "ASAN_OPTIONS=detect_leaks=0:$ASAN_OPTIONS "
              "TSAN_OPTIONS=ignore_noninstrumented_modules=1:$TSAN_OPTIONS "
-             "timeout -k 1 30 mpirun --oversubscribe --bind-to none -n %d %s",
-             n, command);
+             "timeout -k 1 %d mpirun --oversubscribe --bind-to none -n %d %s",
+             RANKS_S * test_slow(), n, command);
     int rc = test_run(cmd, out, sizeof out, err, sizeof err);
     if (strstr(err, "this build has no MPI")) SKIP("built without Open MPI (libopenmpi-dev)");
     return rc;
@@ -58,22 +62,22 @@ static void checked(int n)
     CHECK_TEXT(out, want);
 }
 
-TEST(mpi_2_ranks_add_and_generate_as_threads_do)
+TEST_LIMIT(mpi_2_ranks_add_and_generate_as_threads_do, LIMIT_S)
 {
     checked(2);
 }
 
-TEST(mpi_3_ranks_add_as_threads_do)
+TEST_LIMIT(mpi_3_ranks_add_as_threads_do, LIMIT_S)
 {
     checked(3);
 }
 
-TEST(mpi_4_ranks_add_and_generate_as_threads_do)
+TEST_LIMIT(mpi_4_ranks_add_and_generate_as_threads_do, LIMIT_S)
 {
     checked(4);
 }
 
-TEST(mpi_8_ranks_add_and_generate_as_threads_do)
+TEST_LIMIT(mpi_8_ranks_add_and_generate_as_threads_do, LIMIT_S)
 {
     checked(8);
 }
@@ -104,33 +108,33 @@ static void killed(int k)
     lost("kill", k, "its process has ended");
 }
 
-TEST(mpi_a_killed_rank_ends_all_with_its_number_and_rank_0_may_save)
+TEST_LIMIT(mpi_a_killed_rank_ends_all_with_its_number_and_rank_0_may_save, LIMIT_S)
 {
     killed(1);
     killed(3);
 }
 
-TEST(mpi_without_rank_0_the_others_end_and_say_so)
+TEST_LIMIT(mpi_without_rank_0_the_others_end_and_say_so, LIMIT_S)
 {
     killed(0);
 }
 
-TEST(mpi_a_rank_killed_while_loading_is_named_though_the_launcher_stops_rank_0)
+TEST_LIMIT(mpi_a_rank_killed_while_loading_is_named_though_the_launcher_stops_rank_0, LIMIT_S)
 {
     lost("load", 2, "its process has ended");
 }
 
-TEST(mpi_a_rank_that_is_stopped_is_named)
+TEST_LIMIT(mpi_a_rank_that_is_stopped_is_named, LIMIT_S)
 {
     lost("halt", 3, "its process has not answered for 2 s: it is stopped, or its machine hangs");
 }
 
-TEST(mpi_a_rank_that_alone_is_told_to_stop_is_named)
+TEST_LIMIT(mpi_a_rank_that_alone_is_told_to_stop_is_named, LIMIT_S)
 {
     lost("term", 1, "its process was told to stop (SIGTERM), and rank 0 was not");
 }
 
-TEST(mpi_a_rank_that_fails_gives_its_reason)
+TEST_LIMIT(mpi_a_rank_that_fails_gives_its_reason, LIMIT_S)
 {
     CHECK_INT(ranks(2, "backend 1"), 5);
     CHECK_HAS(err, "ranks: rank 1: the device is on fire\n");
@@ -149,7 +153,7 @@ static int orrery(int n, const char *args)
     return n ? mpirun(n, command) : test_run(command, out, sizeof out, err, sizeof err);
 }
 
-TEST(mpi_the_command_prints_what_threads_print)
+TEST_LIMIT(mpi_the_command_prints_what_threads_print, LIMIT_S)
 {
     char want[200];
     CHECK_INT(orrery(0, GENERATE "--tp=2 --pp=2"), 0);
@@ -171,7 +175,7 @@ static void complains(int n, const char *args, const char *sentence)
 }
 
 /* A file that one host lacks: rank 0 knows of no failure, it waits for a rank that never joins. */
-TEST(mpi_a_rank_that_fails_before_it_joins_says_so)
+TEST_LIMIT(mpi_a_rank_that_fails_before_it_joins_says_so, LIMIT_S)
 {
     char command[1200];
     const char *orrery_at = program("../orrery");
@@ -182,7 +186,7 @@ TEST(mpi_a_rank_that_fails_before_it_joins_says_so)
     CHECK_TEXT(out, "");
 }
 
-TEST(mpi_wrong_input_is_named_once)
+TEST_LIMIT(mpi_wrong_input_is_named_once, LIMIT_S)
 {
     complains(3, GENERATE "--tp=2", "orrery engine: tp 2 x pp 1 is 2 ranks, but ");
     complains(2, GENERATE "--tp=2 --comm=thread", "each of which would run all ranks");

@@ -64,8 +64,7 @@ static void report(double ago_s, bool force, double total, char *out, size_t n)
     dup2(fd, STDERR_FILENO);
     struct progress p;
     progress_start(&p, "simulate", "requests", total, force);
-    p.start_ns = p.last_ns = p.start_ns - (int64_t)(ago_s * 1e9);
-    progress_at(&p, 1.24e6);
+    progress_at_ns(&p, 1.24e6, p.start_ns + (int64_t)(ago_s * 1e9));
     progress_end(&p);
     dup2(keep, STDERR_FILENO);
     ssize_t got = pread(fd, out, n - 1, 0);
