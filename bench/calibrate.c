@@ -322,7 +322,7 @@ static bool is_foreign(const struct calibrate *c)
 
 static int one_machine(struct calibrate *c, const char **machine, struct err *e)
 {
-    const char *name = NULL, *from = NULL;
+    const char *name = NULL, *from = NULL, *cpu = "";
     const struct calibrate_file *host = NULL;
     for (int i = 0; i < c->n_file; i++) {
         const struct calibrate_file *f = &c->file[i];
@@ -334,6 +334,7 @@ static int one_machine(struct calibrate *c, const char **machine, struct err *e)
                            host->path, host->host, host->machine, f->path, f->host, f->machine);
         if (!host && *f->host) host = f;
         if (!f->machine || !*f->machine) continue;
+        if (!f->imported) cpu = f->machine;
         if (name && strcmp(name, f->machine) != 0)
             return err_set(e, ST_USAGE,
                            "%s was measured on %s, %s on %s: one profile is of one machine", from,
@@ -342,6 +343,8 @@ static int one_machine(struct calibrate *c, const char **machine, struct err *e)
         from = f->path;
     }
     *machine = name ? name : "a machine that the files do not name";
+    c->profile.cpu = cpu;
+    c->profile.host = host ? host->host : "";
     return ST_OK;
 }
 
@@ -556,6 +559,7 @@ static int describe(struct calibrate *c, struct err *e)
         arena_printf(c->a, "%s%s%s, %d thread%s a rank", c->gpu.name, *c->gpu.name ? ", " : "",
                      machine, c->threads, c->threads > 1 ? "s" : "");
     p->engine = "orrery";
+    p->gpu = c->gpu.name;
     p->threads = c->threads;
     p->fit = c->fit;
     p->extra = c->extra;
@@ -620,18 +624,13 @@ static const char *united(const char *x, const char *y, struct arena *a)
     return text;
 }
 
-/* What a run had a say in. */
-struct run_share {
-    bool device, host, any;
-};
-
-static struct run_share share_of_run(const struct calibrate *c, const struct calibrate_file *f)
+struct calibrate_share calibrate_share_of(const struct calibrate *c, const struct calibrate_file *f)
 {
     bool any_own = false;
-    if (f->imported) return (struct run_share){ .device = true, .any = true };
+    if (f->imported) return (struct calibrate_share){ .device = true, .any = true };
     for (int i = 0; i < c->n_file; i++) any_own |= c->file[i].own;
-    struct run_share r = { .device = f->own && !f->beside && *c->of_device,
-                           .host = (f->own || !any_own) && *c->of_host };
+    struct calibrate_share r = { .device = f->own && !f->beside && *c->of_device,
+                                 .host = (f->own || !any_own) && *c->of_host };
     r.any = f->n_request > 0 || (f->n_step > 0 && (r.device || r.host));
     return r;
 }
@@ -639,7 +638,7 @@ static struct run_share share_of_run(const struct calibrate *c, const struct cal
 /* Which constants that were, and why not others. */
 static const char *say_run(const struct calibrate *c, const struct calibrate_file *f)
 {
-    struct run_share r = share_of_run(c, f);
+    struct calibrate_share r = calibrate_share_of(c, f);
     const char *gave = united(r.device ? c->of_device : "", r.host ? c->of_host : "", c->a);
     const char *not = !*gave || r.device ? "" : ", nothing of the device", *text = "";
     if (f->n_step > 0)
@@ -655,7 +654,7 @@ static const char *say_run(const struct calibrate *c, const struct calibrate_fil
 /* A line of struct profile_file's runs; "": nothing of it was used. */
 static const char *run_line(const struct calibrate *c, const struct calibrate_file *f)
 {
-    struct run_share r = share_of_run(c, f);
+    struct calibrate_share r = calibrate_share_of(c, f);
     if (!r.any) return "";
     return arena_printf(c->a, "%s %s\n", *f->uuid ? f->uuid : f->sha, r.device ? "device" : "host");
 }
@@ -673,6 +672,7 @@ static void list_used(struct calibrate *c)
         if (f->is_run) runs = arena_printf(c->a, "%s%s", runs, run_line(c, f));
     }
     c->profile.runs = runs;
+    c->profile.noise = calibrate_noise_of_all(c);
     c->profile.used = arena_printf(c->a, "%s%s", text, c->skipped);
 }
 

@@ -123,19 +123,10 @@ void calibrate_print(const struct calibrate *c, FILE *f)
                 100 * c->foreign.after[0], 100 * c->foreign.before[1], 100 * c->foreign.after[1]);
     if (*c->warned) fputs("\nWARNING\n", f);
     print_lines(c->warned, f);
-    for (int i = 0; i < c->n_file; i++)
-        if (10 * c->file[i].n_kept_noisy > c->file[i].n_sample)
-            fprintf(
-                f,
-                "\nNOISY MACHINE: %.0f %% of the samples kept of %s were taken while it was busy "
-                "with something else\n",
-                100 * (double)c->file[i].n_kept_noisy /
-                    (double)(c->file[i].n_sample - c->file[i].n_noisy),
-                c->file[i].path);
-    for (int i = 0; i < c->n_file; i++)
-        if (c->file[i].disturbed)
-            fprintf(f, "\nNOISY MACHINE: other work took processors while %s was measured\n",
-                    c->file[i].path);
+    for (int i = 0; i < c->n_file; i++) {
+        const char *noise = calibrate_noise(c, &c->file[i]);
+        if (noise) fprintf(f, "\nNOISY MACHINE: %s\n", noise);
+    }
     fputs("\nUsed\n", f);
     print_lines(p->used ? p->used : "", f);
     if (c->o.out && !c->o.dry_run) fprintf(f, "\nprofile   %s\n", c->o.out);
@@ -248,6 +239,7 @@ json_t *calibrate_json(const struct calibrate *c)
     json_put(j, "files", files_json(c));
     json_put_text(j, "notes", c->skipped);
     json_put_text(j, "warnings", c->warned);
+    json_put_text(j, "noise", p->noise ? p->noise : "");
     json_put_text(j, "profile", c->o.dry_run ? NULL : c->o.out);
     json_put_i64(j, "table_rows", c->n_table_row);
     return j;

@@ -352,6 +352,7 @@ void profile_file_lay(const struct profile_file *p, const struct hw_gpu *g,
     out->block = l.block;
     out->range = l.range;
     out->measured = arena_printf(a, "%s %s", p->machine, p->date);
+    out->noise = p->noise && *p->noise ? p->noise : NULL;
     out->name = arena_printf(a, "%s/%s/%s", p->hw.gpu.name, p->engine,
                              dtype_name((enum dtype)s->weight_dtype));
     const char *none = missing(&l), *also = out->note;

@@ -66,7 +66,7 @@ static int cdfs(struct report *r, struct err *e)
 
 static bool has_warning(const struct source *s)
 {
-    return s->extrapolated || s->overloaded;
+    return s->extrapolated || s->overloaded || *s->profile_noise;
 }
 
 /* The text is a list with "; " between. */
@@ -79,6 +79,11 @@ static void coverage(FILE *f, const struct source *s, bool heading)
               "was "
               "measured; its figures are less certain than their intervals say.</p>\n",
               f);
+    if (*s->profile_noise) {
+        fputs("<p class=\"warn\"><strong>Noisy profile:</strong> ", f);
+        html_text(f, s->profile_noise);
+        fputs(".</p>\n", f);
+    }
     if (s->overloaded)
         fputs("<p class=\"warn\"><strong>Overloaded:</strong> no steady state; latencies grow with "
               "the "

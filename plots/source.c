@@ -128,6 +128,7 @@ int source_open(const char *path, struct arena *a, struct source *out, struct er
         out->workload = arena_printf(a, "ENDED EARLY, finished requests only; %s", out->workload);
     out->bottleneck = source_text(out, "/summary", "bottleneck");
     out->coverage = source_text(out, "/summary", "coverage");
+    out->profile_noise = source_text(out, "/summary", "profile_noise");
     out->digest = source_text(out, "/summary", "digest");
     out->sweep_key = source_text(out, "/sweep", "key");
     read_summary(out);

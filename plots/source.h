@@ -26,6 +26,7 @@ struct source {
     bool measured; /* by an engine or a client; else simulated */
     bool has_requests, has_series, has_stages, has_sweep, has_summary;
     bool extrapolated, overloaded;
+    const char *profile_noise; /* what of the profile a busy machine gave; "" */
     const char *ended_early; /* how; its requests are those that had finished. NULL: a whole run */
     int64_t due, finished, failed, rejected, seeds, draws, preemptions;
     int64_t tp, pp, dp, gpus, kv_blocks, block_tok;

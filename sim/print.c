@@ -184,6 +184,7 @@ static void trust(const struct print_in *in, FILE *f)
     const struct outcome *o = in->o;
     fprintf(f, "bottleneck  %s\n", o->bottleneck);
     fprintf(f, "coverage    %s%s\n", o->extrapolated ? "EXTRAPOLATED: " : "", o->coverage);
+    if (in->d->profile.noise) fprintf(f, "noise       NOISY PROFILE: %s\n", in->d->profile.noise);
     interval_line(in, f);
     if (!o->top[0].name) return;
     fprintf(f, "uncertainty ");
