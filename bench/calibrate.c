@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/stat.h"
+#include "base/units.h"
 #include "bench/suite.h"
 
 #define AT(m) offsetof(struct calibrate_opts, m)
@@ -239,8 +240,7 @@ static int add_points(struct calibrate *c, const char *path, struct err *e)
     if (k->n_point == 0) return err_set(e, ST_USAGE, "%s: no point in it has a sample", path);
     if (k->n_wrong > 0)
         calibrate_warn(c, "%s: %lld point%s gave wrong results and %s left out", path,
-                       (long long)k->n_wrong, k->n_wrong > 1 ? "s" : "",
-                       k->n_wrong > 1 ? "are" : "is");
+                       (long long)k->n_wrong, units_s(k->n_wrong), k->n_wrong > 1 ? "are" : "is");
     if (k->partial)
         calibrate_warn(
             c, "%s is of an interrupted benchmark: some points have fewer samples or none", path);
@@ -555,9 +555,8 @@ static int describe(struct calibrate *c, struct err *e)
     if (st != ST_OK) return st;
     latest_date(c, &p->date);
     ceilings(c);
-    p->machine =
-        arena_printf(c->a, "%s%s%s, %d thread%s a rank", c->gpu.name, *c->gpu.name ? ", " : "",
-                     machine, c->threads, c->threads > 1 ? "s" : "");
+    p->machine = arena_printf(c->a, "%s%s%s, %d thread%s a rank", c->gpu.name,
+                              *c->gpu.name ? ", " : "", machine, c->threads, units_s(c->threads));
     p->engine = "orrery";
     p->gpu = c->gpu.name;
     p->threads = c->threads;
@@ -602,12 +601,13 @@ static const char *say_points(const struct calibrate *c, int file)
     int64_t used = 0;
     for (int64_t k = 0; k < c->n_point; k++) used += c->point[k].file == file && c->point[k].used;
     const char *laws = laws_of(c, file);
-    return arena_printf(c->a,
-                        "%lld of %lld points%s%s%s; of %lld samples %lld noisy and left out, %lld "
-                        "noisy and kept for want of others",
-                        (long long)used, (long long)f->n_point, *laws ? " (" : "", laws,
-                        *laws ? ")" : "", (long long)f->n_sample, (long long)f->n_noisy,
-                        (long long)f->n_kept_noisy);
+    return arena_printf(
+        c->a,
+        "%lld of %lld point%s%s%s%s; of %lld sample%s %lld noisy and left out, %lld "
+        "noisy and kept for want of others",
+        (long long)used, (long long)f->n_point, units_s(f->n_point), *laws ? " (" : "", laws,
+        *laws ? ")" : "", (long long)f->n_sample, units_s(f->n_sample), (long long)f->n_noisy,
+        (long long)f->n_kept_noisy);
 }
 
 /* The words of a, then those of b that are not among them. */
@@ -642,12 +642,13 @@ static const char *say_run(const struct calibrate *c, const struct calibrate_fil
     const char *gave = united(r.device ? c->of_device : "", r.host ? c->of_host : "", c->a);
     const char *not = !*gave || r.device ? "" : ", nothing of the device", *text = "";
     if (f->n_step > 0)
-        text = arena_printf(c->a, "%lld steps: %s%s%s%s%s", (long long)f->n_step,
-                            *gave ? gave : "not used", not, f->beside ? " (" : "",
-                            f->beside ? f->beside : "", f->beside ? ")" : "");
+        text =
+            arena_printf(c->a, "%lld step%s: %s%s%s%s%s", (long long)f->n_step, units_s(f->n_step),
+                         *gave ? gave : "not used", not, f->beside ? " (" : "",
+                         f->beside ? f->beside : "", f->beside ? ")" : "");
     if (f->n_request > 0)
-        text = arena_printf(c->a, "%s%s%lld requests: host.request", text, *text ? "; " : "",
-                            (long long)f->n_request);
+        text = arena_printf(c->a, "%s%s%lld request%s: host.request", text, *text ? "; " : "",
+                            (long long)f->n_request, units_s(f->n_request));
     return *text ? text : "not used";
 }
 
@@ -680,9 +681,10 @@ static int plan_foreign(struct calibrate *c)
 {
     for (int i = 0; i < c->n_file; i++)
         if (c->file[i].is_run)
-            c->file[i].said = arena_printf(
-                c->a, "%lld requests: host.step, host.request, law, with %s",
-                (long long)c->file[i].run.n_request, c->o.scenario ? c->o.scenario : "--scenario");
+            c->file[i].said =
+                arena_printf(c->a, "%lld request%s: host.step, host.request, law, with %s",
+                             (long long)c->file[i].run.n_request, units_s(c->file[i].run.n_request),
+                             c->o.scenario ? c->o.scenario : "--scenario");
     return ST_OK;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/stat.h"
+#include "base/units.h"
 #include "bench/calibrate.h"
 
 enum { FEW_STEPS = 12, MAX_GROUPS = 3000 };
@@ -370,8 +371,8 @@ static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_lis
         if (h5_has(f->run.h5, "/summary"))
             h5_read_attr_i64(f->run.h5, "/summary", "engine_threads", &threads, NULL);
         if (threads > 0 && c->n_point > 0 && threads != c->threads)
-            return err_set(e, ST_USAGE, "%s: ranks of %lld threads, the points are of %d", f->path,
-                           (long long)threads, c->threads);
+            return err_set(e, ST_USAGE, "%s: ranks of %lld thread%s, the points are of %d", f->path,
+                           (long long)threads, units_s(threads), c->threads);
         f->beside = beside(c, &s);
         f->own = !f->beside;
         struct seen_list *to = f->own ? l : host;

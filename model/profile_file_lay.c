@@ -323,7 +323,7 @@ static const char *crowd(const struct profile_file *p, const struct strategy *s,
 {
     int64_t threads = s->tp * s->pp * s->dp * (p->threads > 1 ? p->threads : 1);
     const struct hw_system *host = &p->hw.sys;
-    if (host->fabric != HW_HOST || strcmp(p->hw.gpu.arch, "cpu") != 0) return NULL;
+    if (host->fabric != HW_HOST || !hw_on_processors(&p->hw)) return NULL;
     if (host->host_cores > 0 && threads > host->host_cores)
         return arena_printf(a, "%lld threads on %d processors", (long long)threads,
                             (int)host->host_cores);

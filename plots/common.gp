@@ -19,6 +19,9 @@ BAND = '#C9DDEC'
 array COLOUR[8] = [BLUE, VERMILION, GREEN, BLACK, ORANGE, SKY, PINK, GREY]
 array DASH[8] = [1, 2, 4, 3, 5, 1, 2, 4]
 array MARK[8] = [7, 5, 9, 4, 13, 6, 8, 11]
+# Dashes of one's own are drawn to another scale in a PNG, and round ends take a line's width of gaps.
+LIMIT_DASH = fig_format eq 'png' ? '(20, 18)' : '(8, 5)'
+SHORT_DASH = fig_format eq 'png' ? '(14, 16)' : '(4, 4)'
 px(y) = 1 - y / (1. * fig_h)            # screen height of y pixels from the top
 rx(x) = x / (1. * fig_w)
 png = fig_format eq 'png'

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/conf.h"
+#include "base/units.h"
 #include "plots/figure.h"
 #include "plots/html.h"
 #include "plots/plot_data.h"
@@ -125,8 +126,8 @@ static void window_line(FILE *f, const struct source *s)
     fprintf(f, "window</dt><dd>%.3f s to %.3f s", 1e-9 * (double)s->window_begin_ns,
             1e-9 * (double)s->window_end_ns);
     if (!s->measured)
-        fprintf(f, " of the first seed; %lld seed%s, %lld draws of the constants",
-                (long long)s->seeds, s->seeds == 1 ? "" : "s", (long long)s->draws);
+        fprintf(f, " of the first seed; %lld seed%s, %lld draw%s of the constants",
+                (long long)s->seeds, units_s(s->seeds), (long long)s->draws, units_s(s->draws));
     fputs("</dd>\n", f);
 }
 

@@ -20,6 +20,7 @@ struct source {
     struct run_file file;
     const char *name; /* of the file, without directory and .h5 */
     const char *title, *scenario, *workload, *bottleneck, *coverage, *digest; /* "" where absent */
+    const char *device;      /* what has a part of the model: "GPU" or "rank" */
     const char *sweep_key;   /* "" without a sweep */
     const char **sweep_text; /* [n_sweep_text] values as they stand in the scenario, in row order */
     int n_sweep_text;

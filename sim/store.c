@@ -178,6 +178,7 @@ static void put_scalars(struct store *t, const struct print_in *in)
                  { "bottleneck", o->bottleneck },
                  { "coverage", o->coverage },
                  { "profile_noise", in->line || !in->d->profile.noise ? "" : in->d->profile.noise },
+                 { "device", print_device(in) },
                  { "digest", digest } };
     const struct {
         const char *name;
@@ -326,6 +327,7 @@ void store_sweep_row(struct store *t, const struct print_in *in, double value)
     r.ttft_p99_hi_s = seconds(o, METRIC_TTFT, STAT_P99, 1);
     r.tpot_p99_lo_s = seconds(o, METRIC_TPOT, STAT_P99, -1);
     r.tpot_p99_hi_s = seconds(o, METRIC_TPOT, STAT_P99, 1);
+    t->device = print_device(in);
     if (!t->e.status) run_put_sweep(t->run, &r, &t->e);
 }
 
@@ -335,6 +337,7 @@ int store_finish_sweep(struct store *t, const struct scenario *s, const struct p
     put_scenario(t, s, p, "simulated", NULL);
     h5 *f = run_h5(t->run);
     if (!t->e.status) h5_attr_text(f, "/sweep", "key", s->sweep_key, &t->e);
+    if (!t->e.status && t->device) h5_attr_text(f, "/sweep", "device", t->device, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_ttft_ns", s->slo.ttft_ns, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_tpot_ns", s->slo.tpot_ns, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_e2e_ns", s->slo.e2e_ns, &t->e);

@@ -362,6 +362,11 @@ TEST(validate_page_tells_limits_calibration_and_every_run)
     CHECK_HAS(text, "measured, run 1");
     CHECK_HAS(text, "measured, run 2");
     CHECK_HAS(text, ">predicted<");
+    /* two runs, of twice the other's time: half a decade either way, and more */
+    CHECK(!strstr(text, "arrow: the noise goes on past the frame"));
+    CHECK(make("n", (struct made){ "measured", s, 2, NULL, 0 }, one));
+    text = page_of(list);
+    CHECK_HAS(text, "arrow: the noise goes on past the frame");
 }
 
 /* ---- machines */
