@@ -11,8 +11,8 @@ if (n_past) {
 }
 # from a point to the edge of the frame on side s, where its floor leaves it there
 past_x(side, s) = int(side) & s ? 1 : NaN
-set style arrow 1 head filled size screen 0.008, 20 lw 1.2 lc rgb BLUE
-set style arrow 2 head filled size screen 0.008, 20 lw 1.2 lc rgb ORANGE
+set style arrow 1 head nofilled size screen 0.008, 20 lw 1.2 lc rgb BLUE
+set style arrow 2 head nofilled size screen 0.008, 20 lw 1.2 lc rgb ORANGE
 set logscale xy
 set format xy '%g'
 yt_px = 70
