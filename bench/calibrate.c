@@ -177,9 +177,12 @@ static void read_gpu(h5 *f, struct calibrate_gpu *g, struct arena *a)
     g->count = number_of(f, "gpu_count", a);
 }
 
-/* An imported file names the machine that imported it, not the one that was measured. */
+/* An imported file names the machine and the time of importing it, not those that were measured. */
 static void read_host(h5 *f, struct calibrate_file *k, struct arena *a)
 {
+    const char *date = text_of(f, "source_date", a);
+    k->dated = !k->imported || *date;
+    if (k->imported && *date) k->date = date;
     k->host = k->imported ? "" : text_of(f, "host", a);
     k->processors = number_of(f, "processors", a);
     k->memory_bytes = number_of(f, "memory_bytes", a);
@@ -662,6 +665,7 @@ static const char *run_line(const struct calibrate *c, const struct calibrate_fi
 
 static void list_used(struct calibrate *c)
 {
+    calibrate_compare(c);
     const char *text = "", *runs = "";
     for (int i = 0; i < c->n_file; i++) {
         struct calibrate_file *f = &c->file[i];

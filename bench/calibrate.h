@@ -77,6 +77,7 @@ struct calibrate_file {
     int64_t processors, memory_bytes; /* of that host; 0: the file does not say */
     struct calibrate_gpu gpu;
     bool is_run, imported;
+    bool dated;      /* by what was measured: an imported file's date may be that of importing it */
     bool partial;    /* points of an interrupted benchmark */
     int tp, pp;      /* of a points file; 0: it does not say */
     int64_t n_wrong; /* points left out because their result was wrong */

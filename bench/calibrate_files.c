@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bench/calibrate.h"
+#include "traces/import.h"
 
 /* ---- busy machines */
 
@@ -34,4 +35,17 @@ const char *calibrate_noise_of_all(const struct calibrate *c)
         if (n++ < NAMED_MOST) text = arena_printf(c->a, "%s%s%s", text, *text ? "; " : "", noise);
     }
     return n <= NAMED_MOST ? text : arena_printf(c->a, "%s; and %d more", text, n - NAMED_MOST);
+}
+
+/* ---- imported files */
+
+void calibrate_compare(struct calibrate *c)
+{
+    for (int i = 1; i < c->n_file; i++) {
+        const struct calibrate_file *x = &c->file[0], *y = &c->file[i];
+        if (!x->imported && !y->imported) continue; /* ours say so where it matters */
+        const char *d = import_differ(x->model, x->dated ? x->date : "", y->model,
+                                      y->dated ? y->date : "", c->a);
+        if (d) calibrate_note(c, "%s and %s are of %s", x->path, y->path, d);
+    }
 }

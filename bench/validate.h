@@ -102,7 +102,8 @@ extern const char *const validate_op_name[VALIDATE_N_OP]; /* of compute */
 /* What a run was measured on, or of what machine's profile it was predicted; "": not said. */
 struct validate_machine {
     const char *cpu, *host, *gpu; /* gpu: of a profile; of a run "GPU", whichever it was */
-    const char *tool;             /* whose run it is, if not ours: then the rest is "" */
+    const char *tool;             /* whose run it is, if not ours: then the above are "" */
+    const char *model, *date;     /* of a run of another tool, as it states them */
 };
 
 struct validate_run {
@@ -146,6 +147,7 @@ struct validate_case {
     const char *unlike;       /* why requests are not paired; NULL: they are */
     const char
         *left_out;       /* requests whose times contradict each other, or why none is left; NULL */
+    const char *sources; /* imported runs of other models or times than each other; NULL */
     const char *machine; /* what the machines of both sides leave in doubt; NULL: nothing */
     const char *calibrated; /* which run calibrated the prediction, in words; NULL: none known */
     enum validate_use use;
@@ -236,7 +238,7 @@ bool validate_draws(const struct doc *scenario);
 /* ST_USAGE where a measured run has another model, strategy, load, policy or, of requests that are
  * drawn, seed than the prediction (without: than the first). Runs without a scenario pass. */
 int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e);
-/* Sets c->machine. ST_USAGE where the sides are of different machines. */
+/* Sets c->machine and c->sources. ST_USAGE where the sides are of different machines. */
 int validate_check_machine(struct validate_case *c, struct arena *a, struct err *e);
 const char *validate_first_file(const struct validate_case *c); /* for words about a case */
 /* Pairs the requests of a case's runs and reduces them to quantities. */

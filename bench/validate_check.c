@@ -5,6 +5,7 @@
 #include "base/doc.h"
 #include "base/prov.h"
 #include "bench/validate.h"
+#include "traces/import.h"
 
 /* ---- one run in two places */
 
@@ -262,6 +263,10 @@ int validate_check_machine(struct validate_case *c, struct arena *a, struct err 
                            "machine",
                            c->name, first->path, machine_words(&first->machine, a), m->path,
                            machine_words(&m->machine, a));
+        const char *d = import_differ(first->machine.model, first->machine.date, m->machine.model,
+                                      m->machine.date, a);
+        if (d && !c->sources)
+            c->sources = arena_printf(a, "%s and %s are of %s", first->path, m->path, d);
         if (c->machine) continue;
         if (how == UNKNOWN && predicted) c->machine = unknown(p, m, a);
         if (how == OTHER_HOST || among == OTHER_HOST)

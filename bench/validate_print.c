@@ -386,6 +386,7 @@ static void print_doubts(const struct validate *v, struct table *t)
                      { "not paired request by request", c->unlike },
                      { "left out", c->left_out },
                      { "machine", c->machine },
+                     { "imported", c->sources },
                      { "noisy profile", c->refused ? NULL : p->profile_noise },
                      { "extrapolated", !c->refused && p->extrapolated
                                            ? "outside what was measured for the prediction"
@@ -581,6 +582,7 @@ static json_t *json_case(const struct validate_case *c)
     if (c->unlike) json_put_text(j, "unlike", c->unlike);
     if (c->left_out) json_put_text(j, "left_out", c->left_out);
     if (c->machine) json_put_text(j, "machine", c->machine);
+    if (c->sources) json_put_text(j, "imported", c->sources);
     if (!c->refused && c->predicted.profile_noise)
         json_put_text(j, "profile_noise", c->predicted.profile_noise);
     for (int q = 0; q < VALIDATE_N; q++) {

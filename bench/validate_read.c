@@ -217,7 +217,11 @@ static void read_machine(struct run_file *f, bool measured, struct arena *a,
                          struct validate_machine *out)
 {
     const char *at = "/provenance";
-    *out = (struct validate_machine){ "", "", "", word_of(f, at, "source_tool", a) };
+    *out = (struct validate_machine){ "", "", "", word_of(f, at, "source_tool", a), "", "" };
+    if (*out->tool) {
+        out->model = word_of(f, at, "model", a);
+        out->date = word_of(f, at, "source_date", a);
+    }
     if (measured && *out->tool) return; /* of where it was imported */
     if (measured) {
         out->cpu = word_of(f, at, "cpu", a);
