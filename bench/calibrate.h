@@ -14,7 +14,8 @@
  * law, with device times predicted from those laws. Host times are fitted to the host's time that
  * the runs' files have for each step. What is constant in the device's part beside the factor
  * (submitting) is host time too, unless it is more than the median of that: then the factor takes
- * all of it; of several ranks it is how long they wait for each other (rank_skew). Runs of one
+ * all of it; of several ranks it is how long they wait for each other (rank_skew; of points alone, which
+ * have no host times, that cannot be told: the catalog's stays and a note says so). Runs of one
  * stage only: with several, a step's time holds the waiting of the others.
  * Without runs, whole steps of the points files serve. The common factor is what these laws and
  * tables leave out of the times of what they were measured on: runs of another strategy, model or

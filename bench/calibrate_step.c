@@ -31,7 +31,7 @@ struct predictor {
     struct arch arch;
     struct strategy strategy;
     struct step *step;
-    double n_coll;
+    double n_coll, rank_skew_s; /* collectives of a step; what the catalog has for one of them */
 };
 
 static void push(struct seen_list *l, const struct seen *x)
@@ -60,6 +60,7 @@ static int predictor_init(struct calibrate *c, const struct deploy_request *q,
     st = profile_load(hw, &q->strategy, "orrery", NULL, c->a, &profile, e);
     if (st != ST_OK) return st;
     table = profile_file_table(&c->profile, &out->arch, &q->strategy, c->a);
+    out->rank_skew_s = profile.p[P_RANK_SKEW_S].v;
     static const enum profile_id none[] = { P_RANK_SKEW_S, P_HOST_STEP_S, P_HOST_SEQ_S,
                                             P_HOST_TOK_S,  P_HOST_REQ_S,  P_HOST_OUT_S,
                                             P_HOST_GAP_S };
@@ -533,6 +534,13 @@ static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct 
     bool timed = told && fit_host(c, &ask, host, n_host, &of_host);
     bool whole = l->n > 0 && q->strategy.pp < 2;
     ask.device_only = told && !timed;
+    ask.host_apart = told;
+    ask.rank_skew_s = l->n > 0 ? p.rank_skew_s : 0;
+    if (whole && p.n_coll > 0 && !fit_tells_rank_skew(&ask, x, n))
+        calibrate_note(c,
+                       "rank_skew: not identifiable: every step has %.0f collectives, and no host "
+                       "times were measured; the catalog's %.3g us stays, host.step has the rest",
+                       p.n_coll, 1e6 * p.rank_skew_s);
     if (whole) whole = fit_device(c, ask, x, n, told ? host_median(host, n_host) : 0, &f);
     if (whole) c->of_device = constants_of(&f, c->a);
     if (timed) c->of_host = constants_of(&of_host, c->a);

@@ -254,7 +254,7 @@ static void lay_steps(struct lay *l)
     double sd = isnan(f->held.median) ? 0 : f->held.median / 0.6745;
     bool device = !isnan(fit_value(f, P_LAW)), alone = l->s->tp < 2;
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
-        if (host[i] != P_RANK_SKEW_S || alone || (same && device))
+        if (host[i] != P_RANK_SKEW_S || alone) /* the catalog's stays where a fit has none */
             put_one(l, host[i], 0, source_of(l, f, true));
     put_fit(l, f, P_LAW, sd * sd);
     if (device) l->out->law_own_sd = sd;
