@@ -23,7 +23,10 @@ static const char usage[] =
     "\n"
     "Options below may stand in the scenario file (dots are maps: `strategy: {tp: 2}`) or on the "
     "command\n"
-    "line, which wins. profile.NAME=VALUE sets a constant of the kernel laws, as "
+    "line, which wins. Coverage says what stands behind the answer: EXTRAPOLATED where nothing "
+    "was\n"
+    "measured, NOISY PROFILE where a busy machine was. profile.NAME=VALUE sets a constant of the "
+    "kernel laws, as "
     "profile.host.step=1.5ms.\n"
     "Exit status: 0; 1 the SLO is missed; 2 a wrong option or file; 5 reading or writing failed.\n";
 static const char examples[] = "\nExamples\n"

@@ -128,6 +128,11 @@ TEST_LIMIT(calibrate_noise_goes_with_the_profile, 60)
         CHECK((strstr(cli_out, "\nnoise       NOISY PROFILE: 90 % of the samples kept of ") !=
                NULL) == bad);
         CHECK((strstr(cli_out, "NOISY") != NULL) == bad);
+        /* processors, not one of so many GPUs */
+        CHECK_HAS(cli_out, " on measured-machine (1 rank of 1 thread, ");
+        CHECK_HAS(cli_out, "of each rank (the host has ");
+        CHECK_HAS(cli_out, " a rank\n");
+        CHECK(!strstr(cli_out, "GPU"));
         CHECK(simulate("--hardware=%s --json", profile) < 2);
         CHECK((strstr(cli_out, "\"profile_noise\": \"\"") == NULL) == bad);
         CHECK_HAS(cli_out, "\"profile_noise\": \"");
