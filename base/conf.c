@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -138,6 +139,46 @@ const char *conf_nearest(const char *text, const char *words, char *buf, size_t 
         while (*w == ' ') w++;
     }
     return best <= 2 ? buf : NULL;
+}
+
+/* The word behind the last dot. */
+static const char *leaf(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+    return dot ? dot + 1 : key;
+}
+
+/* How far a key is from a word that it is not near as a whole: like last words of different maps (seed
+ * is sim.seed, whoever looks for it in workload), or a map that has a name (policy is policy.name). Of
+ * like ones the nearer whole; a short word allows fewer edits. INT_MAX: not alike. */
+static int far_from(const char *key, const char *word)
+{
+    const char *own = leaf(key), *end = leaf(word);
+    int n = (int)strlen(own), len = (int)strlen(key), all = (int)strlen(word);
+    int off = edits(own, n, end, (int)strlen(end)), most = n > 4 ? 2 : n > 2;
+    bool named = strcmp(end, "name") == 0 && !strchr(key, '.');
+    if (named && edits(key, len, word, all - 5) <= 2) return 0;
+    if (off > most || (off > 0 && strlen(end) < 3)) return INT_MAX;
+    return WORD_MAX * off + edits(key, len, word, all);
+}
+
+static const char *nearest_leaf(const char *key, const char *words, char *buf, size_t n)
+{
+    int best = INT_MAX;
+    if (strnlen(key, WORD_MAX + 1) > WORD_MAX) return NULL;
+    for (const char *w = words; *w;) {
+        size_t k = strcspn(w, " ");
+        char word[WORD_MAX + 1];
+        if (k <= WORD_MAX && k < n) {
+            snprintf(word, sizeof word, "%.*s", (int)k, w);
+            int far = far_from(key, word);
+            if (far < best) snprintf(buf, n, "%s", word);
+            if (far < best) best = far;
+        }
+        w += k;
+        while (*w == ' ') w++;
+    }
+    return best < INT_MAX ? buf : NULL;
 }
 
 /* "; did you mean 'x'?" or "". */
@@ -365,11 +406,14 @@ int conf_set_text(struct conf_set *s, const char *key, const char *text, const c
         r = find(s, full, strlen(full), &t, &at);
     }
     if (!r) {
-        char shown[64], near[128];
+        char shown[64], near[128], like[WORD_MAX + 1];
+        const char *keys = all_keys(s);
         utf8_quote(key, shown, sizeof shown);
+        hint(key, keys, near, sizeof near);
+        if (!*near && nearest_leaf(key, keys, like, sizeof like))
+            snprintf(near, sizeof near, "; did you mean '%s'?", like);
         return err_set(e, ST_USAGE, "%s: no key '%s'%s%s", where, shown,
-                       is_group(s, key, strlen(key)) ? ", only keys below it" : "",
-                       hint(key, all_keys(s), near, sizeof near));
+                       is_group(s, key, strlen(key)) ? ", only keys below it" : "", near);
     }
     int st = set_row(s, r, t, text, where, e);
     if (st == ST_OK)

@@ -82,7 +82,8 @@ int conf_apply(struct conf_set *s, const struct doc *map, const char *skip, stru
 
 /* Sets one option from text, as `--key=value` does; "policy" finds "policy.name" as in a file. "-"
  * means unset for a row whose default is NULL. where: prefix of an error ("--policy.name"), as in
- *     --polcy.name: no key 'polcy.name'; did you mean 'policy.name'?  */
+ *     --polcy.name: no key 'polcy.name'; did you mean 'policy.name'?
+ * Where no key is near as a whole, one whose last word is: --workload.sed is sim.seed. */
 int conf_set_text(struct conf_set *s, const char *key, const char *text, const char *where,
                   struct err *e);
 

@@ -18,6 +18,11 @@ static int add_option(struct conf_set *s, const char *arg, const char *next, str
     if (equal) return 0;
     const struct conf_row *row = conf_find(s, key, NULL);
     if (!row) row = conf_find(s, arena_printf(s->arena, "%s.name", key), NULL);
+    if (!row && next && *next != '-') { /* its value, which would be taken for a file */
+        struct err why = { 0 };
+        conf_set_text(s, key, next, o->where, &why);
+        if (strstr(why.text, "did you mean")) return err_set(e, ST_USAGE, "%s", why.text), -1;
+    }
     if (!row || row->type == CONF_BOOL) return 0;
     if (!next) return err_set(e, ST_USAGE, "%s needs a value, as %s=...", o->where, o->where), -1;
     o->text = next;

@@ -378,24 +378,35 @@ int h5_read_attr_f64(h5 *f, const char *object, const char *name, double *out, s
     return read_number_attr(f, object, name, false, out, e);
 }
 
+struct name {
+    int64_t order; /* of creation; -1: not tracked, as files of other tools often have it */
+    char *text;
+};
 struct names {
     struct arena *a;
-    char **name; /* [cap], malloced */
+    struct name *name; /* [cap], malloced */
     size_t n, cap;
 };
 
 static herr_t take_name(hid_t group, const char *name, const H5L_info_t *info, void *arg)
 {
     (void)group;
-    (void)info;
     struct names *l = arg;
     if (l->n == MAX_NAMES) return -1;
     if (l->n == l->cap) {
         l->cap = l->cap ? 2 * l->cap : 64;
         l->name = mem_resize(l->name, l->cap, sizeof *l->name);
     }
-    l->name[l->n++] = arena_copy_text(l->a, name, strlen(name));
+    l->name[l->n++] = (struct name){ info->corder_valid ? info->corder : -1,
+                                     arena_copy_text(l->a, name, strlen(name)) };
     return 0;
+}
+
+static int by_creation(const void *a, const void *b)
+{
+    const struct name *x = a, *y = b;
+    if (x->order != y->order) return x->order < y->order ? -1 : 1;
+    return strcmp(x->text, y->text);
 }
 
 int h5_list(h5 *f, const char *group, struct arena *a, char ***names, size_t *n, struct err *e)
@@ -409,17 +420,15 @@ int h5_list(h5 *f, const char *group, struct arena *a, char ***names, size_t *n,
         st = err_set(e, ST_USAGE, "%s: no group %s", f->path, group);
         goto out;
     }
-    herr_t rc = H5Literate(g, H5_INDEX_CRT_ORDER, H5_ITER_INC, NULL, take_name, &l);
-    if (rc < 0) { /* files of other tools often do not track creation order: then by name */
-        H5Eclear2(H5E_DEFAULT);
-        l.n = 0;
-        rc = H5Literate(g, H5_INDEX_NAME, H5_ITER_INC, NULL, take_name, &l);
-    }
+    /* The library's own sorting first makes a table of all links; in a damaged group HDF5 1.10 then
+     * frees rows of it that it has not filled. */
+    herr_t rc = H5Literate(g, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, take_name, &l);
     if (rc < 0) st = h5_fail(f, ST_USAGE, e, "cannot list group %s", group);
     H5Gclose(g);
     if (st != ST_OK) goto out;
+    if (l.n) qsort(l.name, l.n, sizeof *l.name, by_creation);
     *names = arena_array(a, l.n, sizeof **names);
-    if (l.n) memcpy(*names, l.name, l.n * sizeof **names);
+    for (size_t i = 0; i < l.n; i++) (*names)[i] = l.name[i].text;
     *n = l.n;
 out:
     free(l.name);

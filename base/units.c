@@ -278,3 +278,8 @@ const char *units_cell_in(struct arena *a, enum unit u, double value)
     char buf[80];
     return arena_printf(a, "%s", units_cell(u, value, buf, sizeof buf));
 }
+
+const char *units_s(int64_t n)
+{
+    return n == 1 ? "" : "s";
+}

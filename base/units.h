@@ -54,6 +54,8 @@ char *units_human_ns(double ns, char *buf, size_t n);
 /* As a cell of a table: "-" for NAN, which is a value that there is none of. */
 char *units_cell(enum unit u, double value, char *buf, size_t n);
 char *units_cell_ns(double ns, char *buf, size_t n);
+/* The ending of a noun that n is before: "" of 1, else "s". */
+const char *units_s(int64_t n);
 struct arena;
 const char *units_cell_in(struct arena *a, enum unit u, double value);
 

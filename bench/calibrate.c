@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/stat.h"
+#include "base/units.h"
 #include "bench/suite.h"
 
 #define AT(m) offsetof(struct calibrate_opts, m)
@@ -176,9 +177,12 @@ static void read_gpu(h5 *f, struct calibrate_gpu *g, struct arena *a)
     g->count = number_of(f, "gpu_count", a);
 }
 
-/* An imported file names the machine that imported it, not the one that was measured. */
+/* An imported file names the machine and the time of importing it, not those that were measured. */
 static void read_host(h5 *f, struct calibrate_file *k, struct arena *a)
 {
+    const char *date = text_of(f, "source_date", a);
+    k->dated = !k->imported || *date;
+    if (k->imported && *date) k->date = date;
     k->host = k->imported ? "" : text_of(f, "host", a);
     k->processors = number_of(f, "processors", a);
     k->memory_bytes = number_of(f, "memory_bytes", a);
@@ -239,8 +243,7 @@ static int add_points(struct calibrate *c, const char *path, struct err *e)
     if (k->n_point == 0) return err_set(e, ST_USAGE, "%s: no point in it has a sample", path);
     if (k->n_wrong > 0)
         calibrate_warn(c, "%s: %lld point%s gave wrong results and %s left out", path,
-                       (long long)k->n_wrong, k->n_wrong > 1 ? "s" : "",
-                       k->n_wrong > 1 ? "are" : "is");
+                       (long long)k->n_wrong, units_s(k->n_wrong), k->n_wrong > 1 ? "are" : "is");
     if (k->partial)
         calibrate_warn(
             c, "%s is of an interrupted benchmark: some points have fewer samples or none", path);
@@ -322,7 +325,7 @@ static bool is_foreign(const struct calibrate *c)
 
 static int one_machine(struct calibrate *c, const char **machine, struct err *e)
 {
-    const char *name = NULL, *from = NULL;
+    const char *name = NULL, *from = NULL, *cpu = "";
     const struct calibrate_file *host = NULL;
     for (int i = 0; i < c->n_file; i++) {
         const struct calibrate_file *f = &c->file[i];
@@ -334,6 +337,7 @@ static int one_machine(struct calibrate *c, const char **machine, struct err *e)
                            host->path, host->host, host->machine, f->path, f->host, f->machine);
         if (!host && *f->host) host = f;
         if (!f->machine || !*f->machine) continue;
+        if (!f->imported) cpu = f->machine;
         if (name && strcmp(name, f->machine) != 0)
             return err_set(e, ST_USAGE,
                            "%s was measured on %s, %s on %s: one profile is of one machine", from,
@@ -342,6 +346,8 @@ static int one_machine(struct calibrate *c, const char **machine, struct err *e)
         from = f->path;
     }
     *machine = name ? name : "a machine that the files do not name";
+    c->profile.cpu = cpu;
+    c->profile.host = host ? host->host : "";
     return ST_OK;
 }
 
@@ -552,10 +558,10 @@ static int describe(struct calibrate *c, struct err *e)
     if (st != ST_OK) return st;
     latest_date(c, &p->date);
     ceilings(c);
-    p->machine =
-        arena_printf(c->a, "%s%s%s, %d thread%s a rank", c->gpu.name, *c->gpu.name ? ", " : "",
-                     machine, c->threads, c->threads > 1 ? "s" : "");
+    p->machine = arena_printf(c->a, "%s%s%s, %d thread%s a rank", c->gpu.name,
+                              *c->gpu.name ? ", " : "", machine, c->threads, units_s(c->threads));
     p->engine = "orrery";
+    p->gpu = c->gpu.name;
     p->threads = c->threads;
     p->fit = c->fit;
     p->extra = c->extra;
@@ -598,12 +604,13 @@ static const char *say_points(const struct calibrate *c, int file)
     int64_t used = 0;
     for (int64_t k = 0; k < c->n_point; k++) used += c->point[k].file == file && c->point[k].used;
     const char *laws = laws_of(c, file);
-    return arena_printf(c->a,
-                        "%lld of %lld points%s%s%s; of %lld samples %lld noisy and left out, %lld "
-                        "noisy and kept for want of others",
-                        (long long)used, (long long)f->n_point, *laws ? " (" : "", laws,
-                        *laws ? ")" : "", (long long)f->n_sample, (long long)f->n_noisy,
-                        (long long)f->n_kept_noisy);
+    return arena_printf(
+        c->a,
+        "%lld of %lld point%s%s%s%s; of %lld sample%s %lld noisy and left out, %lld "
+        "noisy and kept for want of others",
+        (long long)used, (long long)f->n_point, units_s(f->n_point), *laws ? " (" : "", laws,
+        *laws ? ")" : "", (long long)f->n_sample, units_s(f->n_sample), (long long)f->n_noisy,
+        (long long)f->n_kept_noisy);
 }
 
 /* The words of a, then those of b that are not among them. */
@@ -620,18 +627,13 @@ static const char *united(const char *x, const char *y, struct arena *a)
     return text;
 }
 
-/* What a run had a say in. */
-struct run_share {
-    bool device, host, any;
-};
-
-static struct run_share share_of_run(const struct calibrate *c, const struct calibrate_file *f)
+struct calibrate_share calibrate_share_of(const struct calibrate *c, const struct calibrate_file *f)
 {
     bool any_own = false;
-    if (f->imported) return (struct run_share){ .device = true, .any = true };
+    if (f->imported) return (struct calibrate_share){ .device = true, .any = true };
     for (int i = 0; i < c->n_file; i++) any_own |= c->file[i].own;
-    struct run_share r = { .device = f->own && !f->beside && *c->of_device,
-                           .host = (f->own || !any_own) && *c->of_host };
+    struct calibrate_share r = { .device = f->own && !f->beside && *c->of_device,
+                                 .host = (f->own || !any_own) && *c->of_host };
     r.any = f->n_request > 0 || (f->n_step > 0 && (r.device || r.host));
     return r;
 }
@@ -639,29 +641,31 @@ static struct run_share share_of_run(const struct calibrate *c, const struct cal
 /* Which constants that were, and why not others. */
 static const char *say_run(const struct calibrate *c, const struct calibrate_file *f)
 {
-    struct run_share r = share_of_run(c, f);
+    struct calibrate_share r = calibrate_share_of(c, f);
     const char *gave = united(r.device ? c->of_device : "", r.host ? c->of_host : "", c->a);
     const char *not = !*gave || r.device ? "" : ", nothing of the device", *text = "";
     if (f->n_step > 0)
-        text = arena_printf(c->a, "%lld steps: %s%s%s%s%s", (long long)f->n_step,
-                            *gave ? gave : "not used", not, f->beside ? " (" : "",
-                            f->beside ? f->beside : "", f->beside ? ")" : "");
+        text =
+            arena_printf(c->a, "%lld step%s: %s%s%s%s%s", (long long)f->n_step, units_s(f->n_step),
+                         *gave ? gave : "not used", not, f->beside ? " (" : "",
+                         f->beside ? f->beside : "", f->beside ? ")" : "");
     if (f->n_request > 0)
-        text = arena_printf(c->a, "%s%s%lld requests: host.request", text, *text ? "; " : "",
-                            (long long)f->n_request);
+        text = arena_printf(c->a, "%s%s%lld request%s: host.request", text, *text ? "; " : "",
+                            (long long)f->n_request, units_s(f->n_request));
     return *text ? text : "not used";
 }
 
 /* A line of struct profile_file's runs; "": nothing of it was used. */
 static const char *run_line(const struct calibrate *c, const struct calibrate_file *f)
 {
-    struct run_share r = share_of_run(c, f);
+    struct calibrate_share r = calibrate_share_of(c, f);
     if (!r.any) return "";
     return arena_printf(c->a, "%s %s\n", *f->uuid ? f->uuid : f->sha, r.device ? "device" : "host");
 }
 
 static void list_used(struct calibrate *c)
 {
+    calibrate_compare(c);
     const char *text = "", *runs = "";
     for (int i = 0; i < c->n_file; i++) {
         struct calibrate_file *f = &c->file[i];
@@ -673,6 +677,7 @@ static void list_used(struct calibrate *c)
         if (f->is_run) runs = arena_printf(c->a, "%s%s", runs, run_line(c, f));
     }
     c->profile.runs = runs;
+    c->profile.noise = calibrate_noise_of_all(c);
     c->profile.used = arena_printf(c->a, "%s%s", text, c->skipped);
 }
 
@@ -680,9 +685,10 @@ static int plan_foreign(struct calibrate *c)
 {
     for (int i = 0; i < c->n_file; i++)
         if (c->file[i].is_run)
-            c->file[i].said = arena_printf(
-                c->a, "%lld requests: host.step, host.request, law, with %s",
-                (long long)c->file[i].run.n_request, c->o.scenario ? c->o.scenario : "--scenario");
+            c->file[i].said =
+                arena_printf(c->a, "%lld request%s: host.step, host.request, law, with %s",
+                             (long long)c->file[i].run.n_request, units_s(c->file[i].run.n_request),
+                             c->o.scenario ? c->o.scenario : "--scenario");
     return ST_OK;
 }
 

@@ -14,7 +14,8 @@
  * law, with device times predicted from those laws. Host times are fitted to the host's time that
  * the runs' files have for each step. What is constant in the device's part beside the factor
  * (submitting) is host time too, unless it is more than the median of that: then the factor takes
- * all of it; of several ranks it is how long they wait for each other (rank_skew). Runs of one
+ * all of it; of several ranks it is how long they wait for each other (rank_skew; of points alone, which
+ * have no host times, that cannot be told: the catalog's stays and a note says so). Runs of one
  * stage only: with several, a step's time holds the waiting of the others.
  * Without runs, whole steps of the points files serve. The common factor is what these laws and
  * tables leave out of the times of what they were measured on: runs of another strategy, model or
@@ -25,7 +26,8 @@
  * back to the scheduler (LAW_STAGE).
  *
  * Points whose result was wrong (suite_tolerance of bench/suite.h) are left out, and counted.
- * Warnings say so, and what else makes a profile doubtful; they do not change it.
+ * Warnings say so, and what else makes a profile doubtful; they do not change it. What of it a busy
+ * machine gave stays in the profile (struct profile_file's noise), and predictions with it say so.
  *
  * Errors: ST_USAGE in one sentence: another kind of file, one given twice, several machines
  * (processor or host), options that concern none of the points, wrong results only (then `invalid`),
@@ -76,6 +78,7 @@ struct calibrate_file {
     int64_t processors, memory_bytes; /* of that host; 0: the file does not say */
     struct calibrate_gpu gpu;
     bool is_run, imported;
+    bool dated;      /* by what was measured: an imported file's date may be that of importing it */
     bool partial;    /* points of an interrupted benchmark */
     int tp, pp;      /* of a points file; 0: it does not say */
     int64_t n_wrong; /* points left out because their result was wrong */
@@ -154,6 +157,22 @@ void calibrate_note(struct calibrate *c, const char *fmt, ...)
 void calibrate_warn(struct calibrate *c, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 struct fit_ask calibrate_ask(struct calibrate *c, enum dtype d, int ranks);
+
+/* What a run had a say in. */
+struct calibrate_share {
+    bool device, host, any;
+};
+struct calibrate_share calibrate_share_of(const struct calibrate *c,
+                                          const struct calibrate_file *f);
+
+/* ---- the files beside each other */
+
+/* That a file was measured on a busy machine, as far as it counts, in words; NULL: it was not. */
+const char *calibrate_noise(const struct calibrate *c, const struct calibrate_file *f);
+/* The same of all files that have a say in the profile, on one line; "". */
+const char *calibrate_noise_of_all(const struct calibrate *c);
+/* Notes of imported files that are of other models or other times than each other. */
+void calibrate_compare(struct calibrate *c);
 
 /* Host times and the common factor from runs; from whole steps of points without runs. */
 int calibrate_steps(struct calibrate *c, bool plan, struct err *e);

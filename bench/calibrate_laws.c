@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "bench/calibrate.h"
 
 enum { ACT_BYTES = 2, LOGIT_BYTES = 4, SAMPLER_PASSES = 4, MAX_GROUPS = 16 };
@@ -267,8 +268,8 @@ static void plan_line(struct laws *l, enum profile_law law, enum dtype d, int ra
 {
     bool typed = law == LAW_GEMM || law == LAW_DECODE || law == LAW_PREFILL;
     const char *over = ranks > 1 ? arena_printf(l->c->a, " over %d ranks", ranks) : "";
-    calibrate_note(l->c, "%s%s%s%s: %lld points", profile_law_name(law), typed ? " " : "",
-                   typed ? dtype_name(d) : "", over, (long long)l->n);
+    calibrate_note(l->c, "%s%s%s%s: %lld point%s", profile_law_name(law), typed ? " " : "",
+                   typed ? dtype_name(d) : "", over, (long long)l->n, units_s(l->n));
     l->c->has[law] |= 1u << d;
     for (int64_t i = 0; i < l->n && l->points; i++) l->p[i]->laws |= 1u << law;
 }

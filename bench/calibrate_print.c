@@ -3,10 +3,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "bench/calibrate.h"
 
 /* Of a constant: as shown, by how much its SI value is multiplied for that, and the SI unit. */
-struct unit {
+struct scale {
     const char *shown, *si;
     double scale;
 };
@@ -17,24 +18,24 @@ static bool ends_in(const char *name, const char *end)
     return n > k && strcmp(name + n - k, end) == 0;
 }
 
-static struct unit unit_of(enum profile_id id)
+static struct scale unit_of(enum profile_id id)
 {
     static const char *const times[] = { ".t0", ".a", ".c", ".per_bh", ".floor", ".return" };
     const char *name = profile_param_name(id);
     bool time = strncmp(name, "host.", 5) == 0 || id == P_RANK_SKEW_S;
     for (size_t i = 0; i < sizeof times / sizeof *times; i++) time |= ends_in(name, times[i]);
-    if (time) return (struct unit){ "us", "s", 1e6 };
-    if (ends_in(name, ".b")) return (struct unit){ "GB/s", "B/s", 1e-9 };
-    if (ends_in(name, ".s0")) return (struct unit){ "B", "B", 1 };
-    if (id == P_STAGE_TOK) return (struct unit){ "tok", "tok", 1 };
-    if (id == P_PRE_X_TOK) return (struct unit){ "pairs/tok", "1/tok", 1 };
-    if (id == P_STAGE_SLOW) return (struct unit){ "of alone", "1", 1 };
-    return (struct unit){ "", "1", 1 };
+    if (time) return (struct scale){ "us", "s", 1e6 };
+    if (ends_in(name, ".b")) return (struct scale){ "GB/s", "B/s", 1e-9 };
+    if (ends_in(name, ".s0")) return (struct scale){ "B", "B", 1 };
+    if (id == P_STAGE_TOK) return (struct scale){ "tok", "tok", 1 };
+    if (id == P_PRE_X_TOK) return (struct scale){ "pairs/tok", "1/tok", 1 };
+    if (id == P_STAGE_SLOW) return (struct scale){ "of alone", "1", 1 };
+    return (struct scale){ "", "1", 1 };
 }
 
 static void print_constant(enum profile_id id, double v, double sd, bool known, FILE *f)
 {
-    struct unit u = unit_of(id);
+    struct scale u = unit_of(id);
     fprintf(f, "    %-18s %11.4g %-9s  [%.4g, %.4g]%s\n", profile_param_name(id), u.scale * v,
             u.shown, u.scale * v * exp(-1.645 * sd), u.scale * v * exp(1.645 * sd),
             known ? "" : "  not identifiable from these points");
@@ -69,8 +70,8 @@ static void print_fit(const struct calibrate *c, const struct fit *t, FILE *f)
     fprintf(f, "\n  %s%s%s", profile_law_name(t->law), typed ? " " : "",
             typed ? dtype_name((enum dtype)t->dtype) : "");
     if (t->ranks > 1) fprintf(f, " over %d ranks", t->ranks);
-    fprintf(f, ": %lld points at %lld sites, their own spread ", (long long)t->n_point,
-            (long long)t->n_site);
+    fprintf(f, ": %lld point%s at %lld site%s, their own spread ", (long long)t->n_point,
+            units_s(t->n_point), (long long)t->n_site, units_s(t->n_site));
     if (spread_is_known(c, t))
         fprintf(f, "%.2f %%\n", 100 * t->spread);
     else
@@ -117,31 +118,24 @@ void calibrate_print(const struct calibrate *c, FILE *f)
                     profile_param_name(p->extra[i].id));
     if (c->foreign.done)
         fprintf(f,
-                "  %lld requests of %s; median error by the catalog, and now:\n"
+                "  %lld request%s of %s; median error by the catalog, and now:\n"
                 "    TPOT %.2f %% -> %.2f %%, TTFT %.2f %% -> %.2f %% (in sample)\n",
-                (long long)c->foreign.n, c->foreign.scenario, 100 * c->foreign.before[0],
-                100 * c->foreign.after[0], 100 * c->foreign.before[1], 100 * c->foreign.after[1]);
+                (long long)c->foreign.n, units_s(c->foreign.n), c->foreign.scenario,
+                100 * c->foreign.before[0], 100 * c->foreign.after[0], 100 * c->foreign.before[1],
+                100 * c->foreign.after[1]);
     if (*c->warned) fputs("\nWARNING\n", f);
     print_lines(c->warned, f);
-    for (int i = 0; i < c->n_file; i++)
-        if (10 * c->file[i].n_kept_noisy > c->file[i].n_sample)
-            fprintf(
-                f,
-                "\nNOISY MACHINE: %.0f %% of the samples kept of %s were taken while it was busy "
-                "with something else\n",
-                100 * (double)c->file[i].n_kept_noisy /
-                    (double)(c->file[i].n_sample - c->file[i].n_noisy),
-                c->file[i].path);
-    for (int i = 0; i < c->n_file; i++)
-        if (c->file[i].disturbed)
-            fprintf(f, "\nNOISY MACHINE: other work took processors while %s was measured\n",
-                    c->file[i].path);
+    for (int i = 0; i < c->n_file; i++) {
+        const char *noise = calibrate_noise(c, &c->file[i]);
+        if (noise) fprintf(f, "\nNOISY MACHINE: %s\n", noise);
+    }
     fputs("\nUsed\n", f);
     print_lines(p->used ? p->used : "", f);
     if (c->o.out && !c->o.dry_run) fprintf(f, "\nprofile   %s\n", c->o.out);
     if (c->profile.ops)
-        fprintf(f, "tables    %d rows of operators of %s under TP%d, taken instead of laws there\n",
-                c->n_table_row, c->ops.model, c->ops.tp);
+        fprintf(f,
+                "tables    %d row%s of operators of %s under TP%d, taken instead of laws there\n",
+                c->n_table_row, units_s(c->n_table_row), c->ops.model, c->ops.tp);
 }
 
 static json_t *error_json(const struct fit_error *x)
@@ -248,6 +242,7 @@ json_t *calibrate_json(const struct calibrate *c)
     json_put(j, "files", files_json(c));
     json_put_text(j, "notes", c->skipped);
     json_put_text(j, "warnings", c->warned);
+    json_put_text(j, "noise", p->noise ? p->noise : "");
     json_put_text(j, "profile", c->o.dry_run ? NULL : c->o.out);
     json_put_i64(j, "table_rows", c->n_table_row);
     return j;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/stat.h"
+#include "base/units.h"
 #include "bench/calibrate.h"
 
 enum { FEW = 4, N_GRID = 61 };
@@ -171,8 +172,8 @@ static void slow(struct calibrate *c, struct slowed *s, int64_t n, struct fit *f
     qsort(s, (size_t)n, sizeof *s, by_tok);
     double best = best_of(s, n, &value, &half);
     if (value <= 0) {
-        calibrate_note(c, "stage: beside busy stages steps take no longer (%lld points)",
-                       (long long)n);
+        calibrate_note(c, "stage: beside busy stages steps take no longer (%lld point%s)",
+                       (long long)n, units_s(n));
         return;
     }
     /* mean absolute error to the standard error of a constant that n points share */
@@ -205,7 +206,8 @@ static void way_back(struct calibrate *c, struct fit *f, bool plan)
             x[n++] = c->point[i].s;
         }
     stat_sort(x, n);
-    if (plan && n > 0) calibrate_note(c, "stage: %zu points of the tokens' way back", n);
+    if (plan && n > 0)
+        calibrate_note(c, "stage: %zu point%s of the tokens' way back", n, units_s((int64_t)n));
     if (n >= FEW && !plan) {
         double mid = stat_quantile_sorted(x, n, 0.5);
         double half = stat_quantile_sorted(x, n, 0.75) / stat_quantile_sorted(x, n, 0.25);
@@ -227,8 +229,8 @@ void calibrate_stages(struct calibrate *c, bool plan)
     };
     int64_t n = slowdowns(c, s);
     if (plan && n > 0)
-        calibrate_note(c, "stage: %lld pairs of points, alone and beside busy stages",
-                       (long long)n);
+        calibrate_note(c, "stage: %lld pair%s of points, alone and beside busy stages",
+                       (long long)n, units_s(n));
     else if (n >= FEW)
         slow(c, s, n, &f);
     else if (n > 0)

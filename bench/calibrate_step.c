@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/stat.h"
+#include "base/units.h"
 #include "bench/calibrate.h"
 
 enum { FEW_STEPS = 12, MAX_GROUPS = 3000 };
@@ -30,7 +31,7 @@ struct predictor {
     struct arch arch;
     struct strategy strategy;
     struct step *step;
-    double n_coll;
+    double n_coll, rank_skew_s; /* collectives of a step; what the catalog has for one of them */
 };
 
 static void push(struct seen_list *l, const struct seen *x)
@@ -59,6 +60,7 @@ static int predictor_init(struct calibrate *c, const struct deploy_request *q,
     st = profile_load(hw, &q->strategy, "orrery", NULL, c->a, &profile, e);
     if (st != ST_OK) return st;
     table = profile_file_table(&c->profile, &out->arch, &q->strategy, c->a);
+    out->rank_skew_s = profile.p[P_RANK_SKEW_S].v;
     static const enum profile_id none[] = { P_RANK_SKEW_S, P_HOST_STEP_S, P_HOST_SEQ_S,
                                             P_HOST_TOK_S,  P_HOST_REQ_S,  P_HOST_OUT_S,
                                             P_HOST_GAP_S };
@@ -370,8 +372,8 @@ static int read_runs(struct calibrate *c, struct scenario *plan, struct seen_lis
         if (h5_has(f->run.h5, "/summary"))
             h5_read_attr_i64(f->run.h5, "/summary", "engine_threads", &threads, NULL);
         if (threads > 0 && c->n_point > 0 && threads != c->threads)
-            return err_set(e, ST_USAGE, "%s: ranks of %lld threads, the points are of %d", f->path,
-                           (long long)threads, c->threads);
+            return err_set(e, ST_USAGE, "%s: ranks of %lld thread%s, the points are of %d", f->path,
+                           (long long)threads, units_s(threads), c->threads);
         f->beside = beside(c, &s);
         f->own = !f->beside;
         struct seen_list *to = f->own ? l : host;
@@ -532,6 +534,13 @@ static int fit_seen(struct calibrate *c, const struct deploy_request *q, struct 
     bool timed = told && fit_host(c, &ask, host, n_host, &of_host);
     bool whole = l->n > 0 && q->strategy.pp < 2;
     ask.device_only = told && !timed;
+    ask.host_apart = told;
+    ask.rank_skew_s = l->n > 0 ? p.rank_skew_s : 0;
+    if (whole && p.n_coll > 0 && !fit_tells_rank_skew(&ask, x, n))
+        calibrate_note(c,
+                       "rank_skew: not identifiable: every step has %.0f collectives, and no host "
+                       "times were measured; the catalog's %.3g us stays, host.step has the rest",
+                       p.n_coll, 1e6 * p.rank_skew_s);
     if (whole) whole = fit_device(c, ask, x, n, told ? host_median(host, n_host) : 0, &f);
     if (whole) c->of_device = constants_of(&f, c->a);
     if (timed) c->of_host = constants_of(&of_host, c->a);

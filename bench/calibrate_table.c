@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/stat.h"
+#include "base/units.h"
 #include "bench/calibrate.h"
 
 /* Operators of the list of model/ops.h, and which points are theirs. Attention goes by law, which
@@ -128,11 +129,12 @@ static const char *csv(struct calibrate *c, bool by_seq)
         for (int64_t k = 0; k < n; k++)
             text = arena_printf(c->a, "%s%s,%lld,%.9g\n", text, t->name, (long long)x[k].m,
                                 1e6 * x[k].s);
-        calibrate_note(c,
-                       "table of %s: %lld rows, %lld .. %lld %s; a row from its neighbours: median "
-                       "%.2f %%, worst %.2f %% off",
-                       t->name, (long long)n, (long long)x[0].m, (long long)x[n - 1].m,
-                       by_seq ? "sequences" : "tokens", 100 * median, 100 * worst);
+        calibrate_note(
+            c,
+            "table of %s: %lld row%s, %lld .. %lld %s; a row from its neighbours: median "
+            "%.2f %%, worst %.2f %% off",
+            t->name, (long long)n, units_s(n), (long long)x[0].m, (long long)x[n - 1].m,
+            by_seq ? "sequences" : "tokens", 100 * median, 100 * worst);
         rows += (int)n;
     }
     free(x);

@@ -255,11 +255,6 @@ static void count_ops(const struct suite *s, char *buf, size_t room)
     }
 }
 
-static const char *plural(int64_t n)
-{
-    return n == 1 ? "" : "s";
-}
-
 /* What the model or other options have made of sizes that were asked for. */
 static void say_clipped(const struct call *k, FILE *f)
 {
@@ -281,9 +276,9 @@ static void say_crowded(const struct call *k, FILE *f)
     bool gpu = k->so.device.kind != DEVICE_CPU;
     if (!gpu && k->o.threads && n > k->s.cpus && !k->l.mpi)
         fprintf(f,
-                "orrery bench: %ld threads at once on %d processors: they take turns, which is "
+                "orrery bench: %ld threads at once on %d processor%s: they take turns, which is "
                 "slow and is what is measured\n",
-                n, k->s.cpus);
+                n, k->s.cpus, units_s(k->s.cpus));
 }
 
 static void say_plan(const struct call *k, FILE *f)
@@ -297,8 +292,8 @@ static void say_plan(const struct call *k, FILE *f)
             "bench %s, %s TP%d-PP%d%s, %d thread%s a rank: %d point%s in %d job%s, %d run%s: about "
             "%s\n",
             points_word(SUITE_WORDS, s->o.kind, kind, sizeof kind), s->spec.a.name, s->o.tp,
-            s->o.pp, where, s->o.threads, s->o.threads > 1 ? "s" : "", s->n_row, plural(s->n_row),
-            s->n_job, plural(s->n_job), k->runs, plural(k->runs), time);
+            s->o.pp, where, s->o.threads, units_s(s->o.threads), s->n_row, units_s(s->n_row),
+            s->n_job, units_s(s->n_job), k->runs, units_s(k->runs), time);
     fprintf(f, "  %s\n", ops);
     for (int i = 0; i < s->n_skipped; i++) fprintf(f, "  skipped: %s\n", s->skipped[i]);
     say_clipped(k, f);
@@ -364,7 +359,7 @@ static void say_checked(const struct suite *s, FILE *f)
         }
         if (n)
             fprintf(f, " %s %.2g of %d point%s,", points_word(POINTS_OP_WORDS, i, op, sizeof op),
-                    worst, n, plural(n));
+                    worst, n, units_s(n));
     }
     fprintf(f, " others not compared\n");
 }
@@ -386,15 +381,16 @@ static void say_figures(const struct call *k, FILE *f)
     if (k->log.n_gpu > 0)
         fprintf(f,
                 "GPU: at most %.0f W and %.0f degC, multiprocessors at %.0f MHz or more; slowed by "
-                "heat or its supply in %lld of the %lld times that a job ran\n",
-                power, hot, 1e-6 * slowest, (long long)slowed, (long long)k->log.n_gpu);
+                "heat or its supply in %lld of the %lld time%s that a job ran\n",
+                power, hot, 1e-6 * slowest, (long long)slowed, (long long)k->log.n_gpu,
+                units_s(k->log.n_gpu));
 }
 
 static void say_result(const struct call *k, FILE *f)
 {
     const struct suite *s = &k->s;
     const struct suite_log *log = &k->log;
-    char wall[32];
+    char wall[32], all[32];
     if (k->runs > 1)
         fprintf(f, "median of %d runs, half the distance of the quartiles\n", k->runs);
     else
@@ -404,8 +400,13 @@ static void say_result(const struct call *k, FILE *f)
         if (s->job[j].n == 1 || s->row[i].op == POINTS_STEP || s->row[i].op == POINTS_TIMER)
             say_point(k, i, s->job[j].what, f);
     }
-    fprintf(f, "%lld sample%s of %d point%s in %s", (long long)log->n_sample, plural(log->n_sample),
-            s->n_row, plural(s->n_row), units_human(UNIT_TIME, log->wall_s, wall, sizeof wall));
+    fprintf(f, "%lld sample%s of %d point%s in %s", (long long)log->n_sample,
+            units_s(log->n_sample), s->n_row, units_s(s->n_row),
+            units_human(UNIT_TIME, log->t0_s + log->wall_s, all, sizeof all));
+    if (log->n_resumed)
+        fprintf(f, " (%lld of them before it went on, the other %lld in %s)",
+                (long long)log->n_resumed, (long long)(log->n_sample - log->n_resumed),
+                units_human(UNIT_TIME, log->wall_s, wall, sizeof wall));
     if (k->o.out) fprintf(f, ", in %s", k->o.out);
     fputc('\n', f);
     say_checked(s, f);
@@ -422,10 +423,10 @@ static void say_noise(const struct call *k)
     double share = noisy_share(log);
     if (log->n_noisy == 0) return;
     fprintf(stderr,
-            "orrery bench: %s%lld of %lld samples (%.0f %%) while the machine was busy with "
+            "orrery bench: %s%lld of %lld sample%s (%.0f %%) while the machine was busy with "
             "something else",
             share > NOISY_SHARE ? "NOISY MACHINE: " : "", (long long)log->n_noisy,
-            (long long)log->n_sample, 100 * share);
+            (long long)log->n_sample, units_s(log->n_sample), 100 * share);
     if (log->n_sample > log->n_resumed) /* of those before it is not known */
         fprintf(stderr, " (%sat worst %.0f %% of it, %.0f %% taken by the hypervisor)",
                 log->n_resumed ? "since it goes on " : "", 100 * log->noise.worst_others,
@@ -473,6 +474,7 @@ static void print_json(const struct call *k)
     json_put_bool(j, "complete", k->log.complete);
     json_put_f64(j, "estimate_s", suite_round_s(s) * k->runs);
     json_put_f64(j, "wall_s", k->log.wall_s);
+    json_put_f64(j, "wall_all_s", k->log.t0_s + k->log.wall_s);
     json_put_f64(j, "noise.share", noisy_share(&k->log));
     json_put_bool(j, "noise.noisy", noisy_share(&k->log) > NOISY_SHARE);
     json_put_f64(j, "clock.s", s->clock_s);
@@ -526,8 +528,8 @@ static int measure(struct call *k, struct err *e)
         fprintf(stderr, "orrery bench: skipped: %s\n", k->s.skipped[i]);
     say_noise(k);
     if (st != ST_OK && k->log.journal.n_kept)
-        err_prefix(e, "%lld samples are in %s, --resume goes on", (long long)k->log.journal.n_kept,
-                   k->log.journal.path);
+        err_prefix(e, "%lld sample%s in %s, --resume goes on", (long long)k->log.journal.n_kept,
+                   k->log.journal.n_kept == 1 ? " is" : "s are", k->log.journal.path);
     if (st != ST_OK) return st;
     if (k->o.json)
         print_json(k);

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/outfile.h"
+#include "base/units.h"
 #include "bench/recover.h"
 #include "bench/serving.h"
 #include "engine/cmd_engine.h"
@@ -77,9 +78,9 @@ static int serve(struct call *k, struct err *e)
     }
     if (st == ST_OK && v->failed != ST_OK) {
         const struct serve_result *r = &v->result;
-        st = err_set(e, v->failed, "%s; %lld of %lld requests had finished%s%s", v->failure.text,
-                     (long long)r->finished, (long long)r->due, v->o.out ? ", they are in " : "",
-                     v->o.out ? v->o.out : "");
+        st = err_set(e, v->failed, "%s; %lld of %lld request%s had finished%s%s", v->failure.text,
+                     (long long)r->finished, (long long)r->due, units_s(r->due),
+                     v->o.out ? ", they are in " : "", v->o.out ? v->o.out : "");
     }
     if (st == ST_OK && !print_slo_held(v->s, &v->outcome)) k->exit_status = 1;
     return st;

@@ -45,7 +45,8 @@ static const char usage[] =
     "run is\n"
     "in one case once, and was measured with the model, strategy, load, policy and requests that "
     "were\n"
-    "predicted.\n"
+    "predicted. Both sides are of one machine: a profile of another processor or device than was\n"
+    "measured is refused, another host of the same kind marked, what does not say is noted.\n"
     "Exit status: 0 accurate; 1 not; 2 a wrong option or file; 3 inconclusive; 5 reading or "
     "writing\n"
     "failed; 130 interrupted.\n";

@@ -10,6 +10,7 @@
 #include "base/paths.h"
 #include "base/pool.h"
 #include "base/stop.h"
+#include "base/units.h"
 #include "engine/kern.h"
 #include "engine/launch.h"
 #include "engine/need.h"
@@ -230,12 +231,12 @@ int serving_prepare(struct serving *v, bool random_given, struct comm_mpi *mpi, 
     v->eo.threads = v->o.threads > 0 ? (int)v->o.threads : engine_threads(mpi, ranks);
     v->line = arena_printf(
         s->arena,
-        "%s TP%d-PP%d%s on this machine (%s%d rank%s of %d thread%s, %d processors), "
+        "%s TP%d-PP%d%s on this machine (%s%d rank%s of %d thread%s, %d processor%s), "
         "weights %s%s, KV %s, %s",
         v->spec.a.name, v->eo.tp, v->eo.pp,
         v->n_replica > 1 ? arena_printf(s->arena, "-DP%d", v->n_replica) : "",
         v->eo.device.kind == DEVICE_CPU ? "" : arena_printf(s->arena, "%s, ", v->o.device), ranks,
-        ranks > 1 ? "s" : "", v->eo.threads, v->eo.threads > 1 ? "s" : "", team_cpus(),
+        units_s(ranks), v->eo.threads, units_s(v->eo.threads), team_cpus(), units_s(team_cpus()),
         dtype_name((enum dtype)s->strategy.weight_dtype), v->eo.random ? " drawn" : "",
         dtype_name((enum dtype)s->strategy.kv_dtype),
         (const char *[]){ "vllm", "sarathi", "orca", "static", "null" }[s->policy.policy]);

@@ -38,13 +38,14 @@ static void print_capacity(const struct serving *v, FILE *f)
 {
     char w[N_TEXT], k[N_TEXT], r[N_TEXT], t[N_TEXT];
     fprintf(f,
-            "capacity    weights %s (%s %s in %s), %d KV blocks of %d tokens%s (%lld tokens, %s); "
+            "capacity    weights %s (%s %s in %s), %d KV block%s of %d tokens%s (%lld tokens, %s); "
             "%s kernels\n",
             units_cell(UNIT_BYTES, (double)v->weight_bytes, w, N_TEXT),
             v->eo.random ? "drawn" : "read",
             units_cell(UNIT_BYTES, (double)v->read_bytes, r, N_TEXT),
-            units_cell(UNIT_TIME, v->load_s, t, N_TEXT), v->eo.m.n_block, v->eo.m.block_tok,
-            v->n_replica > 1 ? " a replica" : "", (long long)v->eo.m.n_block * v->eo.m.block_tok,
+            units_cell(UNIT_TIME, v->load_s, t, N_TEXT), v->eo.m.n_block, units_s(v->eo.m.n_block),
+            v->eo.m.block_tok, v->n_replica > 1 ? " a replica" : "",
+            (long long)v->eo.m.n_block * v->eo.m.block_tok,
             units_cell(UNIT_BYTES, (double)v->kv_bytes / v->n_replica, k, N_TEXT),
             engine_kernels(v->engine[0]));
     if (v->s->o.hardware)
@@ -119,8 +120,9 @@ static void print_anomalies(const struct monitor *m, FILE *f)
         enum monitor_kind k = (enum monitor_kind)i;
         const struct monitor_seen *s = &m->seen[k];
         if (!s->windows) continue;
-        fprintf(f, "%s%s in %lld of %lld windows, worst %s", n++ ? "; " : "", monitor_kind_name(k),
-                (long long)s->windows, (long long)m->windows, anomaly_cell(k, s->worst, worst));
+        fprintf(f, "%s%s in %lld of %lld window%s, worst %s", n++ ? "; " : "", monitor_kind_name(k),
+                (long long)s->windows, (long long)m->windows, units_s(m->windows),
+                anomaly_cell(k, s->worst, worst));
         if (s->rank >= 0) fprintf(f, " (rank %d)", s->rank);
         fprintf(f, ", limit %s", anomaly_cell(k, monitor_limit(m, k), limit));
     }
@@ -137,11 +139,11 @@ static void print_monitor(const struct serving *v, FILE *f)
     sum_calls(v, &calls);
     comm_sum_print(&calls, f);
     fprintf(f,
-            "monitor     %lld steps of %s; scheduling and bookkeeping %.2f %%, sampling %.2f %%; "
+            "monitor     %lld step%s of %s; scheduling and bookkeeping %.2f %%, sampling %.2f %%; "
             "queue %.1f on average, %lld at most\n",
-            (long long)m->steps, units_cell(UNIT_TIME, monitor_step_s(m), a, N_TEXT),
-            percent(monitor_schedule_share(m)), percent(monitor_sample_share(m)),
-            monitor_queue_mean(m), (long long)m->queue_max);
+            (long long)m->steps, units_s(m->steps),
+            units_cell(UNIT_TIME, monitor_step_s(m), a, N_TEXT), percent(monitor_schedule_share(m)),
+            percent(monitor_sample_share(m)), monitor_queue_mean(m), (long long)m->queue_max);
     fprintf(f, "            ");
     if (m->allreduce_calls)
         fprintf(f, "all-reduce %s (worst step %s); ",
@@ -165,9 +167,9 @@ void serving_print(const struct serving *v, FILE *f)
     print_capacity(v, f);
     if (in.ended_early)
         fprintf(f,
-                "ended early %s\n            the figures are of the %lld requests that had "
+                "ended early %s\n            the figures are of the %lld request%s that had "
                 "finished, of %lld due by then\n",
-                in.ended_early, (long long)m->finished, (long long)m->due);
+                in.ended_early, (long long)m->finished, units_s(m->finished), (long long)m->due);
     if (m->kept > 0)
         print_results(&in, f);
     else
@@ -185,11 +187,10 @@ void serving_print(const struct serving *v, FILE *f)
                 "/tokens%s, not digests\n",
                 v->o.tokens ? "" : " (--tokens)");
     if (v->result.n_early)
-        fprintf(
-            f,
-            "            %lld turns were due before the answer they repeat: drawn tokens in its "
-            "place, nothing shared\n",
-            (long long)v->result.n_early);
+        fprintf(f,
+                "            %lld turn%s due before the answer they repeat: drawn tokens in its "
+                "place, nothing shared\n",
+                (long long)v->result.n_early, v->result.n_early == 1 ? " was" : "s were");
     fprintf(f, "run         served for %s, %s of memory\n",
             units_human(UNIT_TIME, v->wall_s, wall, N_TEXT),
             units_cell(UNIT_BYTES, in.peak_bytes, peak, N_TEXT));

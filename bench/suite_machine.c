@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/progress.h"
+#include "base/units.h"
 #include "bench/suite_team.h"
 #include "engine/kern.h"
 
@@ -90,7 +91,7 @@ static void add_memory(struct suite *s, int threads)
                                 .threads = threads,
                                 .bytes = (double)bytes,
                                 .error = -1 };
-        snprintf(what, sizeof what, "%s by %d threads", name[i], threads);
+        snprintf(what, sizeof what, "%s by %d thread%s", name[i], threads, units_s(threads));
         double once = 2 * (double)bytes / s->read_bytes_per_s;
         struct suite_job *j = suite_add_job(s, what, once + fmax(once, s->o.run_s));
         j->run = run_memory;
@@ -143,7 +144,7 @@ static void add_peaks(struct suite *s, int threads)
                                 .flop = done,
                                 .error = -1 };
         if (done <= 0) continue;
-        snprintf(what, sizeof what, "%s by %d threads", peak[i].name, threads);
+        snprintf(what, sizeof what, "%s by %d thread%s", peak[i].name, threads, units_s(threads));
         double once = done / s->flop_per_s * s->cpus / threads;
         struct suite_job *j = suite_add_job(s, what, once + fmax(once, s->o.run_s));
         j->run = run_peak;

@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "base/stat.h"
 #include "base/stop.h"
+#include "base/units.h"
 #include "bench/suite_cuda.h"
 
 #define LOOK_S 0.5
@@ -263,9 +264,9 @@ static int save(struct suite *s, const struct suite_run_opts *o, const struct su
     struct prov v;
     char title[160], kind[16];
     if (!o->out) return ST_OK;
-    snprintf(title, sizeof title, "bench %s, %s TP%d-PP%d, %d threads a rank",
+    snprintf(title, sizeof title, "bench %s, %s TP%d-PP%d, %d thread%s a rank",
              points_word(SUITE_WORDS, s->o.kind, kind, sizeof kind), s->spec.a.name, s->o.tp,
-             s->o.pp, s->o.threads);
+             s->o.pp, s->o.threads, units_s(s->o.threads));
     points *p = points_create(o->out, title, e);
     if (!p) return ST_IO;
     int st = ST_OK;

@@ -37,7 +37,7 @@ struct suite_log {
     double t0_s; /* of this process on the benchmark's time axis */
     int64_t epoch_ns;
     bool complete;
-    double wall_s; /* of this process */
+    double wall_s; /* of this process; those before it took t0_s */
     struct suite_journal journal;
 };
 

@@ -31,6 +31,11 @@
  *     rank     Kendall's tau over the pairs of strategies whose measured difference exceeds both
  *              floors in quadrature; regret = (best measured - measured of the predicted best)/best
  *
+ * Both sides are of one machine: a prediction whose profile was made on another processor or device
+ * than was measured is refused, as are runs of several in one case. A host of the same processor and
+ * another name is marked, since copies of a machine and containers have such; where one side does not
+ * say (the catalog's constants, a run of another tool) that is noted.
+ *
  * What has no noise floor is not judged: with one run a configuration every verdict is inconclusive.
  * Cases that calibrated the prediction are marked and never averaged with the others: those that say
  * so, and those of a run that the prediction's hardware profile was made of.
@@ -94,7 +99,15 @@ enum { VALIDATE_N_PART = 3, VALIDATE_N_OP = 3, VALIDATE_MAX_RANK = 1 << 16 };
 extern const char *const validate_part_name[VALIDATE_N_PART];
 extern const char *const validate_op_name[VALIDATE_N_OP]; /* of compute */
 
+/* What a run was measured on, or of what machine's profile it was predicted; "": not said. */
+struct validate_machine {
+    const char *cpu, *host, *gpu; /* gpu: of a profile; of a run "GPU", whichever it was */
+    const char *tool;             /* whose run it is, if not ours: then the above are "" */
+    const char *model, *date;     /* of a run of another tool, as it states them */
+};
+
 struct validate_run {
+    struct validate_machine machine;
     const char *path, *created;         /* created: UTC, of the provenance; "" */
     const char *run_id, *scenario_yaml; /* "" and NULL where there is none */
     const char *calibrated_by;          /* of a prediction: profile_file.h's runs; "" */
@@ -109,7 +122,8 @@ struct validate_run {
     double op_s[VALIDATE_N_OP];     /* likewise; they add up to compute */
     double prefix_hit, running_mean, kv_peak;
     bool extrapolated, overloaded;
-    bool disturbed; /* measured while other work took its processors, as its file says */
+    const char *profile_noise; /* of a prediction: what of its profile a busy machine gave; NULL */
+    bool disturbed;            /* measured while other work took its processors, as its file says */
     /* while reading */
     int64_t *order, n_order; /* rows to be paired, in the order of pairing */
     double *t_due, *t_first, *t_last, *session, *turn, *status, begin_ns;
@@ -132,7 +146,9 @@ struct validate_case {
     const char *refused;      /* why there is no prediction; NULL: there is one */
     const char *unlike;       /* why requests are not paired; NULL: they are */
     const char
-        *left_out; /* requests whose times contradict each other, or why none is left; NULL */
+        *left_out;       /* requests whose times contradict each other, or why none is left; NULL */
+    const char *sources; /* imported runs of other models or times than each other; NULL */
+    const char *machine; /* what the machines of both sides leave in doubt; NULL: nothing */
     const char *calibrated; /* which run calibrated the prediction, in words; NULL: none known */
     enum validate_use use;
     struct validate_run predicted, *measured;
@@ -222,6 +238,8 @@ bool validate_draws(const struct doc *scenario);
 /* ST_USAGE where a measured run has another model, strategy, load, policy or, of requests that are
  * drawn, seed than the prediction (without: than the first). Runs without a scenario pass. */
 int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e);
+/* Sets c->machine and c->sources. ST_USAGE where the sides are of different machines. */
+int validate_check_machine(struct validate_case *c, struct arena *a, struct err *e);
 const char *validate_first_file(const struct validate_case *c); /* for words about a case */
 /* Pairs the requests of a case's runs and reduces them to quantities. */
 void validate_pair(struct validate_case *c, struct arena *a);

@@ -5,6 +5,7 @@
 #include "base/doc.h"
 #include "base/prov.h"
 #include "bench/validate.h"
+#include "traces/import.h"
 
 /* ---- one run in two places */
 
@@ -78,6 +79,13 @@ int validate_check_arms(const struct validate *v, struct err *e)
             if (same(x, y))
                 return err_set(e, ST_USAGE, "both arms of aa hold one run: %s and %s are %s",
                                x->path, y->path, same(x, y));
+            if (strcmp(x->machine.cpu, y->machine.cpu) != 0 ||
+                strcmp(x->machine.host, y->machine.host) != 0)
+                return err_set(e, ST_USAGE,
+                               "the arms of aa are of two machines: %s of %s on host %s, %s of %s "
+                               "on host %s",
+                               x->path, x->machine.cpu, x->machine.host, y->path, y->machine.cpu,
+                               y->machine.host);
         }
     return ST_OK;
 }
@@ -199,6 +207,74 @@ int validate_check_scenario(const struct validate_case *c, struct arena *a, stru
         if (!c->predicted.path && (d = unlike(c->measured, m, &part, a)))
             return err_set(e, ST_USAGE, "case '%s': %s and %s measured another %s: %s", c->name,
                            c->measured->path, m->path, part, d);
+    }
+    return ST_OK;
+}
+
+/* ---- machines */
+
+/* "Xeon 8481C (host 0123)", with "GPU, " in front. */
+static const char *machine_words(const struct validate_machine *m, struct arena *a)
+{
+    return arena_printf(a, "%s%s%s%s%s%s", m->gpu, *m->gpu ? ", " : "", m->cpu,
+                        *m->host ? " (host " : "", m->host, *m->host ? ")" : "");
+}
+
+/* How two machines differ. */
+enum alike { ALIKE, OTHER_HOST, OTHER_KIND, UNKNOWN };
+
+static enum alike alike(const struct validate_machine *x, const struct validate_machine *y)
+{
+    if (!*x->cpu || !*y->cpu) return UNKNOWN;
+    if (strcmp(x->cpu, y->cpu) != 0 || !*x->gpu != !*y->gpu) return OTHER_KIND;
+    return *x->host && *y->host && strcmp(x->host, y->host) != 0 ? OTHER_HOST : ALIKE;
+}
+
+/* What cannot be compared, in words. */
+static const char *unknown(const struct validate_run *p, const struct validate_run *m,
+                           struct arena *a)
+{
+    if (*m->machine.tool)
+        return arena_printf(a, "not compared: %s is a run of %s, which does not name its machine",
+                            m->path, m->machine.tool);
+    if (!*p->machine.cpu)
+        return "not compared: no measured profile that names its machine stands behind the "
+               "prediction";
+    return arena_printf(a, "not compared: %s does not name its machine", m->path);
+}
+
+int validate_check_machine(struct validate_case *c, struct arena *a, struct err *e)
+{
+    bool predicted = c->predicted.path != NULL;
+    const struct validate_run *p = predicted ? &c->predicted : c->measured;
+    for (int i = 0; i < c->n_measured; i++) {
+        const struct validate_run *m = &c->measured[i], *first = c->measured;
+        enum alike how = alike(&p->machine, &m->machine),
+                   among = alike(&first->machine, &m->machine);
+        if (how == OTHER_KIND && predicted)
+            return err_set(e, ST_USAGE,
+                           "case '%s': %s was predicted with a profile of %s, %s was measured on "
+                           "%s: errors are of one machine",
+                           c->name, p->path, machine_words(&p->machine, a), m->path,
+                           machine_words(&m->machine, a));
+        if (among == OTHER_KIND)
+            return err_set(e, ST_USAGE,
+                           "case '%s': %s was measured on %s, %s on %s: a configuration is of one "
+                           "machine",
+                           c->name, first->path, machine_words(&first->machine, a), m->path,
+                           machine_words(&m->machine, a));
+        const char *d = import_differ(first->machine.model, first->machine.date, m->machine.model,
+                                      m->machine.date, a);
+        if (d && !c->sources)
+            c->sources = arena_printf(a, "%s and %s are of %s", first->path, m->path, d);
+        if (c->machine) continue;
+        if (how == UNKNOWN && predicted) c->machine = unknown(p, m, a);
+        if (how == OTHER_HOST || among == OTHER_HOST)
+            c->machine =
+                arena_printf(a, "ANOTHER HOST of the same kind: %s is of %s, %s of %s",
+                             how == OTHER_HOST ? p->path : first->path,
+                             machine_words(how == OTHER_HOST ? &p->machine : &first->machine, a),
+                             m->path, machine_words(&m->machine, a));
     }
     return ST_OK;
 }

@@ -231,7 +231,7 @@ static int fill_case(struct validate *v, const struct file *p, const struct list
     if (st == ST_OK && (c->calibrated = validate_calibrated(c, v->arena)))
         c->use = VALIDATE_CALIBRATED;
     if (st == ST_OK) st = validate_check_files(v, c, e);
-    return st;
+    return st == ST_OK ? validate_check_machine(c, v->arena, e) : st;
 }
 
 /* Groups get short names; one of a single case is none. */
@@ -358,6 +358,7 @@ static int check_case(const struct validate *v, struct validate_case *c, const s
                          validate_first_file(x), validate_first_file(c));
     if (st == ST_OK) st = validate_check_files(v, c, &why);
     if (st == ST_OK) st = validate_check_scenario(c, v->arena, &why);
+    if (st == ST_OK) st = validate_check_machine(c, v->arena, &why);
     c->calibrated = validate_calibrated(c, v->arena);
     if (st == ST_OK && c->calibrated && c->use == VALIDATE_HELD_OUT)
         st = err_set(&why, ST_USAGE, "case '%s' is not held out: %s; say use: calibrated", c->name,
@@ -402,6 +403,7 @@ static int read_arms(struct validate *v, const struct doc *d, const char *path, 
         const struct doc *list = doc_get(d, key[i]);
         if (!list) return wrong(d, e, "aa takes two lists of run files, a and b");
         int st = read_files(list, path, v->arena, &c, e);
+        if (st == ST_OK) st = validate_check_machine(&c, v->arena, e);
         if (st != ST_OK) return st;
         validate_pair(&c, v->arena);
         v->arm[i] = c.measured;

@@ -46,23 +46,38 @@ static const int panel_q[N_PANEL] = { 0, 6, 1, 10 };
 static const char *const panel_name[N_PANEL] = { "throughput [token/s]", "TPOT mean [ms]",
                                                  "TTFT mean [ms]", "TPOT p99 [ms]" };
 
-/* Points of one panel; false without any. */
-static bool scatter_panel(const struct validate *v, int k, double range[2], struct gnuplot *g)
+/* Measured [panel's unit] and predicted value of a case; false where a panel has no point of it. */
+static bool scatter_point(const struct validate_case *c, int k, double *y, double *z)
 {
+    const struct validate_error *x = &c->err[panel_q[k]];
     double unit = panel_q[k] == VALIDATE_THROUGHPUT ? 1 : 1e-6;
+    *y = x->measured * unit;
+    *z = x->predicted * unit;
+    return !c->refused && isfinite(x->e);
+}
+
+/* Points of one panel; false without any. *n_past: counts those whose noise is wider than it. */
+static bool scatter_panel(const struct validate *v, int k, double range[2], int *n_past,
+                          struct gnuplot *g)
+{
+    double y, z;
     range[0] = INFINITY;
     range[1] = 0;
     for (int i = 0; i < v->n_case; i++) {
-        const struct validate_case *c = &v->c[i];
-        const struct validate_error *x = &c->err[panel_q[k]];
-        if (c->refused || !isfinite(x->e)) continue;
-        double y = x->measured * unit, z = x->predicted * unit;
-        bool known = isfinite(x->floor);
-        double h = known ? exp(fmin(x->floor, 3)) : 1;
-        fprintf(g->data, "%.6g\t%.6g\t%.6g\t%.6g\t%d\t%d\n", y, z, y / h, y * h,
-                c->use == VALIDATE_CALIBRATED, known);
+        if (!scatter_point(&v->c[i], k, &y, &z)) continue;
         range[0] = fmin(range[0], fmin(y, z) / 1.25);
         range[1] = fmax(range[1], fmax(y, z) * 1.25);
+    }
+    for (int i = 0; i < v->n_case; i++) {
+        const struct validate_case *c = &v->c[i];
+        double floor = c->err[panel_q[k]].floor;
+        bool known = isfinite(floor);
+        double h = known ? exp(fmin(floor, 100)) : 1;
+        if (!scatter_point(c, k, &y, &z)) continue;
+        int past = (y / h < range[0]) + 2 * (y * h > range[1]);
+        *n_past += past > 0;
+        fprintf(g->data, "%.6g\t%.6g\t%.6g\t%.6g\t%d\t%d\t%d\n", y, z, past & 1 ? y : y / h,
+                past & 2 ? y : y * h, c->use == VALIDATE_CALIBRATED, known, past);
     }
     fputs("\n\n", g->data);
     return range[1] > 0;
@@ -80,12 +95,13 @@ static bool scatter_data(const struct page *p, struct gnuplot *g)
 {
     double range[N_PANEL][2];
     bool any = true;
-    for (int k = 0; k < N_PANEL; k++) any = scatter_panel(p->v, k, range[k], g) && any;
+    int n_past = 0;
+    for (int k = 0; k < N_PANEL; k++) any = scatter_panel(p->v, k, range[k], &n_past, g) && any;
     if (!any) return false;
     head_lines(p, g, "Predicted against measured");
     fprintf(g->args, "n_panel = %d\nn_held = %d\nn_used = %d\n", N_PANEL,
             p->v->n_of[VALIDATE_HELD_OUT], p->v->n_of[VALIDATE_CALIBRATED]);
-    fprintf(g->args, "n_open = %d\n", n_open(p->v));
+    fprintf(g->args, "n_open = %d\nn_past = %d\n", n_open(p->v), n_past);
     fprintf(g->args,
             "array panel_name[%d]\narray panel_marks[%d]\narray panel_lo[%d]\narray panel_hi[%d]\n",
             N_PANEL, N_PANEL, N_PANEL, N_PANEL);
@@ -315,7 +331,8 @@ int validate_page(const struct validate *v, FILE *f, struct err *e)
     if (st == ST_OK)
         st = figure(&p, "validate_scatter.gp",
                     "Every configuration, on logarithmic axes; bars are the 90 % interval of the "
-                    "measured value over repeated runs, hollow points have one run, whose noise is "
+                    "measured value over repeated runs, with an arrow where it goes on past the "
+                    "frame; hollow points have one run, whose noise is "
                     "not known.",
                     scatter_data, e);
     if (st == ST_OK)

@@ -367,29 +367,47 @@ static void print_aa(const struct validate *v, struct table *t)
                                : "no difference");
         }
     }
+}
+
+/* "  NOISY: name: " */
+static void lead(struct table *t, const char *what, const struct validate_case *c)
+{
+    fprintf(t->f, "%s%s: %s: ", t->md ? "- " : "  ", what, c->name);
+}
+
+static void print_doubts(const struct validate *v, struct table *t)
+{
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
+        const struct validate_run *p = &c->predicted;
+        const struct {
+            const char *what, *says;
+        } text[] = { { "no prediction", c->refused },
+                     { "not paired request by request", c->unlike },
+                     { "left out", c->left_out },
+                     { "machine", c->machine },
+                     { "imported", c->sources },
+                     { "noisy profile", c->refused ? NULL : p->profile_noise },
+                     { "extrapolated", !c->refused && p->extrapolated
+                                           ? "outside what was measured for the prediction"
+                                           : NULL } };
         char a[24], b[24];
-        if (c->noisy)
-            fprintf(t->f,
-                    "%sNOISY: %s: run scatter %s (throughput), %s (mean TPOT); limit %.3g %%\n",
-                    t->md ? "- " : "  ", c->name, percent(c->err[0].cv, false, a),
-                    percent(c->err[6].cv, false, b), 100 * v->o.noise);
-        if (validate_disturbed(c))
-            fprintf(t->f,
-                    "%sNOISY: %s: other work took processors during %d of %d measured run%s\n",
-                    t->md ? "- " : "  ", c->name, validate_disturbed(c), c->n_measured,
-                    c->n_measured == 1 ? "" : "s");
-        if (c->refused)
-            fprintf(t->f, "%sno prediction: %s: %s\n", t->md ? "- " : "  ", c->name, c->refused);
-        if (c->unlike)
-            fprintf(t->f, "%snot paired request by request: %s: %s\n", t->md ? "- " : "  ", c->name,
-                    c->unlike);
-        if (c->left_out)
-            fprintf(t->f, "%sleft out: %s: %s\n", t->md ? "- " : "  ", c->name, c->left_out);
-        if (!c->refused && c->predicted.extrapolated)
-            fprintf(t->f, "%sextrapolated: %s: outside what was measured for the prediction\n",
-                    t->md ? "- " : "  ", c->name);
+        if (c->noisy) {
+            lead(t, "NOISY", c);
+            fprintf(t->f, "run scatter %s (throughput), %s (mean TPOT); limit %.3g %%\n",
+                    percent(c->err[0].cv, false, a), percent(c->err[6].cv, false, b),
+                    100 * v->o.noise);
+        }
+        if (validate_disturbed(c)) {
+            lead(t, "NOISY", c);
+            fprintf(t->f, "other work took processors during %d of %d measured run%s\n",
+                    validate_disturbed(c), c->n_measured, c->n_measured == 1 ? "" : "s");
+        }
+        for (size_t k = 0; k < sizeof text / sizeof *text; k++) {
+            if (!text[k].says) continue;
+            lead(t, text[k].what, c);
+            fprintf(t->f, "%s\n", text[k].says);
+        }
     }
 }
 
@@ -402,6 +420,7 @@ static void print_all(const struct validate *v, struct table *t)
     print_cases(v, t);
     print_rank(v, t);
     print_aa(v, t);
+    print_doubts(v, t);
 }
 
 /* A term and its text, in lines of 100 columns. */
@@ -562,6 +581,10 @@ static json_t *json_case(const struct validate_case *c)
     if (c->refused) json_put_text(j, "refused", c->refused);
     if (c->unlike) json_put_text(j, "unlike", c->unlike);
     if (c->left_out) json_put_text(j, "left_out", c->left_out);
+    if (c->machine) json_put_text(j, "machine", c->machine);
+    if (c->sources) json_put_text(j, "imported", c->sources);
+    if (!c->refused && c->predicted.profile_noise)
+        json_put_text(j, "profile_noise", c->predicted.profile_noise);
     for (int q = 0; q < VALIDATE_N; q++) {
         const struct validate_error *x = &c->err[q];
         json_t *k = json_object();

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/utf8.h"
 #include "bench/validate.h"
 #include "traces/run.h"
 
@@ -187,12 +188,51 @@ static void sort_rows(struct validate_run *r, struct arena *a)
     r->n_order = r->n_request;
 }
 
-/* A text of the provenance, or "". */
-static const char *origin(struct run_file *f, const char *name, struct arena *a)
+/* A text attribute, or "". */
+static const char *text_of(struct run_file *f, const char *object, const char *name,
+                           struct arena *a)
 {
     char *text = NULL;
-    if (h5_has(f->h5, "/provenance")) h5_read_attr_text(f->h5, "/provenance", name, a, &text, NULL);
+    if (h5_has(f->h5, object)) h5_read_attr_text(f->h5, object, name, a, &text, NULL);
     return text ? text : "";
+}
+
+static const char *origin(struct run_file *f, const char *name, struct arena *a)
+{
+    return text_of(f, "/provenance", name, a);
+}
+
+/* The same as a part of a line. */
+static const char *word_of(struct run_file *f, const char *object, const char *name,
+                           struct arena *a)
+{
+    const char *text = text_of(f, object, name, a);
+    char *out = arena_copy_text(a, text, strlen(text));
+    utf8_tidy(out, '?');
+    return out;
+}
+
+/* A prediction's own provenance is of where it was computed, which says nothing. */
+static void read_machine(struct run_file *f, bool measured, struct arena *a,
+                         struct validate_machine *out)
+{
+    const char *at = "/provenance";
+    *out = (struct validate_machine){ "", "", "", word_of(f, at, "source_tool", a), "", "" };
+    if (*out->tool) {
+        out->model = word_of(f, at, "model", a);
+        out->date = word_of(f, at, "source_date", a);
+    }
+    if (measured && *out->tool) return; /* of where it was imported */
+    if (measured) {
+        out->cpu = word_of(f, at, "cpu", a);
+        out->host = word_of(f, at, "host", a);
+        if (strcmp(text_of(f, "/summary", "engine_kernels", a), "cuda") == 0) out->gpu = "GPU";
+        return;
+    }
+    at = "/scenario";
+    out->cpu = word_of(f, at, "profile_cpu", a);
+    out->host = word_of(f, at, "profile_host", a);
+    out->gpu = word_of(f, at, "profile_gpu", a);
 }
 
 int validate_read(const char *path, struct arena *a, struct validate_run *out, struct err *e)
@@ -225,6 +265,9 @@ int validate_read(const char *path, struct arena *a, struct validate_run *out, s
     out->measured = f.kind && strcmp(f.kind, "measured") == 0;
     out->simulated = f.kind && strcmp(f.kind, "simulated") == 0;
     out->path = f.path;
+    read_machine(&f, out->measured, a, &out->machine);
+    const char *noise = word_of(&f, "/summary", "profile_noise", a);
+    out->profile_noise = *noise ? noise : NULL;
     for (int k = 0; k < VALIDATE_N_PART; k++) out->part_s[k] = NAN;
     for (int k = 0; k < VALIDATE_N_OP; k++) out->op_s[k] = NAN;
     if (st == ST_OK) st = read_rows(&f, a, out, e);

@@ -11,6 +11,7 @@
 #include "base/conf.h"
 #include "base/json.h"
 #include "base/paths.h"
+#include "base/units.h"
 #include "engine/generate.h"
 #include "engine/kern.h"
 #include "engine/launch.h"
@@ -178,9 +179,9 @@ static int show(const struct cmd *c, const struct generate_opts *o, const struct
     }
     if (fflush(stdout) != 0 || ferror(stdout))
         return err_set(e, ST_IO, "cannot write the result to stdout");
-    fprintf(stderr, "%.1f MB of weights on %d ranks in %.3g s; %d prompt tokens in %.3g s",
-            1e-6 * (double)r->weight_bytes, o->e.tp * o->e.pp, r->load_s, o->n_prompt,
-            r->prefill_s);
+    fprintf(stderr, "%.1f MB of weights on %d rank%s in %.3g s; %d prompt token%s in %.3g s",
+            1e-6 * (double)r->weight_bytes, o->e.tp * o->e.pp, units_s(o->e.tp * o->e.pp),
+            r->load_s, o->n_prompt, units_s(o->n_prompt), r->prefill_s);
     if (o->max_new > 1) fprintf(stderr, ", then %.4g tokens/s", (o->max_new - 1) / r->decode_s);
     fprintf(stderr, " (%s kernels)\n", r->kernels);
     return ST_OK;

@@ -233,9 +233,10 @@ static int does_not_fit(const struct deploy *d, int stage, struct err *e)
     return err_set(
         e, ST_USAGE,
         "%s does not fit on %s at tp %" PRId64 ", pp %" PRId64 ": stage %d needs %.2f GB on each "
-        "GPU (weights %.2f GB), available are %.2f GB at memory use %g, a deficit of %.2f GB; %s",
+        "%s (weights %.2f GB), available are %.2f GB at memory use %g, a deficit of %.2f GB; %s",
         d->arch.name, d->hw.gpu.name, d->strategy.tp, d->strategy.pp, stage, need * 1e-9,
-        m->weights * 1e-9, have * 1e-9, d->lim.util, (need - have) * 1e-9, advice);
+        hw_on_processors(&d->hw) ? "rank" : "GPU", m->weights * 1e-9, have * 1e-9, d->lim.util,
+        (need - have) * 1e-9, advice);
 }
 
 /* Blocks that an engine reported are believed, unless they and the weights exceed the device. */
@@ -248,9 +249,10 @@ static int check_given_blocks(const struct deploy *d, struct err *e)
         return err_set(e, ST_USAGE,
                        "%s does not fit on %s: %" PRId64
                        " KV blocks (%.2f GB) and the weights of stage %d "
-                       "(%.2f GB) exceed the %.2f GB of a GPU by %.2f GB",
+                       "(%.2f GB) exceed the %.2f GB of a %s by %.2f GB",
                        d->arch.name, d->hw.gpu.name, d->kv_blocks, kv * 1e-9, p, m->weights * 1e-9,
-                       d->hw.gpu.mem_bytes * 1e-9, (m->weights + kv - d->hw.gpu.mem_bytes) * 1e-9);
+                       d->hw.gpu.mem_bytes * 1e-9, hw_on_processors(&d->hw) ? "host" : "GPU",
+                       (m->weights + kv - d->hw.gpu.mem_bytes) * 1e-9);
     }
     return ST_OK;
 }

@@ -34,11 +34,14 @@ enum { FIT_MAX_PAR = PROFILE_BLOCK_MAX, FIT_MAX_SIZE = 8 };
 
 struct fit_ask {
     double peak_flop_per_s, mem_bytes_per_s; /* that efficiencies multiply; as the profile's */
-    int dtype;           /* enum dtype of the weights (LAW_GEMM) or of the KV cache (attention) */
-    int ranks;           /* of a collective; else 1 */
-    bool online;         /* LAW_GEMM: inputs are quantized on the fly, so e_q is fitted */
-    bool device_only;    /* LAW_STEP: the times hold no host work, so no host time is fitted */
-    uint64_t seed;       /* of the starts and the folds */
+    int dtype;          /* enum dtype of the weights (LAW_GEMM) or of the KV cache (attention) */
+    int ranks;          /* of a collective; else 1 */
+    bool online;        /* LAW_GEMM: inputs are quantized on the fly, so e_q is fitted */
+    bool device_only;   /* LAW_STEP: the times hold no host work, so no host time is fitted */
+    bool host_apart;    /* LAW_STEP: host times were measured beside these, so that what is constant
+                            is no more than submitting: the ranks' waiting has it */
+    double rank_skew_s; /* LAW_STEP: a collective's, where the points do not tell it */
+    uint64_t seed;      /* of the starts and the folds */
     int n_start, n_fold; /* 0: 12 starts, 8 folds; n_fold < 0: no cross-validation */
     const char *source;  /* words for the constants: "bench.h5, 2026-08-01, 2 threads" */
     struct arena *a;     /* of all that a struct fit points to */
@@ -99,7 +102,9 @@ struct fit_bytes_point { /* element-wise work, messages */
 /* A whole step: seqs sequences, tok new prompt tokens, device_s predicted without the constants
  * fitted here, n_coll all-reduces. Host and device one after the other. Columns of zeros leave
  * their constant out: device_s all 0 for steps of a null model. With as many all-reduces in every
- * step rank_skew takes what is constant, and host.step is left out: nothing tells them apart. */
+ * step nothing tells a constant of a step from one of an all-reduce: with q->host_apart rank_skew takes
+ * it and host.step is left out; else rank_skew is not fitted but q->rank_skew_s, and host.step takes
+ * the rest (fit_tells_rank_skew). */
 struct fit_step_point {
     double seqs, tok, device_s, n_coll;
     double s, sd_log;
@@ -123,6 +128,9 @@ int fit_p2p(const struct fit_ask *q, enum profile_law law, const struct fit_byte
             int64_t n, struct fit *out, struct err *e);
 int fit_step(const struct fit_ask *q, const struct fit_step_point *p, int64_t n, struct fit *out,
              struct err *e);
+
+/* Whether rank_skew can be told from these steps. */
+bool fit_tells_rank_skew(const struct fit_ask *q, const struct fit_step_point *p, int64_t n);
 
 /* Of n predicted times; NAN of none. */
 struct fit_error fit_error_of(const double *measured, const double *predicted, int64_t n);

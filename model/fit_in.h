@@ -20,6 +20,7 @@ struct fit_form {
     bool site[FIT_MAX_SIZE];  /* sizes that make a site: its points are left out together */
     bool range[FIT_MAX_SIZE]; /* sizes whose range is kept */
     double peak_flop_per_s, mem_bytes_per_s;
+    double skew_s; /* LAW_STEP: of a collective, not fitted */
     /* Seconds at sizes x with parameters v; grad[j] = d T / d ln v[j] unless NULL. */
     double (*eval)(const struct fit_form *f, const double *x, const double *v, double *grad);
 };
@@ -36,7 +37,8 @@ void fit_form_decode(struct fit_form *f, const struct fit_ask *q, const struct f
 void fit_form_prefill(struct fit_form *f, const struct fit_ask *q, const struct fit_data *d);
 void fit_form_elt(struct fit_form *f, const struct fit_ask *q, const struct fit_data *d);
 void fit_form_coll(struct fit_form *f, enum profile_law law, bool ramp, const struct fit_data *d);
-void fit_form_step(struct fit_form *f, bool device_only, const struct fit_data *d);
+void fit_form_step(struct fit_form *f, const struct fit_ask *q, bool tells_skew,
+                   const struct fit_data *d);
 
 /* Result of the least squares alone: ln v, weights 0..1 of the points, what the law leaves out. */
 struct fit_state {

@@ -250,7 +250,7 @@ void fit_form_coll(struct fit_form *f, enum profile_law law, bool ramp, const st
 
 static double step_eval(const struct fit_form *f, const double *x, const double *v, double *grad)
 {
-    double host = 0, law = 1, skew = 0, g[FIT_MAX_PAR] = { 0 };
+    double host = 0, law = 1, skew = f->skew_s * x[3], g[FIT_MAX_PAR] = { 0 };
     for (int j = 0; j < f->n_par; j++) {
         switch (f->par[j].id) {
         case P_HOST_STEP_S: host += g[j] = v[j]; break;
@@ -277,19 +277,22 @@ static bool one_count(const struct fit_form *f, const struct fit_data *d, int si
     return true;
 }
 
-void fit_form_step(struct fit_form *f, bool device_only, const struct fit_data *d)
+void fit_form_step(struct fit_form *f, const struct fit_ask *q, bool tells_skew,
+                   const struct fit_data *d)
 {
+    bool device_only = q->device_only;
     *f = (struct fit_form){ .law = LAW_STEP, .eval = step_eval };
+    if (!tells_skew) f->skew_s = q->rank_skew_s;
     size(f, SIZE_SEQS, true, true);
     size(f, SIZE_TOK, true, true);
     size(f, SIZE_DEVICE_S, false, false);
     size(f, SIZE_COLLS, false, false);
     double per_seq = least_per(f, d, 0), per_tok = least_per(f, d, 1);
     double device = least_per(f, d, 2), per_coll = least_per(f, d, 3);
-    bool told_apart = !isfinite(per_coll) || !one_count(f, d, 3);
-    if (!device_only && told_apart) add_time(f, P_HOST_STEP_S, 0.1 * min_s(d), d);
+    bool one = isfinite(per_coll) && one_count(f, d, 3);
+    if (!device_only && !(one && tells_skew)) add_time(f, P_HOST_STEP_S, 0.1 * min_s(d), d);
     if (isfinite(per_seq) && !device_only) add_time(f, P_HOST_SEQ_S, 0.1 * per_seq, d);
     if (isfinite(per_tok) && !device_only) add_time(f, P_HOST_TOK_S, 0.1 * per_tok, d);
     if (isfinite(device)) add(f, P_LAW, 1, 0.5, 0.02, 50);
-    if (isfinite(per_coll)) add_time(f, P_RANK_SKEW_S, 0.1 * per_coll, d);
+    if (isfinite(per_coll) && tells_skew) add_time(f, P_RANK_SKEW_S, 0.1 * per_coll, d);
 }

@@ -197,6 +197,13 @@ int fit_p2p(const struct fit_ask *q, enum profile_law law, const struct fit_byte
     return st;
 }
 
+bool fit_tells_rank_skew(const struct fit_ask *q, const struct fit_step_point *p, int64_t n)
+{
+    for (int64_t i = 1; i < n; i++)
+        if (p[i].n_coll != p[0].n_coll) return true;
+    return n == 0 || q->device_only || q->host_apart;
+}
+
 int fit_step(const struct fit_ask *q, const struct fit_step_point *p, int64_t n, struct fit *out,
              struct err *e)
 {
@@ -209,7 +216,7 @@ int fit_step(const struct fit_ask *q, const struct fit_step_point *p, int64_t n,
             (double[]){ p[i].seqs, p[i].tok, p[i].device_s, p[i].n_coll });
     int st = check_first(LAW_STEP, 4, size, &d, e);
     if (st == ST_OK) {
-        fit_form_step(&f, q->device_only, &d);
+        fit_form_step(&f, q, fit_tells_rank_skew(q, p, n), &d);
         st = fit_run(&f, &d, q, out, e);
     }
     data_release(&d);

@@ -433,3 +433,8 @@ int hw_list(struct arena *a, struct hw_gpu **gpus, int *n_gpu, struct hw_system 
     *n_system = c.n_system;
     return ST_OK;
 }
+
+bool hw_on_processors(const struct hw *h)
+{
+    return h->gpu.arch && strcmp(h->gpu.arch, "cpu") == 0;
+}

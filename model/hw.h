@@ -79,6 +79,9 @@ int hw_load(const char *name, const char *beside, int n_node, struct arena *a, s
 int hw_measured(const char *path, const char *beside, struct arena *a, struct hw *h, struct err *e);
 /* Nodes in range, and joined where there are several. Errors: ST_USAGE. */
 int hw_check_nodes(const struct hw *h, struct err *e);
+/* Of processors that a profile measured: a rank is some threads of the host, n_gpu how many ranks may
+ * run there and mem_bytes all of the host's memory. */
+bool hw_on_processors(const struct hw *h);
 /* All names, sorted as in the catalog, for listings: systems then GPUs. */
 int hw_list(struct arena *a, struct hw_gpu **gpus, int *n_gpu, struct hw_system **systems,
             int *n_system, struct err *e);

@@ -152,6 +152,7 @@ struct profile {
     int tp;              /* the TP degree the collective constants are for */
     /* Of a measured profile (model/profile_file.h); all none for constants of the catalog. */
     const char *measured; /* "machine date", or NULL */
+    const char *noise;    /* what of it a busy machine gave, in words, or NULL */
     const struct profile_block *block;
     int n_block;
     const struct profile_range *range;

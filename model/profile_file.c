@@ -253,11 +253,12 @@ static int put_texts(h5 *f, const char *object, const char *const (*pair)[2], si
 
 static int put_machine(h5 *f, const struct profile_file *p, struct err *e)
 {
-    const char *const text[][2] = { { "machine", p->machine },
-                                    { "date", p->date },
-                                    { "engine", p->engine } };
+    const char *const text[][2] = { { "machine", p->machine }, { "date", p->date },
+                                    { "engine", p->engine },   { "cpu", p->cpu },
+                                    { "gpu", p->gpu },         { "host", p->host },
+                                    { "noise", p->noise } };
     int st = h5_group(f, "/machine", "what was measured, and when", e);
-    if (st == ST_OK) st = put_texts(f, "/machine", text, 3, e);
+    if (st == ST_OK) st = put_texts(f, "/machine", text, sizeof text / sizeof *text, e);
     if (st == ST_OK) st = h5_attr_i64(f, "/machine", "threads", p->threads, e);
     if (st == ST_OK) st = h5_attr_i64(f, "/machine", "host_overlap", p->host_overlap, e);
     if (st == ST_OK) st = h5_attr_f64(f, "/machine", "allreduce_limit", p->ar_limit_bytes, e);

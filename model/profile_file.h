@@ -1,7 +1,9 @@
 /* model/profile_file.h - a measured profile: what was measured about one machine, in one HDF5 file.
  *
  *     /             schema "orrery-profile", version, title, source, history, ... (base/prov.h)
- *     /machine      attributes: machine, date, engine, threads, host_overlap, used
+ *     /machine      attributes: machine, date, engine, threads, host_overlap, and, "" where not
+ *                   known, cpu, gpu, host (as measured files name them) and noise
+ *     /used         text: points and runs used
  *     /runs         optional, text: the measured runs among them (struct profile_file)
  *     /hardware     attributes of one device, and of the node of such devices (SI units)
  *     /laws/NAME    one fit each ("gemm_bf16", "allreduce_2"): attributes law, dtype, ranks,
@@ -49,7 +51,13 @@ struct profile_file {
     const char *machine; /* "2 x Xeon 8481C, 1 thread a rank": the words of every source */
     const char *date;    /* ISO 8601, when it was measured */
     const char *engine;  /* whose kernels and host times: "orrery" */
-    const char *used;    /* which points and runs were used, lines of text; "" */
+    /* The same machine as the provenance of measured files names it: processor, GPU, id of the host
+     * (base/prov.h); "" or NULL: not known, as of imported points */
+    const char *cpu, *gpu, *host;
+    /* Which of it was measured while the machine was busy with something else, in words; "" or NULL:
+     * none that has a say in it */
+    const char *noise;
+    const char *used; /* which points and runs were used, lines of text; "" */
     /* Measured runs that constants were fitted to, a line each: their run_uuid (without one the
      * file's SHA-256), a blank, "device" or, where they gave host times only, "host"; "" or NULL */
     const char *runs;

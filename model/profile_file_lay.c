@@ -254,7 +254,7 @@ static void lay_steps(struct lay *l)
     double sd = isnan(f->held.median) ? 0 : f->held.median / 0.6745;
     bool device = !isnan(fit_value(f, P_LAW)), alone = l->s->tp < 2;
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
-        if (host[i] != P_RANK_SKEW_S || alone || (same && device))
+        if (host[i] != P_RANK_SKEW_S || alone) /* the catalog's stays where a fit has none */
             put_one(l, host[i], 0, source_of(l, f, true));
     put_fit(l, f, P_LAW, sd * sd);
     if (device) l->out->law_own_sd = sd;
@@ -323,7 +323,7 @@ static const char *crowd(const struct profile_file *p, const struct strategy *s,
 {
     int64_t threads = s->tp * s->pp * s->dp * (p->threads > 1 ? p->threads : 1);
     const struct hw_system *host = &p->hw.sys;
-    if (host->fabric != HW_HOST || strcmp(p->hw.gpu.arch, "cpu") != 0) return NULL;
+    if (host->fabric != HW_HOST || !hw_on_processors(&p->hw)) return NULL;
     if (host->host_cores > 0 && threads > host->host_cores)
         return arena_printf(a, "%lld threads on %d processors", (long long)threads,
                             (int)host->host_cores);
@@ -352,6 +352,7 @@ void profile_file_lay(const struct profile_file *p, const struct hw_gpu *g,
     out->block = l.block;
     out->range = l.range;
     out->measured = arena_printf(a, "%s %s", p->machine, p->date);
+    out->noise = p->noise && *p->noise ? p->noise : NULL;
     out->name = arena_printf(a, "%s/%s/%s", p->hw.gpu.name, p->engine,
                              dtype_name((enum dtype)s->weight_dtype));
     const char *none = missing(&l), *also = out->note;

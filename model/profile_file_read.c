@@ -191,6 +191,10 @@ static void read_machine(struct in *in, struct profile_file *out)
     out->machine = name(in, "/machine", "machine");
     out->date = name(in, "/machine", "date");
     out->engine = name(in, "/machine", "engine");
+    out->cpu = name(in, "/machine", "cpu");
+    out->gpu = name(in, "/machine", "gpu");
+    out->host = name(in, "/machine", "host");
+    out->noise = text(in, "/machine", "noise");
     out->title = name(in, "/", "title");
     out->threads = (int)count(in, "/machine", "threads", 1 << 20);
     out->host_overlap = count(in, "/machine", "host_overlap", 1) != 0;

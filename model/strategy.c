@@ -1,6 +1,7 @@
 /* model/strategy.c - checks the degrees of a strategy and divides layers over stages.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "model/strategy.h"
+#include "base/units.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -117,10 +118,11 @@ static int check_gpus(const struct strategy *s, const struct hw *h, struct err *
     if (need <= have) return ST_OK;
     return err_set(e, ST_USAGE,
                    "tp %" PRId64 " x pp %" PRId64 " x dp %" PRId64 " needs %" PRId64
-                   " GPUs; %d node%s of "
+                   " %s%s; %d node%s of "
                    "%s ha%s %" PRId64 ", %" PRId64 " nodes would do",
-                   s->tp, s->pp, s->dp, need, h->n_node, h->n_node == 1 ? "" : "s", h->sys.name,
-                   h->n_node == 1 ? "s" : "ve", have, (need + h->sys.n_gpu - 1) / h->sys.n_gpu);
+                   s->tp, s->pp, s->dp, need, hw_on_processors(h) ? "rank" : "GPU", units_s(need),
+                   h->n_node, units_s(h->n_node), h->sys.name, h->n_node == 1 ? "s" : "ve", have,
+                   (need + h->sys.n_gpu - 1) / h->sys.n_gpu);
 }
 
 /* ---- formats */

@@ -14,7 +14,7 @@ set yrange [0:102]
 set ytics 0, 10
 do for [i = 1:n_slo] {
     at = x_log ? log(slo_x[i] / x_from) / log(x_to / x_from) : (slo_x[i] - x_from) / (x_to - x_from)
-    set arrow i from slo_x[i], graph 0 to slo_x[i], graph 1 nohead lc rgb BLACK lw 1.4 dt (8, 5) front
+    eval sprintf('set arrow %d from slo_x[%d], graph 0 to slo_x[%d], graph 1 nohead lc rgb BLACK lw 1.4 dt %s front', i, i, i, LIMIT_DASH)
     text_y = (slo_high[i] ? 0.95 - (i - 1) * 0.06 : 0.05 + (i - 1) * 0.06)
     # above the curve to the left of the line, or below it to the right: clear of it if there is room
     if (slo_high[i] && at > 0.36) {

@@ -19,6 +19,9 @@ BAND = '#C9DDEC'
 array COLOUR[8] = [BLUE, VERMILION, GREEN, BLACK, ORANGE, SKY, PINK, GREY]
 array DASH[8] = [1, 2, 4, 3, 5, 1, 2, 4]
 array MARK[8] = [7, 5, 9, 4, 13, 6, 8, 11]
+# Dashes of one's own are drawn to another scale in a PNG, and round ends take a line's width of gaps.
+LIMIT_DASH = fig_format eq 'png' ? '(20, 18)' : '(8, 5)'
+SHORT_DASH = fig_format eq 'png' ? '(14, 16)' : '(4, 4)'
 px(y) = 1 - y / (1. * fig_h)            # screen height of y pixels from the top
 rx(x) = x / (1. * fig_w)
 png = fig_format eq 'png'
@@ -43,10 +46,11 @@ set tics nomirror out scale 0.6 font middle
 set xtics offset 0, 0.2
 set key off
 # Legend above a panel, entry i at pixel x: gnuplot guesses the width of its own and lets it overlap.
+# Widths differ a little, as lines of one colour and width in a row are drawn with the dashes of the first.
 key_text(i, x, text) = sprintf("set label %d '%s' at screen %.5f, %.5f left font small; ", \
     500 + i, text, rx(x), px(top - 16))
 key_line(i, x, lc, dt, pt, text) = sprintf("set arrow %d from screen %.5f, %.5f to screen %.5f, %.5f " . \
-    "nohead lc rgb '%s' lw 2 dt %s; ", 500 + i, rx(x), px(top - 16), rx(x + 30), px(top - 16), lc, dt) . \
+    "nohead lc rgb '%s' lw %g dt %s; ", 500 + i, rx(x), px(top - 16), rx(x + 30), px(top - 16), lc, 2 - 0.01 * i, dt) . \
     (pt ? sprintf("set label %d '' at screen %.5f, %.5f point pt %d ps 0.8 lc rgb '%s'; ", 600 + i, \
         rx(x + 15), px(top - 16), pt, lc) : '') . key_text(i, x + 37, text)
 key_box(i, x, fc, style, text) = sprintf("set object %d rectangle from screen %.5f, %.5f to screen " . \

@@ -220,7 +220,8 @@ int plot_data_scaling(struct source *s, struct gnuplot *g, struct err *e)
         fprintf(g->data, "\t%d\t\"TP%.0f-PP%.0f-DP%.0f\"\n", limited, c[S_TP][r], c[S_PP][r],
                 c[S_DP][r]);
     }
-    sweep_head(s, "Throughput against the number of GPUs", g);
+    sweep_head(s, arena_printf(s->arena, "Throughput against the number of %ss", s->device), g);
+    gnuplot_text(g, "devices", arena_printf(s->arena, "%ss", s->device), 16);
     gnuplot_number(g, "gpus_min", o[0].x);
     gnuplot_number(g, "gpus_max", o[n - 1].x);
     gnuplot_number(g, "per_gpu", per_gpu);

@@ -13,14 +13,14 @@ if (over_from == over_from) {
 }
 set label 1004 'bars and bands: intervals' . (over_from == over_from ? '; grey: overloaded, the queue grows' : '') \
     at screen rx(884), px(66) right font small tc rgb GREY
-SLO_LINE = 'set arrow 1 from graph 0, first slo to graph 1, first slo nohead lc rgb BLACK dt (8, 5) front'
+SLO_LINE = 'set arrow 1 from graph 0, first slo to graph 1, first slo nohead lc rgb BLACK dt ' . LIMIT_DASH . ' front'
 
 # time to first token
 left = 84; right = 434; top = 122; bottom = 392
 slo = ttft_slo; yt = 'TTFT [' . ttft_unit . ']'
 eval PANEL
 LATENCY_KEY = key_line(1, left, BLUE, '1', 7, 'p50') . key_line(2, left + 90, VERMILION, '2', 5, 'p99')
-eval LATENCY_KEY . (slo == slo ? key_line(3, left + 180, BLACK, '(8, 5)', 0, 'SLO') : '')
+eval LATENCY_KEY . (slo == slo ? key_line(3, left + 180, BLACK, LIMIT_DASH, 0, 'SLO') : '')
 if (ttft_log) { set logscale y; eval 'set ytics ' . ttft_marks }
 set yrange [ttft_from:ttft_to]
 if (slo == slo) { eval SLO_LINE }
@@ -37,7 +37,7 @@ left = 534; right = 884
 slo = tpot_slo; yt = 'TPOT [' . tpot_unit . ']'
 eval PANEL
 LATENCY_KEY = key_line(1, left, BLUE, '1', 7, 'p50') . key_line(2, left + 90, VERMILION, '2', 5, 'p99')
-eval LATENCY_KEY . (slo == slo ? key_line(3, left + 180, BLACK, '(8, 5)', 0, 'SLO') : '')
+eval LATENCY_KEY . (slo == slo ? key_line(3, left + 180, BLACK, LIMIT_DASH, 0, 'SLO') : '')
 if (tpot_log) { set logscale y; eval 'set ytics ' . tpot_marks }
 set yrange [tpot_from:tpot_to]
 if (slo == slo) { eval SLO_LINE }
@@ -66,7 +66,7 @@ eval PANEL
 eval KEYLESS
 slo = asked
 eval key_box(1, left, BAND, 'solid 1', 'interval') . key_line(2, left + 110, BLUE, '1', 7, 'attained') . \
-    (slo == slo ? key_line(3, left + 220, BLACK, '(8, 5)', 0, sprintf('asked: %.4g %%', slo)) : '')
+    (slo == slo ? key_line(3, left + 220, BLACK, LIMIT_DASH, 0, sprintf('asked: %.4g %%', slo)) : '')
 set yrange [0:105]
 set ytics 0, 20
 if (slo == slo) { eval SLO_LINE }

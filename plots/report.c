@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/conf.h"
+#include "base/units.h"
 #include "plots/figure.h"
 #include "plots/html.h"
 #include "plots/plot_data.h"
@@ -66,7 +67,7 @@ static int cdfs(struct report *r, struct err *e)
 
 static bool has_warning(const struct source *s)
 {
-    return s->extrapolated || s->overloaded;
+    return s->extrapolated || s->overloaded || *s->profile_noise;
 }
 
 /* The text is a list with "; " between. */
@@ -79,6 +80,11 @@ static void coverage(FILE *f, const struct source *s, bool heading)
               "was "
               "measured; its figures are less certain than their intervals say.</p>\n",
               f);
+    if (*s->profile_noise) {
+        fputs("<p class=\"warn\"><strong>Noisy profile:</strong> ", f);
+        html_text(f, s->profile_noise);
+        fputs(".</p>\n", f);
+    }
     if (s->overloaded)
         fputs("<p class=\"warn\"><strong>Overloaded:</strong> no steady state; latencies grow with "
               "the "
@@ -120,8 +126,8 @@ static void window_line(FILE *f, const struct source *s)
     fprintf(f, "window</dt><dd>%.3f s to %.3f s", 1e-9 * (double)s->window_begin_ns,
             1e-9 * (double)s->window_end_ns);
     if (!s->measured)
-        fprintf(f, " of the first seed; %lld seed%s, %lld draws of the constants",
-                (long long)s->seeds, s->seeds == 1 ? "" : "s", (long long)s->draws);
+        fprintf(f, " of the first seed; %lld seed%s, %lld draw%s of the constants",
+                (long long)s->seeds, units_s(s->seeds), (long long)s->draws, units_s(s->draws));
     fputs("</dd>\n", f);
 }
 

@@ -2,6 +2,7 @@
 #include "plots/report_tables.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/units.h"
 #include "plots/html.h"
@@ -45,7 +46,7 @@ static void throughput(FILE *f, struct source *s)
         rate_row(f, "goodput: within the SLO [requests/s]", source_scalar(s, "goodput_per_s"), 1);
     rate_row(f, "output [tokens/s]", out, 1);
     if (s->gpus > 0)
-        rate_row(f, s->measured ? "output a rank [tokens/s]" : "output a GPU [tokens/s]", out,
+        rate_row(f, arena_printf(s->arena, "output a %s [tokens/s]", s->device), out,
                  (double)s->gpus);
     fputs("</tbody></table>\n", f);
 }
@@ -100,7 +101,7 @@ static void capacity(FILE *f, struct source *s)
             "<h3>Capacity of each %s, per pipeline stage</h3>\n<div "
             "class=\"scroll\"><table><thead><tr>"
             "<th>stage</th>",
-            s->measured ? "rank" : "GPU");
+            s->device);
     for (int k = 0; k < N; k++) fprintf(f, "<th>%s</th>", col[k].label);
     fputs("</tr></thead>\n<tbody>\n", f);
     bool no_window = s->measured && s->window_end_ns <= s->window_begin_ns;
@@ -242,12 +243,12 @@ void report_tables_compare(FILE *f, struct source *const *s, int n)
     fputs("</tr>\n<tr><th>workload</th>", f);
     for (int i = 0; i < n; i++)
         fputs("<td class=\"text\">", f), html_text(f, s[i]->workload), fputs("</td>", f);
-    int n_measured = 0;
-    for (int i = 0; i < n; i++) n_measured += s[i]->measured;
+    int n_rank = 0;
+    for (int i = 0; i < n; i++) n_rank += strcmp(s[i]->device, "rank") == 0;
     fprintf(f, "</tr>\n<tr><th>%s</th>",
-            n_measured == 0   ? "GPUs"
-            : n_measured == n ? "ranks"
-                              : "GPUs or ranks");
+            n_rank == 0   ? "GPUs"
+            : n_rank == n ? "ranks"
+                          : "GPUs or ranks");
     for (int i = 0; i < n; i++) fprintf(f, "<td>%lld</td>", (long long)s[i]->gpus);
     fputs("</tr>\n<tr><th>SLO</th>", f);
     for (int i = 0; i < n; i++)
@@ -354,7 +355,8 @@ void report_tables_sweep(FILE *f, struct source *s)
     }
     fputs("<div class=\"scroll\"><table><thead><tr><th>", f);
     html_text(f, *s->sweep_key ? s->sweep_key : "value");
-    fputs("</th><th>strategy</th><th>GPUs</th><th>offered "
+    fprintf(f, "</th><th>strategy</th><th>%ss</th>", s->device);
+    fputs("<th>offered "
           "[requests/s]</th><th>finished [requests/s]</th><th>output [tokens/s]</th><th>goodput "
           "[requests/s]</th><th>TTFT p50</th><th>TTFT p99</th><th>TPOT p50</th><th>TPOT p99</th>"
           "<th>attained</th><th class=\"text\">SLO</th></tr></thead>\n<tbody>\n",

@@ -5,7 +5,7 @@ fig_w = 900
 fig_h = 510
 load fig_common
 set multiplot
-xt = 'GPUs'
+xt = devices
 if (gpus_max > 8 * gpus_min) {
     set logscale x 2
     set xrange [gpus_min / 1.3:gpus_max * 1.3]

@@ -23,9 +23,8 @@ set format x ''
 top = 112; bottom = top + high; yt = 'requests'
 set yrange [0:requests_top]
 eval PANEL
-eval key_line(1, right - 200, BLUE, '1', 0, 'running') . key_line(2, right - 95, VERMILION, '(4, 2)', 0, 'waiting')
-plot fig_data using 1:2 with steps lw 1.8 lc rgb BLUE, \
-     fig_data using 1:3 with steps lw 1.4 lc rgb VERMILION dt (4, 2)
+eval key_line(1, right - 200, BLUE, '1', 0, 'running') . key_line(2, right - 95, VERMILION, SHORT_DASH, 0, 'waiting')
+eval 'plot fig_data using 1:2 with steps lw 1.8 lc rgb BLUE, fig_data using 1:3 with steps lw 1.4 lc rgb VERMILION dt ' . SHORT_DASH
 eval HEADLESS
 top = top + step; bottom = top + high; yt = 'KV blocks in use [%]'
 set yrange [0:kv_top]

@@ -128,7 +128,10 @@ int source_open(const char *path, struct arena *a, struct source *out, struct er
         out->workload = arena_printf(a, "ENDED EARLY, finished requests only; %s", out->workload);
     out->bottleneck = source_text(out, "/summary", "bottleneck");
     out->coverage = source_text(out, "/summary", "coverage");
+    out->profile_noise = source_text(out, "/summary", "profile_noise");
     out->digest = source_text(out, "/summary", "digest");
+    const char *device = source_text(out, out->has_sweep ? "/sweep" : "/summary", "device");
+    out->device = out->measured || strcmp(device, "rank") == 0 ? "rank" : "GPU";
     out->sweep_key = source_text(out, "/sweep", "key");
     read_summary(out);
     if (out->ended_early && !out->has_series)

@@ -20,12 +20,14 @@ struct source {
     struct run_file file;
     const char *name; /* of the file, without directory and .h5 */
     const char *title, *scenario, *workload, *bottleneck, *coverage, *digest; /* "" where absent */
+    const char *device;      /* what has a part of the model: "GPU" or "rank" */
     const char *sweep_key;   /* "" without a sweep */
     const char **sweep_text; /* [n_sweep_text] values as they stand in the scenario, in row order */
     int n_sweep_text;
     bool measured; /* by an engine or a client; else simulated */
     bool has_requests, has_series, has_stages, has_sweep, has_summary;
     bool extrapolated, overloaded;
+    const char *profile_noise; /* what of the profile a busy machine gave; "" */
     const char *ended_early; /* how; its requests are those that had finished. NULL: a whole run */
     int64_t due, finished, failed, rejected, seeds, draws, preemptions;
     int64_t tp, pp, dp, gpus, kv_blocks, block_tok;

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "plots/html.h"
 #include "plots/plot_data.h"
 
@@ -121,9 +122,9 @@ static void ended_early(FILE *f, struct source *s)
     fputs("<p class=\"word\"><strong>No verdict:</strong> the run ended early: ", f);
     html_text(f, s->ended_early);
     fprintf(f,
-            ".</p>\n<p>All figures are of the <strong>%lld requests that had finished</strong> by "
+            ".</p>\n<p>All figures are of the <strong>%lld request%s that had finished</strong> by "
             "then",
-            (long long)s->finished);
+            (long long)s->finished, units_s(s->finished));
     if (s->failed + s->rejected > 0)
         fprintf(f, "; %lld were under way and %lld rejected", (long long)s->failed,
                 (long long)s->rejected);
@@ -225,8 +226,9 @@ void verdict_sweep(FILE *f, struct source *s, bool heading)
             fputs("<p>Missed at ", f), list(f, p, n, s, false), fputs(".</p>\n", f);
     }
     if (plot_data_varies(s, "gpus"))
-        fputs("<p>Points that finish all that is offered are limited by the load: they say nothing "
-              "about how throughput scales with GPUs.</p>\n",
-              f);
+        fprintf(f,
+                "<p>Points that finish all that is offered are limited by the load: they say "
+                "nothing about how throughput scales with %ss.</p>\n",
+                s->device);
     fputs("</div>\n", f);
 }

@@ -23,7 +23,10 @@ static const char usage[] =
     "\n"
     "Options below may stand in the scenario file (dots are maps: `strategy: {tp: 2}`) or on the "
     "command\n"
-    "line, which wins. profile.NAME=VALUE sets a constant of the kernel laws, as "
+    "line, which wins. Coverage says what stands behind the answer: EXTRAPOLATED where nothing "
+    "was\n"
+    "measured, NOISY PROFILE where a busy machine was. profile.NAME=VALUE sets a constant of the "
+    "kernel laws, as "
     "profile.host.step=1.5ms.\n"
     "Exit status: 0; 1 the SLO is missed; 2 a wrong option or file; 5 reading or writing failed.\n";
 static const char examples[] = "\nExamples\n"
@@ -61,6 +64,7 @@ struct call {
     struct progress progress;
     int exit_status;
     int n_point;           /* of a sweep, simulated */
+    bool headed;           /* its table */
     struct err impossible; /* the first point of a sweep that could not be deployed */
 };
 
@@ -174,8 +178,16 @@ static double sweep_number(const struct scenario *s, int i)
     return i;
 }
 
+/* In front of the first row, since devices are known of what was deployed. */
+static void head(struct call *k, const struct scenario *all, const char *device)
+{
+    if (!k->headed) print_sweep_head(all, device, stdout);
+    k->headed = true;
+}
+
 /* A point that cannot be deployed is a result of the sweep, and the last word only if all are. */
-static void tell_impossible(struct call *k, const char *value, const struct err *why, json_t *list)
+static void tell_impossible(struct call *k, const struct scenario *all, const char *value,
+                            const struct err *why, json_t *list)
 {
     k->exit_status = 1;
     if (!k->impossible.status) k->impossible = *why;
@@ -185,6 +197,7 @@ static void tell_impossible(struct call *k, const char *value, const struct err 
         json_put_text(point, "impossible", why->text);
         json_array_append_new(list, point);
     } else {
+        head(k, all, "GPU");
         printf("%-16.16s not possible: %s\n", value, why->text);
     }
 }
@@ -205,7 +218,7 @@ static int sweep_point(struct call *k, const struct scenario *all, int i, json_t
     int st = scenario_read(&s, k->path, &k->args, e);
     if (st == ST_OK) st = conf_set_text(&s.conf, all->sweep_key, all->sweep[i], "sweep", e);
     if (st == ST_OK && scenario_deploy(&s, &d, &why) == ST_USAGE) {
-        tell_impossible(k, all->sweep[i], &why, list);
+        tell_impossible(k, all, all->sweep[i], &why, list);
         arena_release(&a);
         return ST_OK;
     }
@@ -225,6 +238,7 @@ static int sweep_point(struct call *k, const struct scenario *all, int i, json_t
             json_put_text(point, "value", all->sweep[i]);
             json_array_append_new(list, point);
         } else {
+            head(k, all, print_device(&in));
             print_sweep_row(&in, all->sweep[i], stdout);
             fflush(stdout);
         }
@@ -240,7 +254,6 @@ static int sweep(struct call *k, struct scenario *s, struct err *e)
     int st = ST_OK;
     json_t *list = k->c.json ? json_array() : NULL;
     if (k->c.out) st = store_begin(&k->store, k->c.out, false, e);
-    if (st == ST_OK && !list) print_sweep_head(s, stdout);
     for (int i = 0; i < s->n_sweep && st == ST_OK; i++) st = sweep_point(k, s, i, list, e);
     if (st == ST_OK && k->n_point == 0)
         st = err_set(e, ST_USAGE, "sweep: no point is possible; the first: %s", k->impossible.text);

@@ -8,6 +8,11 @@
 
 enum { N_TEXT = 40 };
 
+const char *print_device(const struct print_in *in)
+{
+    return in->line || hw_on_processors(&in->d->hw) ? "rank" : "GPU";
+}
+
 bool print_has_slo(const struct slo *slo)
 {
     return slo->ttft_ns || slo->tpot_ns || slo->e2e_ns;
@@ -32,21 +37,24 @@ static void capacity(const struct print_in *in, FILE *f)
 {
     const struct deploy *d = in->d;
     const struct metrics *m = &in->o->all;
-    char w[N_TEXT], k[N_TEXT], r[N_TEXT], all[N_TEXT];
+    char w[N_TEXT], k[N_TEXT], r[N_TEXT], all[N_TEXT], of[2 * N_TEXT];
     double weights = 0;
     for (int p = 0; p < d->n_stage; p++)
         weights += d->stage[p].mem.weights * (double)d->strategy.tp;
+    units_cell(UNIT_BYTES, d->hw.gpu.mem_bytes, r, N_TEXT);
+    snprintf(of, sizeof of,
+             hw_on_processors(&d->hw) ? "each rank (the host has %s)" : "each %s GPU", r);
     fprintf(f,
-            "capacity    weights %s, %lld KV blocks of %lld tokens a replica (%lld tokens); of "
-            "each %s GPU:\n",
+            "capacity    weights %s, %lld KV block%s of %lld tokens a replica (%lld tokens); of "
+            "%s:\n",
             units_cell(UNIT_BYTES, weights, all, N_TEXT), (long long)d->kv_blocks,
-            (long long)d->lim.block_tok, (long long)(d->kv_blocks * d->lim.block_tok),
-            units_cell(UNIT_BYTES, d->hw.gpu.mem_bytes, r, N_TEXT));
+            units_s(d->kv_blocks), (long long)d->lim.block_tok,
+            (long long)(d->kv_blocks * d->lim.block_tok), of);
     fprintf(f, "  stage  layers    weights    overhead          KV    busy  bubble\n");
     for (int p = 0; p < d->n_stage; p++) {
         const struct memory *g = &d->stage[p].mem;
         if (p == 4 && d->n_stage > 8) {
-            fprintf(f, "  ...    %d more stages\n", d->n_stage - 5);
+            fprintf(f, "  ...    %d more stage%s\n", d->n_stage - 5, units_s(d->n_stage - 5));
             p = d->n_stage - 1;
             g = &d->stage[p].mem;
         }
@@ -71,7 +79,7 @@ static void throughput(const struct print_in *in, FILE *f)
     fprintf(f, "throughput  %s requests/s, %s output tokens/s, %.4g a %s\n",
             ci_text(o->q[Q_REQUESTS_PER_S], a, sizeof a),
             ci_text(o->q[Q_OUT_TOK_PER_S], b, sizeof b), o->q[Q_OUT_TOK_PER_S].mid / gpus,
-            in->line ? "rank" : "GPU");
+            print_device(in));
 }
 
 static void latency(const struct print_in *in, FILE *f)
@@ -147,10 +155,11 @@ static void where_time_goes(const struct print_in *in, FILE *f)
         fputc('\n', f);
     }
     fprintf(f,
-            "KV          mean %.1f %%, peak %.1f %% of blocks; %lld preemptions (%lld tokens "
+            "KV          mean %.1f %%, peak %.1f %% of blocks; %lld preemption%s (%lld token%s "
             "recomputed); prefix cache %.1f %%\n",
             100 * metrics_kv_mean(m), 100 * (double)m->kv_peak / (double)m->kv_blocks,
-            (long long)m->preempted, (long long)m->recomputed_tok,
+            (long long)m->preempted, units_s(m->preempted), (long long)m->recomputed_tok,
+            units_s(m->recomputed_tok),
             m->asked_tok ? 100 * (double)m->hit_tok / (double)m->asked_tok : 0.0);
     double window = 1e9 * metrics_window_s(m);
     fprintf(f, "load        %.1f running, %.1f waiting on average, %.1f tokens a step%s%s\n",
@@ -184,6 +193,7 @@ static void trust(const struct print_in *in, FILE *f)
     const struct outcome *o = in->o;
     fprintf(f, "bottleneck  %s\n", o->bottleneck);
     fprintf(f, "coverage    %s%s\n", o->extrapolated ? "EXTRAPOLATED: " : "", o->coverage);
+    if (in->d->profile.noise) fprintf(f, "noise       NOISY PROFILE: %s\n", in->d->profile.noise);
     interval_line(in, f);
     if (!o->top[0].name) return;
     fprintf(f, "uncertainty ");
@@ -220,9 +230,9 @@ static void checks(const struct print_in *in, FILE *f)
             m->rejected ? m->why_rejected : "", m->rejected ? ")" : "",
             metrics_little_error(&o->all), (unsigned long long)m->digest);
     fprintf(f,
-            "runs        %d seed%s, %d draws of the constants; %s, %.3g requests/s simulated, %s "
+            "runs        %d seed%s, %d draw%s of the constants; %s, %.3g requests/s simulated, %s "
             "of memory\n",
-            o->n_seed, o->n_seed == 1 ? "" : "s", o->n_draw,
+            o->n_seed, units_s(o->n_seed), o->n_draw, units_s(o->n_draw),
             units_human(UNIT_TIME, in->wall_s, wall, N_TEXT),
             (double)m->due * (o->n_seed + o->n_draw) / in->wall_s,
             units_cell(UNIT_BYTES, in->peak_bytes, peak, N_TEXT));
@@ -249,10 +259,12 @@ void print_text(const struct print_in *in, FILE *f)
 
 /* ---- sweeps */
 
-void print_sweep_head(const struct scenario *s, FILE *f)
+void print_sweep_head(const struct scenario *s, const char *device, FILE *f)
 {
+    char column[16];
+    snprintf(column, sizeof column, "%ss", device);
     if (s->o.title) fprintf(f, "question    %s\n", s->o.title);
-    fprintf(f, "%-16.16s %5s %10s %10s %9s %9s %9s %9s %8s %6s\n", s->sweep_key, "GPUs",
+    fprintf(f, "%-16.16s %5s %10s %10s %9s %9s %9s %9s %8s %6s\n", s->sweep_key, column,
             "requests/s", "out tok/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "attained",
             "busy");
 }

@@ -26,12 +26,15 @@ json_t *print_json(const struct print_in *in);       /* the caller's */
 void print_results(const struct print_in *in, FILE *f);
 void print_results_json(const struct print_in *in, json_t *j);
 
+/* What has a part of the model: "GPU", or of processors and measured runs "rank". */
+const char *print_device(const struct print_in *in);
+
 /* Whether the attainment asked for is reached (no SLO: true). */
 bool print_slo_held(const struct scenario *s, const struct outcome *o);
 bool print_has_slo(const struct slo *slo);
 
 /* Sweeps: a heading and a row per point. */
-void print_sweep_head(const struct scenario *s, FILE *f);
+void print_sweep_head(const struct scenario *s, const char *device, FILE *f);
 void print_sweep_row(const struct print_in *in, const char *value, FILE *f);
 
 #endif

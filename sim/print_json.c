@@ -159,6 +159,7 @@ json_t *print_json(const struct print_in *in)
     json_put_text(j, "coverage", o->coverage);
     json_put_bool(j, "extrapolated", o->extrapolated);
     json_put_text(j, "not_measured", o->unmeasured ? o->unmeasured : "");
+    json_put_text(j, "profile_noise", in->d->profile.noise ? in->d->profile.noise : "");
     json_put_text(j, "intervals_hold", /* never: scatter of measured runs */
                   o->n_seed > 1   ? o->n_draw ? "workload seeds, constants" : "workload seeds"
                   : o->n_draw > 0 ? "constants"

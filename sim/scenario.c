@@ -367,6 +367,24 @@ void scenario_echo(const struct scenario *s, FILE *f)
     fputs("]\n", f);
 }
 
+/* "1 of 8 GPUs"; of a host's processors "1 rank of 2 threads, 2 processors". */
+static const char *devices(const struct scenario *s, const struct deploy *d)
+{
+    const struct strategy *g = &d->strategy;
+    const struct hw *h = &d->hw;
+    int64_t ranks = g->tp * g->pp * g->dp;
+    int threads = h->measured ? h->measured->threads : 1;
+    if (!hw_on_processors(h))
+        return arena_printf(s->arena, "%lld of %d GPU%s", (long long)ranks,
+                            h->n_node * h->sys.n_gpu, units_s(h->n_node * h->sys.n_gpu));
+    const char *cpus = "";
+    if (h->sys.host_cores > 0)
+        cpus = arena_printf(s->arena, ", %d processor%s", h->n_node * h->sys.host_cores,
+                            units_s(h->n_node * h->sys.host_cores));
+    return arena_printf(s->arena, "%lld rank%s of %d thread%s%s", (long long)ranks, units_s(ranks),
+                        threads, units_s(threads), cpus);
+}
+
 const char *scenario_line(const struct scenario *s, const struct deploy *d)
 {
     char policy[32];
@@ -374,9 +392,8 @@ const char *scenario_line(const struct scenario *s, const struct deploy *d)
     const char *nodes = d->hw.n_node > 1 ? arena_printf(s->arena, "%d x ", d->hw.n_node) : "";
     const char *ep = g->ep > 1 ? arena_printf(s->arena, "-EP%lld", (long long)g->ep) : "";
     conf_text(&s->conf, "policy.name", policy, sizeof policy);
-    return arena_printf(
-        s->arena, "%s TP%lld-PP%lld-DP%lld%s on %s%s (%lld of %d GPUs), weights %s, KV %s, %s",
-        d->arch.name, (long long)g->tp, (long long)g->pp, (long long)g->dp, ep, nodes,
-        d->hw.sys.name, (long long)(g->tp * g->pp * g->dp), d->hw.n_node * d->hw.sys.n_gpu,
-        dtype_name(g->weight_dtype), dtype_name(g->kv_dtype), policy);
+    return arena_printf(s->arena, "%s TP%lld-PP%lld-DP%lld%s on %s%s (%s), weights %s, KV %s, %s",
+                        d->arch.name, (long long)g->tp, (long long)g->pp, (long long)g->dp, ep,
+                        nodes, d->hw.sys.name, devices(s, d), dtype_name(g->weight_dtype),
+                        dtype_name(g->kv_dtype), policy);
 }

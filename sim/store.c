@@ -177,6 +177,8 @@ static void put_scalars(struct store *t, const struct print_in *in)
                  { "workload", o->workload },
                  { "bottleneck", o->bottleneck },
                  { "coverage", o->coverage },
+                 { "profile_noise", in->line || !in->d->profile.noise ? "" : in->d->profile.noise },
+                 { "device", print_device(in) },
                  { "digest", digest } };
     const struct {
         const char *name;
@@ -221,9 +223,26 @@ static void put_scalars(struct store *t, const struct print_in *in)
     }
 }
 
-/* runs: of the measured profile that the constants come from (model/profile_file.h); NULL: none. */
+/* What the constants were measured on, so that a prediction is compared with what is of it. */
+static void put_origin(struct store *t, const struct profile_file *from)
+{
+    const struct {
+        const char *name, *text;
+    } text[] = { { "profile_machine", from->machine },
+                 { "profile_cpu", from->cpu },
+                 { "profile_gpu", from->gpu },
+                 { "profile_host", from->host } };
+    h5 *h = run_h5(t->run);
+    for (size_t i = 0; i < sizeof text / sizeof *text && !t->e.status; i++)
+        h5_attr_text(h, "/scenario", text[i].name, text[i].text ? text[i].text : "", &t->e);
+    if (!t->e.status && from->runs && *from->runs)
+        h5_text(h, "/scenario/calibrated_by", from->runs,
+                "measured runs that the hardware's profile was made of", &t->e);
+}
+
+/* from: the measured profile that the constants come from; NULL: none. */
 static void put_scenario(struct store *t, const struct scenario *s, const struct prov *p,
-                         const char *kind, const char *runs)
+                         const char *kind, const struct profile_file *from)
 {
     char *yaml = NULL, sha[65];
     size_t n = 0;
@@ -243,9 +262,7 @@ static void put_scenario(struct store *t, const struct scenario *s, const struct
         h5_attr_text(h, "/provenance", "scenario_sha256", sha, &t->e);
     if (!t->e.status) h5_group(h, "/scenario", "what was asked, defaults included", &t->e);
     if (!t->e.status) h5_text(h, "/scenario/yaml", yaml, "effective scenario", &t->e);
-    if (!t->e.status && runs && *runs)
-        h5_text(h, "/scenario/calibrated_by", runs,
-                "measured runs that the hardware's profile was made of", &t->e);
+    if (!t->e.status && from) put_origin(t, from);
     free(yaml);
 }
 
@@ -264,7 +281,7 @@ int store_finish(struct store *t, const struct print_in *in, const struct prov *
 {
     t->measured = in->line != NULL;
     const struct profile_file *from = in->line ? NULL : in->d->hw.measured;
-    put_scenario(t, in->s, p, in->line ? "measured" : "simulated", from ? from->runs : NULL);
+    put_scenario(t, in->s, p, in->line ? "measured" : "simulated", from);
     put_quantities(t, in);
     put_stages(t, in->d, &in->o->all);
     put_shares(t, in);
@@ -310,6 +327,7 @@ void store_sweep_row(struct store *t, const struct print_in *in, double value)
     r.ttft_p99_hi_s = seconds(o, METRIC_TTFT, STAT_P99, 1);
     r.tpot_p99_lo_s = seconds(o, METRIC_TPOT, STAT_P99, -1);
     r.tpot_p99_hi_s = seconds(o, METRIC_TPOT, STAT_P99, 1);
+    t->device = print_device(in);
     if (!t->e.status) run_put_sweep(t->run, &r, &t->e);
 }
 
@@ -319,6 +337,7 @@ int store_finish_sweep(struct store *t, const struct scenario *s, const struct p
     put_scenario(t, s, p, "simulated", NULL);
     h5 *f = run_h5(t->run);
     if (!t->e.status) h5_attr_text(f, "/sweep", "key", s->sweep_key, &t->e);
+    if (!t->e.status && t->device) h5_attr_text(f, "/sweep", "device", t->device, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_ttft_ns", s->slo.ttft_ns, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_tpot_ns", s->slo.tpot_ns, &t->e);
     if (!t->e.status) h5_attr_i64(f, "/sweep", "slo_e2e_ns", s->slo.e2e_ns, &t->e);

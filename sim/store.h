@@ -13,7 +13,8 @@ struct store {
     run *run;
     struct err e; /* of the first row that could not be written */
     struct sim_sink sink;
-    bool measured; /* not simulated */
+    bool measured;      /* not simulated */
+    const char *device; /* print_device of a sweep's latest row; NULL: none yet */
 };
 
 /* Opens the file; s->sink then writes rows. The simulation goes on after a failed row;

@@ -121,7 +121,7 @@ static void check_padding(struct verify_case *c, int64_t tp)
     bool even = m->hidden % tp == 0;
     struct verify_check *k =
         verify_add(c, "hidden", even ? VERIFY_PASS : VERIFY_WARN, VERIFY_P_PAD);
-    k->says = even ? arena_printf(c->a, "%d over %" PRId64 " GPUs", m->hidden, tp)
+    k->says = even ? arena_printf(c->a, "%d over %" PRId64 " GPU%s", m->hidden, tp, units_s(tp))
                    : arena_printf(c->a,
                                   "%d over %" PRId64 " GPUs is uneven: slices of hidden states "
                                   "between stages are padded",
@@ -131,8 +131,8 @@ static void check_padding(struct verify_case *c, int64_t tp)
     k = verify_add(c, "vocab", little ? VERIFY_PASS : VERIFY_WARN, VERIFY_P_PAD);
     k->required = (double)(m->vocab + pad);
     k->available = m->vocab;
-    k->says =
-        arena_printf(c->a, "%d rows over %" PRId64 " GPUs, padded by %" PRId64, m->vocab, tp, pad);
+    k->says = arena_printf(c->a, "%d rows over %" PRId64 " GPU%s, padded by %" PRId64, m->vocab, tp,
+                           units_s(tp), pad);
     k->rule = "rows = ceil(vocab / tp) * tp; a warning where more than 1 % is padding";
 }
 

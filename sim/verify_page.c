@@ -60,6 +60,12 @@ static const char *found_text(const struct verify_report *r, struct arena *a)
     if (r->c->none)
         return arena_printf(a, "no GPU; read from %s", r->topo ? r->topo->source : "nowhere");
     units_human(UNIT_BYTES, h->gpu.mem_bytes, mem, sizeof mem);
+    if (hw_on_processors(h))
+        return arena_printf(
+            a, "%d host%s: %s, %d processor%s, %.0f MiB (%s), at most %d rank%s%s%s", h->n_node,
+            units_s(h->n_node), h->gpu.title, h->sys.host_cores, units_s(h->sys.host_cores),
+            h->gpu.mem_bytes / 1048576, mem, h->sys.n_gpu, units_s(h->sys.n_gpu),
+            r->topo ? "; read from " : "", r->topo ? r->topo->source : "");
     return arena_printf(a, "%d node%s of %s: %d x %s, %.0f MiB (%s) usable on each%s%s", h->n_node,
                         h->n_node == 1 ? "" : "s", h->sys.name, h->sys.n_gpu,
                         h->gpu.title ? h->gpu.title : h->gpu.name, h->gpu.mem_bytes / 1048576, mem,

@@ -117,6 +117,8 @@ int machine_init(struct machine *m, double noise)
     char *const argv[] = { name, verb, NULL };
     prov_collect(&m->prov, 2, argv);
     m->p = (struct profile_file){ .machine = "a synthetic machine",
+                                  .cpu = "a synthetic processor",
+                                  .host = "00000000aaaaaaaa",
                                   .date = "2026-08-01",
                                   .engine = "orrery",
                                   .used = "points of bench.h5\nrun a.h5",

@@ -18,7 +18,7 @@ static const struct law_gemm gemm_truth = { 2e-6, 0.8, 0.7, 2, 0, 60e9, 12e9 };
 /* Products by the law, of which every wrong-th gave a wrong result in a hundredth of the time. */
 struct made {
     const char *host, *complete, *processors;
-    int wrong, runs;
+    int wrong, runs, noisy;                 /* noisy: of ten samples so many */
     void (*more)(points *p, struct err *e); /* NULL: nothing */
 };
 
@@ -56,6 +56,7 @@ static const char *make_bench(const char *name, const struct made *m)
         for (int k = 0; k < m->runs && at >= 0; k++) {
             struct points_sample y = { .point = at, .run = k, .calls = 1 };
             y.s_per_call = t * exp(0.01 * rng_normal(r, draw++));
+            y.noisy = (int)(draw % 10) < m->noisy;
             points_put(p, &y, &e);
         }
     }
@@ -105,6 +106,41 @@ TEST(calibrate_tells_of_an_interrupted_benchmark)
               0);
     CHECK(!strstr(cli_out, "WARNING"));
     CHECK(!strstr(cli_out, "one sample each"));
+}
+
+#define simulate(...)                                                                              \
+    cli_run("", "simulate scenarios/smoke.yaml --model=llama-25m --strategy.weights=f32 "          \
+                "--strategy.kv=f32 --policy.kv_blocks=2k --workload.requests=20 " __VA_ARGS__)
+
+/* From the samples' marks to the prediction, its JSON, its run file's report. */
+TEST_LIMIT(calibrate_noise_goes_with_the_profile, 60)
+{
+    char profile[200], run_path[200], page[200];
+    snprintf(profile, sizeof profile, "%s", test_path("p.h5"));
+    snprintf(run_path, sizeof run_path, "%s", test_path("run.h5"));
+    snprintf(page, sizeof page, "%s", test_path("run.html"));
+    for (int noisy = 0; noisy < 10; noisy += 3) { /* up to two in three are left out */
+        bool bad = noisy > 6;
+        const char *path = make_bench("bench.h5", &(struct made){ .runs = 10, .noisy = noisy });
+        CHECK_INT(calibrate("%s --out=%s", path, profile), 0);
+        CHECK((strstr(cli_out, "NOISY MACHINE: 90 % of the samples kept of") != NULL) == bad);
+        CHECK(simulate("--hardware=%s --out=%s", profile, run_path) < 2); /* or the SLO is missed */
+        CHECK((strstr(cli_out, "\nnoise       NOISY PROFILE: 90 % of the samples kept of ") !=
+               NULL) == bad);
+        CHECK((strstr(cli_out, "NOISY") != NULL) == bad);
+        /* processors, not one of so many GPUs */
+        CHECK_HAS(cli_out, " on measured-machine (1 rank of 1 thread, ");
+        CHECK_HAS(cli_out, "of each rank (the host has ");
+        CHECK_HAS(cli_out, " a rank\n");
+        CHECK(!strstr(cli_out, "GPU"));
+        CHECK(simulate("--hardware=%s --json", profile) < 2);
+        CHECK((strstr(cli_out, "\"profile_noise\": \"\"") == NULL) == bad);
+        CHECK_HAS(cli_out, "\"profile_noise\": \"");
+        CHECK_INT(cli_run("", "report %s --out=%s", run_path, page), 0);
+        CHECK_INT(
+            cli_shell("grep -q '<strong>Noisy profile:</strong> 90 %% of the samples' %s", page),
+            bad ? 0 : 1);
+    }
 }
 
 TEST(calibrate_refuses_points_of_two_machines)

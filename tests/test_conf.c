@@ -199,6 +199,11 @@ TEST(conf_sentences_of_the_command_line)
     static const struct {
         const char *key, *text, *want;
     } row[] = { { "strategy.tpp", "1", "--k: no key 'strategy.tpp'; did you mean 'strategy.tp'?" },
+                { "strategy.rate", "1",
+                  "--k: no key 'strategy.rate'; did you mean 'workload.rate'?" },
+                { "polcy", "1", "--k: no key 'polcy'; did you mean 'policy.name'?" },
+                { "usd", "1", "--k: no key 'usd'; did you mean 'hw.usd'?" },
+                { "workload.nam", "1", "--k: no key 'workload.nam'; did you mean 'policy.name'?" },
                 { "quite.other", "1", "--k: no key 'quite.other'" },
                 { "", "1", "--k: no key ''" },
                 { "strategy", "1", "--k: no key 'strategy', only keys below it" },

@@ -216,7 +216,7 @@ static void form_of(const struct truth *t, const struct fit_ask *q, const struct
     case LAW_PREFILL: fit_form_prefill(f, q, d); break;
     case LAW_ELT: fit_form_elt(f, q, d); break;
     case LAW_ALLREDUCE: fit_form_coll(f, t->law, true, d); break;
-    case LAW_STEP: fit_form_step(f, false, d); break;
+    case LAW_STEP: fit_form_step(f, q, true, d); break;
     default: fit_form_coll(f, t->law, false, d);
     }
 }
@@ -704,6 +704,16 @@ TEST(fit_of_steps_with_one_count_of_collectives)
         p[i] = (struct fit_step_point){ 0, 0, device, 9, s, 0.01 };
     }
     gsl_set_error_handler_off();
+    /* nothing known of the host: no arbitrary part of the constant is called a collective's */
+    q.rank_skew_s = 4e-6;
+    CHECK(!fit_tells_rank_skew(&q, p, 60));
+    CHECK_OK(fit_step(&q, p, 60, &f, &e), &e);
+    CHECK(isnan(fit_value(&f, P_RANK_SKEW_S)));
+    CHECK_NEAR(fit_value(&f, P_HOST_STEP_S), 1.1 * 9 * (2e-5 - 4e-6), 0.1);
+    CHECK_NEAR(fit_value(&f, P_LAW), 1.1, 0.02);
+    for (int j = 0; j < f.n_par; j++) CHECK(f.known[j] && f.sd_log[j] < 0.1);
+    q.host_apart = true;
+    CHECK(fit_tells_rank_skew(&q, p, 60));
     CHECK_OK(fit_step(&q, p, 60, &f, &e), &e);
     CHECK(isnan(fit_value(&f, P_HOST_STEP_S)));
     CHECK_NEAR(fit_value(&f, P_RANK_SKEW_S), 2e-5, 0.1);

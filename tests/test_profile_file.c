@@ -513,8 +513,12 @@ TEST_LIMIT(profile_file_is_what_a_simulation_runs_on, 120)
     CHECK_INT(simulate(path, "", run_path), 0);
     h5 *f = h5_open(run_path + 6, &m.e);
     if (f) h5_read_text(f, "/scenario/calibrated_by", &m.a, &runs, &m.e);
-    h5_close(f);
     CHECK_TEXT(runs ? runs : "", m.p.runs);
+    if (f) h5_read_attr_text(f, "/scenario", "profile_cpu", &m.a, &runs, &m.e);
+    CHECK_TEXT(runs ? runs : "", "a synthetic processor");
+    if (f) h5_read_attr_text(f, "/scenario", "profile_host", &m.a, &runs, &m.e);
+    CHECK_TEXT(runs ? runs : "", "00000000aaaaaaaa");
+    h5_close(f);
     /* Hardware by the file alone; the engine is the file's. */
     CHECK_INT(simulate(path, "", "--dry-run"), 0);
     CHECK_HAS(out, "engine: orrery");

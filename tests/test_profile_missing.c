@@ -74,6 +74,25 @@ TEST(profile_missing_laws_of_a_processor_are_not_those_of_a_gpu)
     machine_release(&m);
 }
 
+/* A fit that could not tell rank_skew leaves the catalog's in place, not none. */
+TEST(profile_missing_rank_skew_of_a_fit_stays_assumed)
+{
+    struct machine m;
+    struct profile p;
+    struct strategy s = one;
+    CHECK_OK(machine_init(&m, 0.02), &m.e);
+    for (int i = 0; i < m.p.n_fit; i++)
+        if (m.fit[i].law == LAW_STEP) m.fit[i].ranks = 2;
+    const char *path = test_path("machine.h5");
+    CHECK_OK(profile_file_write(path, &m.p, &m.prov, &m.e), &m.e);
+    s.tp = 2;
+    CHECK_OK(load(&m, path, s, &p), &m.e);
+    CHECK(p.p[P_RANK_SKEW_S].v > 0);
+    CHECK_INT(p.p[P_RANK_SKEW_S].cover, COVER_GUESS);
+    CHECK_INT(p.p[P_HOST_STEP_S].cover, COVER_FIT);
+    machine_release(&m);
+}
+
 /* Steps of one rank say nothing of how long two wait for each other. */
 TEST(profile_missing_rank_skew_is_assumed_not_zero)
 {

@@ -362,4 +362,110 @@ TEST(validate_page_tells_limits_calibration_and_every_run)
     CHECK_HAS(text, "measured, run 1");
     CHECK_HAS(text, "measured, run 2");
     CHECK_HAS(text, ">predicted<");
+    /* two runs, of twice the other's time: half a decade either way, and more */
+    CHECK(!strstr(text, "arrow: the noise goes on past the frame"));
+    CHECK(make("n", (struct made){ "measured", s, 2, NULL, 0 }, one));
+    text = page_of(list);
+    CHECK_HAS(text, "arrow: the noise goes on past the frame");
+}
+
+/* ---- machines */
+
+static void attr(const char *name, const char *object, const char *key, const char *text)
+{
+    hid_t f = H5Fopen(file(name), H5F_ACC_RDWR, H5P_DEFAULT), type = H5Tcopy(H5T_C_S1);
+    hid_t at = H5Oopen(f, object, H5P_DEFAULT), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, H5T_VARIABLE);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    if (H5Aexists(at, key) > 0) H5Adelete(at, key);
+    hid_t a = H5Acreate2(at, key, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    CHECK(H5Awrite(a, type, &text) >= 0);
+    H5Aclose(a);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Oclose(at);
+    H5Fclose(f);
+}
+
+static void measured_on(const char *name, const char *cpu, const char *host)
+{
+    attr(name, "/provenance", "cpu", cpu);
+    attr(name, "/provenance", "host", host);
+}
+
+static void predicted_for(const char *name, const char *cpu, const char *host, const char *gpu)
+{
+    attr(name, "/scenario", "profile_cpu", cpu);
+    attr(name, "/scenario", "profile_host", host);
+    attr(name, "/scenario", "profile_gpu", gpu);
+}
+
+/* Where a prediction was computed says nothing; what its profile is of does. */
+TEST(validate_compares_machines)
+{
+    char id[37];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("p", (struct made){ "simulated", s, 1, NULL, 0 }, id));
+    CHECK(make("a", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    CHECK(make("b", (struct made){ "measured", s, 1.01, NULL, 0 }, id));
+    measured_on("a", "first cpu", "00000000aaaaaaaa");
+    measured_on("b", "first cpu", "00000000aaaaaaaa");
+    CHECK_INT(pair("p", "a"), 3);
+    CHECK_HAS(cli_out, "machine: p: not compared: no measured profile that names its machine");
+    predicted_for("p", "first cpu", "00000000aaaaaaaa", "");
+    CHECK_INT(pair("p", "a"), 3);
+    CHECK(!strstr(cli_out, "machine: p"));
+    CHECK_INT(manifest("", "p.h5", "a.h5, b.h5"), 3);
+    CHECK(!strstr(cli_out, "machine: "));
+    /* the same kind by another name is told, another kind refused */
+    predicted_for("p", "first cpu", "00000000bbbbbbbb", "");
+    CHECK_INT(pair("p", "a"), 3);
+    CHECK_HAS(cli_out, "machine: p: ANOTHER HOST of the same kind: ");
+    CHECK_HAS(cli_out, "p.h5 is of first cpu (host 00000000bbbbbbbb), ");
+    CHECK_HAS(cli_out, "a.h5 of first cpu (host 00000000aaaaaaaa)\n");
+    predicted_for("p", "second cpu", "00000000aaaaaaaa", "");
+    CHECK_INT(pair("p", "a"), 2);
+    CHECK_HAS(cli_err, "case 'p': ");
+    CHECK_HAS(cli_err, "p.h5 was predicted with a profile of second cpu (host 00000000aaaaaaaa), ");
+    CHECK_HAS(cli_err, "a.h5 was measured on first cpu (host 00000000aaaaaaaa)");
+    CHECK_INT(manifest("", "p.h5", "a.h5"), 2);
+    CHECK_HAS(cli_err, "m.yaml:2:");
+    predicted_for("p", "first cpu", "00000000aaaaaaaa", "a GPU of name");
+    CHECK_INT(pair("p", "a"), 2);
+    CHECK_HAS(cli_err, "a profile of a GPU of name, first cpu");
+    attr("a", "/summary", "engine_kernels", "cuda");
+    CHECK_INT(pair("p", "a"), 3);
+    predicted_for("p", "first cpu", "00000000aaaaaaaa", "");
+    CHECK_INT(pair("p", "a"), 2);
+    CHECK_HAS(cli_err, "a.h5 was measured on GPU, first cpu");
+    attr("a", "/summary", "engine_kernels", "avx2");
+    /* a configuration of two machines has no noise floor */
+    measured_on("b", "second cpu", "00000000aaaaaaaa");
+    CHECK_INT(manifest("", "p.h5", "a.h5, b.h5"), 2);
+    CHECK_INT(cli_run("", "validate %s",
+                      cli_put("n.yaml", "cases:\n  - {name: n, refused: why, measured: "
+                                        "[a.h5, b.h5]}\n")),
+              2);
+    CHECK_HAS(cli_err, "b.h5 on second cpu (host 00000000aaaaaaaa): a configuration is of one");
+    CHECK_INT(cli_run("", "validate %s",
+                      cli_put("aa.yaml", "aa: {a: [a.h5], b: [b.h5]}\ncases:\n  - {name: n, "
+                                         "predicted: p.h5, measured: [a.h5]}\n")),
+              2);
+    CHECK_HAS(cli_err, "the arms of aa are of two machines");
+    /* a run of another tool names where it was imported, not where it ran */
+    attr("b", "/provenance", "source_tool", "vllm");
+    CHECK_INT(pair("p", "b"), 3);
+    CHECK_HAS(cli_out, "machine: p: not compared: ");
+    CHECK_HAS(cli_out, "b.h5 is a run of vllm, which does not name its machine");
+}
+
+TEST(validate_says_that_a_profile_is_noisy)
+{
+    char id[37];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    CHECK(make("p", (struct made){ "simulated", s, 1, NULL, 0 }, id));
+    CHECK(make("a", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    attr("p", "/summary", "profile_noise", "30 % of it\nwas busy");
+    CHECK_INT(pair("p", "a"), 3);
+    CHECK_HAS(cli_out, "  noisy profile: p: 30 % of it?was busy\n");
 }

@@ -99,7 +99,7 @@ static void print_text(const struct trace_summary *s, const char *path, const ch
 {
     char span[40];
     units_human(UNIT_TIME, s->span_s, span, sizeof span);
-    printf("%s (%s): %lld requests over %s\n", path, format, (long long)s->n, span);
+    printf("%s (%s): %lld request%s over %s\n", path, format, (long long)s->n, units_s(s->n), span);
     if (s->span_s > 0 && isfinite(s->gap_cv_ratio))
         printf("  %-10s %.4g requests/s, coefficient of variation of gaps %.2f\n", "arrivals",
                s->rate_per_s, s->gap_cv_ratio);
@@ -116,7 +116,8 @@ static void print_text(const struct trace_summary *s, const char *path, const ch
     for (int i = 0; i < t->n_class && t->n_class > 1; i++)
         printf("  %-10s %s\n", i ? "" : "classes", t->class_name[i]);
     if (t->n_raised)
-        printf("  %-10s %lld lengths of 0 read as 1\n", "note", (long long)t->n_raised);
+        printf("  %-10s %lld length%s of 0 read as 1\n", "note", (long long)t->n_raised,
+               units_s(t->n_raised));
 }
 
 static int describe(const struct cmd *c, const char *path, struct arena *a, struct err *e)
@@ -169,7 +170,8 @@ static int make(const struct cmd *c, const char *in, const char *out, const char
     for (int64_t i = 0; i < t.n; i++) t.row[i].t_due_ns -= t.row[i].t_due_ns % c->round_ns;
     if (st == ST_OK) st = trace_write(out, format, &t, comment, e);
     if (st == ST_OK)
-        fprintf(stderr, "%s: %lld requests (%s)\n", out, (long long)t.n, trace_describe(source));
+        fprintf(stderr, "%s: %lld request%s (%s)\n", out, (long long)t.n, units_s(t.n),
+                trace_describe(source));
     trace_close(source);
     return st;
 }
@@ -195,8 +197,8 @@ static int set_option(struct conf_set *s, const char *arg, struct arena *a, stru
     for (char *p = key; *p; p++)
         if (*p == '-') *p = '_';
     full = arena_printf(a, "workload.%s", key);
-    if (!conf_find(s, key, NULL)) key = full;
     const struct conf_row *row = conf_find(s, key, NULL);
+    if (!row && (row = conf_find(s, full, NULL))) key = full;
     if (!equal && row && row->type != CONF_BOOL)
         return err_set(e, ST_USAGE, "--%.*s needs a value, as --%.*s=...", (int)n, arg + 2, (int)n,
                        arg + 2);

@@ -64,6 +64,7 @@ struct import_doubts {
 
 struct import_run {
     const char *title, *model;      /* "" where the file names none */
+    const char *date;               /* of the measurement, "2026-02-02T02:40:00"; "" */
     struct import_request *request; /* in the file's order */
     int64_t n_request;              /* 0: figures only */
     int64_t *gap_ns;
@@ -98,6 +99,7 @@ struct import_file {
     struct import_run *run;
     int n_run;                           /* 0: points */
     const char *title, *machine, *model; /* of points: "" where not stated */
+    const char *date;                    /* as that of a run */
     struct import_point *point;
     int n_point;
     bool inferred;     /* the collective was not named in the file */
@@ -113,6 +115,18 @@ struct import_file {
  * possible, if that is one. Errors: ST_IO; ST_USAGE with path and place. */
 int import_read(const char *path, int tool, const char *collective, struct arena *a,
                 struct import_file *out, struct err *e);
+
+/* A date as tools write it ("20260202-024000", "2026-02-02 02:40:00", with a fraction or a zone that
+ * is left out: most write local time and do not say) as "2026-02-02T02:40:00"; "": it is none. */
+const char *import_date(const char *text, struct arena *a);
+const char *import_date_of(double epoch_s, struct arena *a); /* UTC */
+/* Days between two such dates; NAN: one of them is none. */
+double import_days_apart(const char *x, const char *y);
+/* What two files that are given together differ in, in words; NULL: in nothing that both state. Dates
+ * do by more than a day and a half: zones are not stated, and a benchmark may run over midnight. */
+#define IMPORT_DAYS_APART 1.5
+const char *import_differ(const char *model, const char *date, const char *other_model,
+                          const char *other_date, struct arena *a);
 
 /* Bus bandwidth over algorithm bandwidth, by nccl-tests' PERFORMANCE.md; NAN for n < 1 ranks. */
 double import_bus_factor(enum points_op op, int n);

@@ -58,6 +58,7 @@ int import_aiperf_export(struct import_in *in)
     if (!names) names = import_at(j, "input_config.model_names");
     const char *model = json_string_value(json_array_get(names, 0));
     r->model = copy(in, model ? model : "");
+    r->date = import_date(import_text(j, "start_time", ""), in->a);
     json_object_foreach((json_t *)(uintptr_t)j, key, block)
     {
         const char *unit = import_text(block, "unit", NULL);

@@ -121,6 +121,7 @@ int import_nccl_json(struct import_in *in)
     const char *device =
         import_text(json_array_get(import_at(j, "config.devices"), 0), "device_info", "");
     in->out->machine = copy(in, device);
+    in->out->date = import_date(import_text(j, "start_time", ""), in->a);
     in->out->title = "collectives by nccl-tests";
     return st;
 }
@@ -220,6 +221,7 @@ int import_llama(struct import_in *in)
     in->out->n_point = (int)n;
     in->out->version = copy(in, import_text(first, "build_commit", ""));
     in->out->model = copy(in, import_text(first, "model_type", ""));
+    in->out->date = import_date(import_text(first, "test_time", ""), in->a);
     const char *gpu = import_text(first, "gpu_info", "");
     in->out->machine = copy(in, *gpu ? gpu : import_text(first, "cpu_info", ""));
     in->out->title =

@@ -316,10 +316,22 @@ static void check_rates_of(struct import_in *in, int i)
                            i + 1, p->stated_tok_per_s, rate));
 }
 
+/* Runs of one file that are not of one benchmark. */
+static void compare_runs(struct import_in *in)
+{
+    const struct import_run *first = in->out->run;
+    for (int i = 1; i < in->out->n_run; i++) {
+        struct import_run *r = &in->out->run[i];
+        const char *d = import_differ(first->model, first->date, r->model, r->date, in->a);
+        if (d) import_note(r, arena_printf(in->a, "Run 1 is of %s.", d));
+    }
+}
+
 int import_check(struct import_in *in)
 {
     struct import_file *f = in->out;
     int st = ST_OK;
+    compare_runs(in);
     for (int i = 0; i < f->n_run && st == ST_OK; i++) st = check_run(in, i);
     if (f->n_run == 0 && f->tool == IMPORT_NCCL_TESTS) check_collectives(in);
     for (int i = 0; f->n_run == 0 && f->tool == IMPORT_LLAMA_BENCH && i < f->n_point; i++)

@@ -199,6 +199,7 @@ int import_flat(struct import_in *in)
         const char *what = import_text(j, "label", import_text(j, "dataset_name", ""));
         r->model = arena_copy_text(in->a, model, strlen(model));
         r->title = arena_copy_text(in->a, what, strlen(what));
+        r->date = import_date(import_text(j, "date", ""), in->a);
         read_figures(in, r, j);
         if (import_number(import_at(j, "duration"), &v) && isfinite(v) && v > 0) r->duration_s = v;
         if (json_array_size(import_at(j, "ttfts")) > 0) {

@@ -175,11 +175,13 @@ int import_guidellm(struct import_in *in)
         const json_t *b = json_array_get(list, i);
         const char *strategy = import_text(b, "config.strategy.type_", "");
         const char *model = import_text(b, "config.backend.model", "");
-        double rate;
+        double rate, start;
         runs[i].model = arena_copy_text(in->a, model, strlen(model));
         runs[i].title = import_number(import_at(b, "config.strategy.rate"), &rate)
                             ? arena_printf(in->a, "%s %g/s", strategy, rate)
                             : arena_copy_text(in->a, strategy, strlen(strategy));
+        if (import_number(import_at(b, "start_time"), &start))
+            runs[i].date = import_date_of(start, in->a);
         import_number(import_at(b, "duration"), &runs[i].duration_s);
         if (!isfinite(runs[i].duration_s) || runs[i].duration_s <= 0) runs[i].duration_s = NAN;
         read_figures(in, &runs[i], b);

@@ -190,7 +190,7 @@ struct import_run *import_add_runs(struct import_in *in, int n)
     in->out->n_run = n;
     for (int i = 0; i < n; i++)
         in->out->run[i] = (struct import_run){
-            .title = "", .model = "", .due = IMPORT_DUE_UNKNOWN, .duration_s = NAN
+            .title = "", .model = "", .date = "", .due = IMPORT_DUE_UNKNOWN, .duration_s = NAN
         };
     return in->out->run;
 }

@@ -184,6 +184,7 @@ void import_print_run(const struct import_file *f, int run_number, const struct 
     if (f->n_run > 1) fprintf(to, ", run %d of %d", run_number + 1, f->n_run);
     if (*r->model) fprintf(to, ", %s", clean(r->model));
     if (*r->title) fprintf(to, ", %s", clean(r->title));
+    if (*r->date) fprintf(to, ", %s", r->date);
     fputc('\n', to);
     if (r->n_request > 0) {
         fprintf(to, "  requests           %lld due: %lld ended well, %lld failed",
@@ -270,6 +271,7 @@ void import_print_points(const struct import_file *f, FILE *to)
     if (*f->version) fprintf(to, " %s", clean(f->version));
     if (*f->model) fprintf(to, ", %s", clean(f->model));
     if (*f->machine) fprintf(to, ", %s", clean(f->machine));
+    if (f->date && *f->date) fprintf(to, ", %s", f->date);
     fputc('\n', to);
     if (f->tool == IMPORT_NCCL_TESTS)
         print_collectives(f, to);

@@ -108,6 +108,7 @@ json_t *import_json_run(const struct import_run *r, const struct figures *g,
     json_t *j = json_object(), *stated = json_array(), *notes = json_array();
     put_text(j, "model", r->model);
     put_text(j, "title", r->title);
+    put_text(j, "date", r->date);
     json_put_bool(j, "per_request", r->n_request > 0);
     if (r->n_request > 0) {
         json_put_text(j, "due_clock", import_due_text(r->due));

@@ -155,6 +155,7 @@ int import_store_run(const char *path, const struct import_file *f, const struct
                  { "source_file", stem(f->path) },
                  { "source_sha256", f->sha256 },
                  { "model", r->model },
+                 { "source_date", r->date },
                  { "due_clock", import_due_text(r->due) },
                  { "source_doubts", doubts(&r->doubts, &a) },
                  { "absent_columns",
@@ -205,6 +206,7 @@ int import_store_points(const char *path, const struct import_file *f, const str
                  { "source_sha256", f->sha256 },
                  { "source_machine", f->machine },
                  { "model", f->model },
+                 { "source_date", f->date ? f->date : "" },
                  { "source_doubts", doubts(&f->doubts, &a) },
                  { "clock", f->cpu_time ? "cpu" : "elapsed" } };
     int st = ST_OK;

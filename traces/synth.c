@@ -295,8 +295,9 @@ void synth_describe(const struct trace_opts *o, char *buf, size_t n)
     describe_len(&o->out, out, sizeof out);
     int at = snprintf(buf, n, "%s in, %s out", in, out);
     if (o->prefix_tok > 0 && at > 0 && (size_t)at < n)
-        at += snprintf(buf + at, n - (size_t)at, ", %lld prefixes of %lld tok",
-                       (long long)o->prefix_groups, (long long)o->prefix_tok);
+        at += snprintf(buf + at, n - (size_t)at, ", %lld prefix%s of %lld tok",
+                       (long long)o->prefix_groups, o->prefix_groups == 1 ? "" : "es",
+                       (long long)o->prefix_tok);
     if (o->turns > 1 && at > 0 && (size_t)at < n)
         snprintf(buf + at, n - (size_t)at, ", %lld turns a session", (long long)o->turns);
 }

@@ -137,7 +137,7 @@ int trace_from_rows(const struct trace_req *rows, int64_t n, struct trace **out,
     t->n_class = n_class;
     t->class_name = arena_array(&t->arena, (size_t)n_class, sizeof *t->class_name);
     for (int i = 0; i < n_class; i++) t->class_name[i] = arena_printf(&t->arena, "class%d", i);
-    t->describe = arena_printf(&t->arena, "%lld rows in memory", (long long)n);
+    t->describe = arena_printf(&t->arena, "%lld row%s in memory", (long long)n, units_s(n));
     *out = t;
     return ST_OK;
 }
@@ -177,11 +177,11 @@ static int open_file(struct trace *t, const struct trace_opts *o, const char *be
     t->class_name = rows.class_name;
     t->limit = o->requests ? o->requests : rows.n;
     const char *base = strrchr(*path, '/');
-    t->describe =
-        arena_printf(&t->arena, "%s, %lld requests", base ? base + 1 : *path, (long long)t->limit);
+    t->describe = arena_printf(&t->arena, "%s, %lld request%s", base ? base + 1 : *path,
+                               (long long)t->limit, units_s(t->limit));
     if (rows.n_raised)
-        t->describe = arena_printf(&t->arena, "%s (%lld lengths of 0 read as 1)", t->describe,
-                                   (long long)rows.n_raised);
+        t->describe = arena_printf(&t->arena, "%s (%lld length%s of 0 read as 1)", t->describe,
+                                   (long long)rows.n_raised, units_s(rows.n_raised));
     return ST_OK;
 }
 
@@ -208,7 +208,8 @@ static void describe(struct trace *t, const struct trace_opts *o, int arrivals)
     char rate[48], what[400], when[120];
     units_human(UNIT_RATE, o->rate_per_s, rate, sizeof rate);
     if (arrivals == ARRIVE_CLOSED)
-        snprintf(when, sizeof when, "closed, %lld clients", (long long)o->concurrency);
+        snprintf(when, sizeof when, "closed, %lld client%s", (long long)o->concurrency,
+                 units_s(o->concurrency));
     else if (arrivals == ARRIVE_BURST)
         snprintf(when, sizeof when, "all at once");
     else if (arrivals == ARRIVE_TRACE)
@@ -224,8 +225,8 @@ static void describe(struct trace *t, const struct trace_opts *o, int arrivals)
     synth_describe(o, what, sizeof what);
     t->describe = arena_printf(&t->arena, "%s, %s", when, what);
     if (t->limit != INT64_MAX)
-        t->describe =
-            arena_printf(&t->arena, "%s, %lld requests", t->describe, (long long)t->limit);
+        t->describe = arena_printf(&t->arena, "%s, %lld request%s", t->describe,
+                                   (long long)t->limit, units_s(t->limit));
 }
 
 static int open_arrivals(struct trace *t, const struct trace_opts *o, const char *path,
