@@ -87,8 +87,9 @@ struct backend_gpu {
     int32_t most; /* sequences of the largest recording; 0: none are made */
     unsigned char *pinned[BACKEND_GPU_MAX_DEPTH], *staged;
     size_t staged_bytes;
-    int32_t *tok, *tok_host[BACKEND_GPU_MAX_DEPTH]; /* [max_out] */
-    int ring, n_ring, n_busy; /* slot in use; slots; steps since the last wait */
+    int32_t *tok, *tok_host[BACKEND_GPU_MAX_DEPTH];  /* [max_out] */
+    struct gpu_event *copied[BACKEND_GPU_MAX_DEPTH]; /* pinned[i] has been read */
+    int ring, n_ring;                                /* slot in use; slots */
     struct layout lay;
     struct gpu_step s;
     struct shape shape;

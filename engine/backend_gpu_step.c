@@ -91,7 +91,8 @@ static int staging_room(struct backend_gpu *c, struct err *e)
     for (int i = 0; i < c->n_ring; i++) {
         void *in = NULL, *out = NULL;
         if (g->ops->alloc_pinned(g, c->staged_bytes, &in, e) != ST_OK ||
-            g->ops->alloc_pinned(g, tok, &out, e) != ST_OK)
+            g->ops->alloc_pinned(g, tok, &out, e) != ST_OK ||
+            g->ops->event_new(g, &c->copied[i], e) != ST_OK)
             return ST_DEVICE;
         c->pinned[i] = in;
         c->tok_host[i] = out;
@@ -303,13 +304,20 @@ static void point(struct backend_gpu *c)
                               .out = ints(d, l->out) };
 }
 
-/* The next pinned piece: one whose copy has been made. */
+/* The next pinned piece, when its last copy has been made: it has, where no more than `depth` steps are
+ * under way. */
 static unsigned char *next_piece(struct backend_gpu *c)
 {
-    if (c->n_busy == c->n_ring) backend_gpu_wait(c);
     c->ring = (c->ring + 1) % c->n_ring;
-    c->n_busy++;
+    (void)c->g->ops->event_wait(c->g, c->copied[c->ring], &c->err);
     return c->pinned[c->ring];
+}
+
+static void send_piece(struct backend_gpu *c, const unsigned char *p)
+{
+    const struct gpu_ops *g = c->g->ops;
+    int st = g->put(c->g, c->staged, p, c->lay.bytes, &c->err);
+    if (st == ST_OK) (void)g->event_set(c->g, c->copied[c->ring], &c->err);
 }
 
 /* ---- recordings */
@@ -381,7 +389,7 @@ bool backend_gpu_begin(struct backend *b, struct backend_step *s)
     fill(c, p, s);
     point(c);
     backend_gpu_no_images(c);
-    (void)c->g->ops->put(c->g, c->staged, p, c->lay.bytes, &c->err);
+    send_piece(c, p);
     s->n_tok = c->shape.n_tok;
     s->n_seq = c->shape.n_seq;
     s->n_out = c->shape.n_out;
