@@ -67,7 +67,8 @@ struct gpu_ops {
     int (*get)(struct gpu *g, void *to, const void *from, size_t bytes, struct err *e);
     int (*launch)(struct gpu *g, enum gpu_kern k, const struct gpu_dim *dim, const void *args,
                   struct err *e);
-    /* By the algorithm that plan chose for the shape, else by the library's first guess. */
+    /* By the algorithm that plan chose for the shape, else for the same matrix with the next more rows
+     * that plan was called with, else by the library's first guess. */
     int (*mm)(struct gpu *g, const struct gpu_mm *a, struct err *e);
     /* Times the library's algorithms, which takes long and waits, and keeps the fastest for the type
      * and shape. What y points to is overwritten; x, w and y NULL: large shapes are not timed. */

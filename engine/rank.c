@@ -394,9 +394,7 @@ static int open_model(struct rank *r, struct err *e)
     r->m.tokens = r->b->ops->sample && r->m.s.last && whole;
     int st = model_load(&r->m, &g->w, e);
     if (st == ST_OK && r->nccl) st = comm_nccl_ready(r->nccl, e);
-    if (st != ST_OK || !r->b->ops->prepare) return st;
-    r->b->ops->prepare(r->b);
-    return r->b->ops->check(r->b, e);
+    return st == ST_OK ? model_prepare(&r->m, e) : st;
 }
 
 /* All that is not shared: threads, device, shard, buffers. Runs on the rank's own thread, so that
