@@ -41,6 +41,7 @@ struct plan {
     int32_t m, n, k, align;
     bool planned;    /* was asked to be timed */
     bool timed, own; /* timed: algorithms were compared; own: by the kernel gemv */
+    bool borrowed;   /* its algorithm is that of another number of rows */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t w, x, y; /* NULL until made, as desc */
     cublasLtMatmulAlgo_t algo;
@@ -314,7 +315,7 @@ static bool borrow(const struct backend_cuda_mm *m, struct plan *p)
     cublasLtMatmulHeuristicResult_t is;
     const struct plan *q = timed_above(m, p);
     if (!q) return false;
-    if (q->own) return p->own = has_own(p);
+    if (q->own) return p->own = p->borrowed = has_own(p);
     memset(&is, 0, sizeof is);
     cublasStatus_t rc =
         m->lt.MatmulAlgoCheck(m->handle, p->desc, p->w, p->x, p->y, p->y, &q->algo, &is);
@@ -322,7 +323,7 @@ static bool borrow(const struct backend_cuda_mm *m, struct plan *p)
         is.workspaceSize > WORK_BYTES)
         return false;
     p->algo = q->algo;
-    return true;
+    return p->borrowed = true;
 }
 
 /* The plan of a's shape, made when there is none; then the proposals are in algo[*n], if it has not
@@ -378,12 +379,19 @@ static int issue(struct backend_cuda_mm *m, const struct plan *p, const cublasLt
 int backend_cuda_mm_run(struct backend_cuda_mm *m, const struct gpu_mm *a, struct err *e)
 {
     cublasLtMatmulAlgo_t algo[N_TRY];
+    struct err why = { 0 };
     struct plan *p;
     int n;
     if (a->m == 0) return ST_OK;
     int st = find(m, a, &p, algo, &n, e);
     if (st == ST_OK) st = set_scales(m, p, a, e);
-    return st == ST_OK ? issue(m, p, p->own ? NULL : &p->algo, a, e) : st;
+    if (st != ST_OK) return st;
+    if (!p->borrowed) return issue(m, p, p->own ? NULL : &p->algo, a, e);
+    st = issue(m, p, p->own ? NULL : &p->algo, a, &why);
+    if (st == ST_OK) return ST_OK;
+    p->borrowed = p->own = false; /* it does not fit after all */
+    st = propose(m, p, algo, &n, e);
+    return st == ST_OK ? issue(m, p, &p->algo, a, e) : st;
 }
 
 /* ---- timing */
@@ -531,6 +539,7 @@ int backend_cuda_mm_plan(struct backend_cuda_mm *m, const struct gpu_mm *a, stru
         if (st == ST_OK) st = choose(m, p, algo, n, &s, e);
     }
     if (st == ST_OK) {
+        p->borrowed = false;
         p->planned = true;
         m->n_guess--;
     }

@@ -159,7 +159,7 @@ static cublasStatus_t algo_check(cublasLtHandle_t h, cublasLtMatmulDesc_t d,
     (void)h, (void)d, (void)a, (void)b, (void)c, (void)y;
     int i = (int)algo->data[0];
     fake_lt.checked++;
-    if (fails() || fake_lt.refuses[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (fails() || fake_lt.unfit[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
     *out = (cublasLtMatmulHeuristicResult_t){ .state = CUBLAS_STATUS_SUCCESS,
                                               .workspaceSize = fake_lt.work_bytes[i] };
     out->algo = *algo;

@@ -493,6 +493,38 @@ TEST(backend_gpu_waits_once_and_copies_once)
     engine_close(g);
 }
 
+/* Choosing algorithms takes long: it is done before the first step, for a few numbers of rows. */
+TEST(backend_gpu_plans_products_before_steps)
+{
+    enum { MAX_TOK = 40, PROMPT = 23, RECORDED = 3, PROMPTS = 4 }; /* 1 2 4; 8 16 32 40 */
+    static const enum model_weight weight[] = { MODEL_BF16, MODEL_FP8 };
+    for (int k = 0; k < 2; k++) {
+        struct err e = { 0 };
+        struct engine_result r;
+        struct engine_opts o = gpu_env_many(gpu_env_drawn(gpu_env_model("llama31", 32), 1, 1));
+        gpu_env_opts.sm = 90;
+        o.m.weight = weight[k];
+        o.m.max_tok = MAX_TOK;
+        o.m.max_out = 4;
+        struct engine *g = engine_open(&o, &e);
+        CHECK_TEXT(e.text, "");
+        if (!g) return;
+        const struct gpu_host_tally *t = gpu_host_tally(gpu_env_gpu[0]);
+        int64_t plans = t->call[GPU_HOST_PLAN], shapes = 5; /* embedding and head are one */
+        CHECK(plans <= shapes * (RECORDED + PROMPTS) &&
+              plans >= (shapes - 1) * (RECORDED + PROMPTS));
+        int32_t tok[PROMPT] = { 0 }, block[] = { 0, 1, 2, 3 };
+        struct engine_seq seq = { 0, PROMPT, 0, 4, block };
+        struct engine_out out = { .row = PROMPT - 1 };
+        struct engine_step s = { PROMPT, 1, 1, tok, &seq, &out };
+        CHECK_OK(engine_submit(g, &s, &e), &e);
+        CHECK_OK(engine_collect(g, &r, &e), &e);
+        for (int i = 0; i < 3; i++) CHECK_OK(gpu_env_decode(g, 3, i, &r, &e), &e);
+        CHECK_INT(t->call[GPU_HOST_PLAN], plans);
+        engine_close(g);
+    }
+}
+
 /* Steps laid out while earlier ones have not run: as many as there are pieces, beyond which the copy
  * from a piece is waited for and nothing else. */
 TEST(backend_gpu_prepares_steps_while_others_run)

@@ -310,9 +310,13 @@ TEST(cuda_mm_takes_the_algorithm_of_the_next_timed_number_of_rows)
     CHECK_INT(fake_lt.checked, 3);
     CHECK_INT(fake_lt.n_recorded, recorded);
     CHECK_INT(issued_with(m, 33, 0), 1); /* none was timed with so many: its first guess */
-    fake_lt.refuses[2] = true;
+    fake_lt.unfit[2] = true;
     CHECK_INT(issued_with(m, 10, 0), 1);
+    fake_lt.unfit[2] = false;
+    fake_lt.refuses[2] = true; /* though the check has taken it */
+    for (int i = 0; i < 2; i++) CHECK_INT(issued_with(m, 12, 0), 1);
     fake_lt.refuses[2] = false;
+    CHECK_INT(issued_with(m, 12, 0), 1);
     fake_lt.work_bytes[2] = (size_t)1 << 30;
     CHECK_INT(issued_with(m, 11, 0), 1);
     CHECK_INT(issued_with(m, 9, 2), 1); /* as it was */
