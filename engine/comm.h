@@ -82,7 +82,7 @@ bool comm_there(struct comm *c, int from);
 /* ---- on_device: what is on the queue, followed without waiting */
 
 /* The next message from `from` that is not yet expected, which a comm_recv of as many bytes will
- * take: it may come from now on, whatever the queue is at. One at a time. */
+ * take: it may come from now on, whatever the queue is at. At most two that no recv has taken. */
 int comm_expect(struct comm *c, int from, size_t bytes, struct err *e);
 /* A mark on the queue, which is passed when all before it is done. All ends of a rank share them;
  * COMM_MARKS at most that are not known to be passed. */

@@ -33,7 +33,8 @@ struct comm_nccl;
 enum { COMM_NCCL_ARRIVE_S = 30, COMM_NCCL_WAIT_S = 20 };
 
 /* What the ranks tell of themselves in memory that they share (threads of a process, or a mapping
- * of processes of a host), by CLOCK_MONOTONIC: 0 not yet there; t > 0 waits for its queue, alive at t ns; -t elsewhere, with its last call at t ns. */
+ * of processes of a host), by CLOCK_MONOTONIC: 0 not yet there; t > 0 waits for its queue, alive at
+ * t ns; -t elsewhere, with its last call at t ns. */
 typedef _Atomic int64_t comm_nccl_seen;
 
 struct comm_nccl_opts {

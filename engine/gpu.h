@@ -1,10 +1,11 @@
 /* engine/gpu.h - a GPU as its backend sees it: memory, a queue of kernels and products, recordings.
  *
  * Everything issued goes to one queue and runs in order, behind the caller; only `wait` and
- * `event_wait` wait for it, and launches that are some hundred ahead of it. Nothing is read or written by the host between issue and wait but pinned memory that
- * is not part of a copy under way. Every call that can fail returns a status and names file, line
- * and what the driver said; after ST_DEVICE the device can only be closed, but for
- * memory that ran out. A wait ends with an error after 25 s, or after $ORRERY_GPU_TIMEOUT_S.
+ * `event_wait` wait for it, and launches that are some hundred ahead of it. Nothing is read or
+ * written by the host between issue and wait but pinned memory that is not part of a copy under way.
+ * Every call that can fail returns a status and names file, line and what the driver said; after
+ * ST_DEVICE the device can only be closed, but for memory that ran out. A wait ends with an error
+ * after 25 s, or after $ORRERY_GPU_TIMEOUT_S.
  * Implementations: backend_cuda_rt.c (the CUDA runtime, cuBLASLt, the kernels); tests/gpu_host.c runs the same
  * kernels' thread blocks on the CPU. SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_GPU_H

@@ -46,11 +46,12 @@ GPU_FN int attn_half_chunks(struct attn_spec p)
     return p.chunk > 2 ? 2 : p.chunk;
 }
 
-/* The same of a decode: 64 dims of heads that have more than 128, beside whose sums there are no
- * registers for more. */
+/* The same of a decode. Beside the sums of heads of more than 128 dims there are few registers left:
+ * with 64 dims none is spilled on sm_90 and later, with 128 on those before (ptxas of CUDA 13.0). */
 GPU_FN int attn_part_chunks(struct attn_spec p)
 {
-    return p.chunk > 2 ? 1 : p.chunk;
+    if (p.chunk > 2) return gpu_sm() >= 90 ? 1 : 2;
+    return p.chunk;
 }
 
 /* Where a token's key and value lie: a row of head_dim elements. */
@@ -317,7 +318,8 @@ GPU_FN void attn_weigh(struct attn_spec p, struct attn_warp *w, int part)
 }
 
 /* This warp's part of the share: every fourth 16 tokens. Where there are many sums to keep, keys are
- * not asked for ahead, nor values before the keys are done with: other warps fill the time. */
+ * not asked for ahead, nor values before the keys are done with: other warps fill the time. Parts are
+ * written out: in a loop over them ptxas spills on sm_80. */
 GPU_FN void attn_run(const struct gpu_attn *a, struct attn_spec p, const struct attn_share *s,
                      struct attn_warp *w, const uint16_t *q)
 {
@@ -340,20 +342,30 @@ GPU_FN void attn_run(const struct gpu_attn *a, struct attn_spec p, const struct 
             for (int i = 0; i < 4; i++) w->s[n][i] = 0;
         }
         attn_score(p, w, q, 0);
-        GPU_UNROLL
-        for (int i = 1; i < p.chunk / attn_part_chunks(p); i++) {
-            attn_get_k(a, p, w, slot, i * attn_part_chunks(p), attn_part_chunks(p));
-            attn_score(p, w, q, i);
+        if (p.chunk > 2) {
+            attn_get_k(a, p, w, slot, attn_part_chunks(p), attn_part_chunks(p));
+            attn_score(p, w, q, 1);
+        }
+        if (p.chunk > 2 && attn_part_chunks(p) == 1) {
+            attn_get_k(a, p, w, slot, 2, 1);
+            attn_score(p, w, q, 2);
+            attn_get_k(a, p, w, slot, 3, 1);
+            attn_score(p, w, q, 3);
         }
         if (attn_tight(p)) attn_get_v(a, p, w, slot, 0);
         if (!attn_tight(p) && next < s->hi) attn_get_k(a, p, w, slot_next, 0, p.chunk);
         attn_soften(p, w, low >= s->lo && low < s->hi, high >= s->lo && high < s->hi);
         attn_turn(p, w);
         attn_weigh(p, w, 0);
-        GPU_UNROLL
-        for (int i = 1; i < p.chunk / attn_part_chunks(p); i++) {
-            attn_get_v(a, p, w, slot, i);
-            attn_weigh(p, w, i);
+        if (p.chunk > 2) {
+            attn_get_v(a, p, w, slot, 1);
+            attn_weigh(p, w, 1);
+        }
+        if (p.chunk > 2 && attn_part_chunks(p) == 1) {
+            attn_get_v(a, p, w, slot, 2);
+            attn_weigh(p, w, 2);
+            attn_get_v(a, p, w, slot, 3);
+            attn_weigh(p, w, 3);
         }
         slot = slot_next;
     }

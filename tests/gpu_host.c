@@ -470,6 +470,7 @@ static int run_kern(struct host *h, const struct op *op, struct err *e)
                                  .shared = shared,
                                  .threads = op->dim.threads,
                                  .n_x = op->dim.x,
+                                 .sm = h->g.info.sm,
                                  .order = h->opts.order };
     if (b.order > GPU_FIBRE_REVERSE) b.order = mix_pair(b.order, (uint64_t)h->n_run) | 2;
     guard(shared + shared_bytes, GUARD_BYTES);
