@@ -47,11 +47,14 @@ static int check(struct suite *s, const struct gpu_mm *a, int row, struct err *e
     return st;
 }
 
-/* The engine has timed algorithms for the rows of its recordings; of a chunk of prompts it takes the
- * library's first guess. What is no part of it is to be as fast as can be. */
-static bool is_planned(const struct suite *s, const struct points_row *r)
+/* The engine has timed algorithms for the rows of its recordings; a chunk of prompts takes that of the
+ * next power of two, or of the most rows. What is no part of it is to be as fast as can be. */
+static int32_t planned_rows(const struct suite *s, const struct points_row *r, int64_t most)
 {
-    return r->part == POINTS_NO_PART || r->m <= s->o.max_seqs;
+    int64_t n = 1;
+    if (r->part == POINTS_NO_PART || r->m <= s->o.max_seqs) return (int32_t)r->m;
+    while (n < r->m) n *= 2;
+    return (int32_t)(n < most ? n : most);
 }
 
 /* arg: type, copies of the matrix. Points: numbers of rows, rising. */
@@ -81,9 +84,10 @@ static int run_product(struct suite *s, const struct suite_job *j, struct suite_
     if (type == GPU_E4M3) p.mm.x_scale = p.mm.w_scale = scale;
     for (int i = 0; i < j->n && st == ST_OK; i++) {
         const struct suite_cuda_work w = { multiply, &p, (int)j->arg[1] };
-        p.mm.m = (int32_t)r[i].m;
+        p.mm.m = planned_rows(s, &r[i], most);
         p.mm.w = p.w;
-        if (is_planned(s, &r[i])) st = g->ops->plan(g, &p.mm, e);
+        st = g->ops->plan(g, &p.mm, e);
+        p.mm.m = (int32_t)r[i].m;
         if (st == ST_OK) st = suite_cuda_time(s, &w, &v[i], e);
         if (st == ST_OK && r[i].error < 0) st = check(s, &p.mm, j->first + i, e);
     }

@@ -195,8 +195,9 @@ struct backend_ops {
     void (*copy)(struct backend *b, void *to, const void *from, size_t bytes);
     /* Once, after reserve, before begin. */
     int (*room)(struct backend *b, const struct backend_room *r, struct err *e);
-    /* Once, after the last weights, before the first step: what steps would else stop for. Waits. */
-    void (*prepare)(struct backend *b);
+    /* Once, after the last weights, before the first step: what steps would else stop for. Waits.
+     * scratch: n floats of the device that are not in use, overwritten. */
+    void (*prepare)(struct backend *b, float *scratch, size_t n);
     /* Operations that take arrays of a step are issued between its begin and its end and know them
      * from begin: what they are given is not read. What norm, add_norm, attn, silu_mul and gelu
      * write there is for products only. begin may raise the counts of s to those of a recording:

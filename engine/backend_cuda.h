@@ -36,6 +36,11 @@ struct backend_cuda_lt {
                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
                                              cublasLtMatmulPreference_t, int,
                                              cublasLtMatmulHeuristicResult_t *, int *);
+    cublasStatus_t (*MatmulAlgoCheck)(cublasLtHandle_t, cublasLtMatmulDesc_t,
+                                      cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                      cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+                                      const cublasLtMatmulAlgo_t *,
+                                      cublasLtMatmulHeuristicResult_t *);
     cublasStatus_t (*Matmul)(cublasLtHandle_t, cublasLtMatmulDesc_t, const void *, const void *,
                              cublasLtMatrixLayout_t, const void *, cublasLtMatrixLayout_t,
                              const void *, const void *, cublasLtMatrixLayout_t, void *,

@@ -4,7 +4,10 @@
  * transposed and x not: the one layout in which it multiplies 8-bit numbers. The library proposes
  * up to N_TRY algorithms, by a model of the device; plan() runs each as a recording, over operands
  * that are random and that together exceed the L2 cache twice, and keeps the fastest. For few rows
- * of 16-bit numbers the kernel gemv is one more, which the library's have to beat. Two runs may
+ * of 16-bit numbers the kernel gemv is one more, which the library's have to beat. Shapes that
+ * nobody has asked to time, most chunks of prompts, take the algorithm of the same matrix with the
+ * fewest rows at or above theirs that was timed, and the library's first proposal where there is none
+ * or it does not fit. Two runs may
  * choose differently where algorithms are equally fast, and differ in the last bits of f32.
  * The library is loaded when a device is opened: a program linked to it would not start on machines
  * without it. SPDX-License-Identifier: Apache-2.0 */
@@ -21,7 +24,7 @@ enum {
     N_TRY = 8,
     N_ROUND = 3, /* after the first, of those within NEAR_RATIO of the best */
     RUNS_MIN = 3,
-    RUNS_MAX = 32,  /* of one recording */
+    RUNS_MAX = 32,  /* of one recording; of the caller's operands 1, which take long enough */
     ALIGN_MAX = 16, /* bytes that algorithms may count on */
     ROW = 256,      /* operands of the timing begin at multiples of it */
     GUESSES_MAX = 4096
@@ -36,7 +39,9 @@ enum {
 struct plan {
     enum gpu_elt type;
     int32_t m, n, k, align;
-    bool timed, own; /* own: by the kernel gemv */
+    bool planned;    /* was asked to be timed */
+    bool timed, own; /* timed: algorithms were compared; own: by the kernel gemv */
+    bool borrowed;   /* its algorithm is that of another number of rows */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t w, x, y; /* NULL until made, as desc */
     cublasLtMatmulAlgo_t algo;
@@ -51,7 +56,7 @@ struct backend_cuda_mm {
     char *pool; /* operands for timing */
     size_t pool_bytes;
     struct plan **slot;  /* [cap] hash table, open addressing, at most half full */
-    int n, n_guess, cap; /* plans, those not timed, slots */
+    int n, n_guess, cap; /* plans, those not planned, slots */
     struct gpu_event *ev[2];
 };
 
@@ -123,6 +128,7 @@ int backend_cuda_lt_load(struct backend_cuda_lt *out, struct err *e)
                  WANT(MatmulPreferenceDestroy),
                  WANT(MatmulPreferenceSetAttribute),
                  WANT(MatmulAlgoGetHeuristic),
+                 WANT(MatmulAlgoCheck),
                  WANT(Matmul),
                  WANT(GetStatusString) };
 #undef WANT
@@ -178,13 +184,13 @@ static void make_room(struct backend_cuda_mm *m)
     m->n = m->n_guess = 0;
     for (int i = 0; i < cap; i++) {
         if (!old[i]) continue;
-        if (forget && !old[i]->timed) {
+        if (forget && !old[i]->planned) {
             plan_free(m, old[i]);
             continue;
         }
         *slot_of(m, old[i]) = old[i];
         m->n++;
-        m->n_guess += !old[i]->timed;
+        m->n_guess += !old[i]->planned;
     }
     free(old);
 }
@@ -284,7 +290,44 @@ static int propose(struct backend_cuda_mm *m, struct plan *p, cublasLtMatmulAlgo
     return ST_OK;
 }
 
-/* The plan of a's shape, made when there is none; then the proposals are in algo[*n]. */
+static bool has_own(const struct plan *p)
+{
+    bool narrow = p->type == GPU_BF16 || p->type == GPU_F16;
+    return narrow && p->m <= GPU_GEMV_MAX && p->k % 8 == 0 && p->align >= ALIGN_MAX;
+}
+
+/* Of the same matrix, that with the fewest rows at or above p's that was timed; NULL: none was. */
+static const struct plan *timed_above(const struct backend_cuda_mm *m, const struct plan *p)
+{
+    const struct plan *best = NULL;
+    for (int i = 0; i < m->cap; i++) {
+        const struct plan *q = m->slot[i];
+        bool like = q && q->timed && q->type == p->type && q->n == p->n && q->k == p->k &&
+                    q->align == p->align && q->m >= p->m;
+        if (like && (!best || q->m < best->m)) best = q;
+    }
+    return best;
+}
+
+/* Its algorithm for p, if the library takes it there. */
+static bool borrow(const struct backend_cuda_mm *m, struct plan *p)
+{
+    cublasLtMatmulHeuristicResult_t is;
+    const struct plan *q = timed_above(m, p);
+    if (!q) return false;
+    if (q->own) return p->own = p->borrowed = has_own(p);
+    memset(&is, 0, sizeof is);
+    cublasStatus_t rc =
+        m->lt.MatmulAlgoCheck(m->handle, p->desc, p->w, p->x, p->y, p->y, &q->algo, &is);
+    if (rc != CUBLAS_STATUS_SUCCESS || is.state != CUBLAS_STATUS_SUCCESS ||
+        is.workspaceSize > WORK_BYTES)
+        return false;
+    p->algo = q->algo;
+    return p->borrowed = true;
+}
+
+/* The plan of a's shape, made when there is none; then the proposals are in algo[*n], if it has not
+ * got its algorithm elsewhere. */
 static int find(struct backend_cuda_mm *m, const struct gpu_mm *a, struct plan **out,
                 cublasLtMatmulAlgo_t *algo, int *n, struct err *e)
 {
@@ -300,7 +343,7 @@ static int find(struct backend_cuda_mm *m, const struct gpu_mm *a, struct plan *
     *p = key;
     st = describe(m, p, e);
     if (st == ST_OK) st = set_scales(m, p, a, e);
-    if (st == ST_OK) st = propose(m, p, algo, n, e);
+    if (st == ST_OK && !borrow(m, p)) st = propose(m, p, algo, n, e);
     if (st != ST_OK) {
         plan_free(m, p);
         return st;
@@ -310,12 +353,6 @@ static int find(struct backend_cuda_mm *m, const struct gpu_mm *a, struct plan *
     m->n++;
     m->n_guess++;
     return ST_OK;
-}
-
-static bool has_own(const struct plan *p)
-{
-    bool narrow = p->type == GPU_BF16 || p->type == GPU_F16;
-    return narrow && p->m <= GPU_GEMV_MAX && p->k % 8 == 0 && p->align >= ALIGN_MAX;
 }
 
 static int issue_own(struct backend_cuda_mm *m, const struct gpu_mm *a, struct err *e)
@@ -342,12 +379,19 @@ static int issue(struct backend_cuda_mm *m, const struct plan *p, const cublasLt
 int backend_cuda_mm_run(struct backend_cuda_mm *m, const struct gpu_mm *a, struct err *e)
 {
     cublasLtMatmulAlgo_t algo[N_TRY];
+    struct err why = { 0 };
     struct plan *p;
     int n;
     if (a->m == 0) return ST_OK;
     int st = find(m, a, &p, algo, &n, e);
     if (st == ST_OK) st = set_scales(m, p, a, e);
-    return st == ST_OK ? issue(m, p, p->own ? NULL : &p->algo, a, e) : st;
+    if (st != ST_OK) return st;
+    if (!p->borrowed) return issue(m, p, p->own ? NULL : &p->algo, a, e);
+    st = issue(m, p, p->own ? NULL : &p->algo, a, &why);
+    if (st == ST_OK) return ST_OK;
+    p->borrowed = p->own = false; /* it does not fit after all */
+    st = propose(m, p, algo, &n, e);
+    return st == ST_OK ? issue(m, p, &p->algo, a, e) : st;
 }
 
 /* ---- timing */
@@ -465,6 +509,7 @@ static int choose(struct backend_cuda_mm *m, struct plan *p, const cublasLtMatmu
     if (st != ST_OK || n == 0) return st;
     size_t twice = 2 * m->pool_bytes / (set_bytes(s) * (size_t)n) + 1;
     int n_run = twice < RUNS_MIN ? RUNS_MIN : twice > RUNS_MAX ? RUNS_MAX : (int)twice;
+    if (s->n == 0) n_run = 1;
     for (int i = 0; i < n && st == ST_OK; i++)
         st = record_runs(m, p, each[i], s, i * n_run, n_run, &runs[i], e);
     if (st == ST_OK) st = fastest(m, runs, n, &best, e);
@@ -473,6 +518,7 @@ static int choose(struct backend_cuda_mm *m, struct plan *p, const cublasLtMatmu
     if (st != ST_OK) return st;
     p->own = !each[best];
     if (!p->own) p->algo = *each[best];
+    p->timed = true;
     return ST_OK;
 }
 
@@ -483,9 +529,9 @@ int backend_cuda_mm_plan(struct backend_cuda_mm *m, const struct gpu_mm *a, stru
     int n;
     if (a->m == 0) return ST_OK;
     int st = find(m, a, &p, algo, &n, e);
-    if (st != ST_OK || p->timed) return st;
+    if (st != ST_OK || p->planned) return st;
     st = set_scales(m, p, a, e);
-    if (st == ST_OK && n == 0) st = propose(m, p, algo, &n, e); /* it was issued before */
+    if (st == ST_OK && n == 0) st = propose(m, p, algo, &n, e); /* issued before, or borrowed */
     struct sets s = sets_of(m, a);
     bool own = s.n == 0; /* the operands are the caller's, where he has any */
     if (st == ST_OK && n + has_own(p) > 1 && !(own && (!a->x || !a->w || !a->y))) {
@@ -493,7 +539,8 @@ int backend_cuda_mm_plan(struct backend_cuda_mm *m, const struct gpu_mm *a, stru
         if (st == ST_OK) st = choose(m, p, algo, n, &s, e);
     }
     if (st == ST_OK) {
-        p->timed = true;
+        p->borrowed = false;
+        p->planned = true;
         m->n_guess--;
     }
     return st;

@@ -26,7 +26,18 @@
 #define BACKEND_CUDA_ARCH "unknown"
 #endif
 
-enum { SM_MIN = 75, SM_OVERLAP = 90, GRID_YZ_MAX = 65535, ROW = 256 };
+enum {
+    SM_MIN = 75,
+    SM_OVERLAP = 90,
+    GRID_YZ_MAX = 65535,
+    ROW = 256,
+    /* A stream takes some 1,024 launches before the next one blocks in the driver, where nothing looks
+     * out for ranks that are gone: no more than so many marks of PACE launches are ahead of it. */
+    PACE = 128,
+    PACE_MARKS = 4,
+    WATCH_NS = 1000000
+};
+#define CLOSE_NS INT64_C(2000000000) /* longest wait for a device that has failed */
 
 struct gpu_graph {
     cudaGraphExec_t exec;
@@ -51,6 +62,10 @@ struct cuda {
     struct backend_cuda_mm *mm;
     bool recording, hung, overlap; /* overlap: kernels may come before the last one has ended */
     int64_t timeout_ns;
+    int (*watch)(void *arg, int64_t waited_ns, struct err *e);
+    void *watch_arg;
+    cudaEvent_t pace[PACE_MARKS]; /* NULL until used first */
+    int64_t n_launch;
     const char *last; /* kernel issued last, for sentences */
     struct err broken;
     struct block *device, *pinned;
@@ -112,14 +127,29 @@ static int64_t timeout_ns(void)
     return (int64_t)(s * 1e9);
 }
 
-static int wait_queue(struct cuda *d, struct err *e)
+/* What the watch says stays the device's: who waits for ranks that are gone has nothing to go on to. */
+static int ask_watch(struct cuda *d, int64_t waited_ns, struct err *e)
 {
-    int64_t start_ns = clock_mono_ns();
+    struct err why = { 0 };
+    if (!d->watch || d->watch(d->watch_arg, waited_ns, &why) == ST_OK) return ST_OK;
+    return broke(d, e, "%s", why.text);
+}
+
+/* event NULL: for all that was issued. */
+static int wait_for(struct cuda *d, cudaEvent_t event, struct err *e)
+{
+    int64_t start_ns = clock_mono_ns(), asked_ns = start_ns;
     for (;;) {
-        cudaError_t rc = cudaStreamQuery(d->stream);
+        cudaError_t rc = event ? cudaEventQuery(event) : cudaStreamQuery(d->stream);
         if (rc == cudaSuccess) return ST_OK;
-        if (rc != cudaErrorNotReady) return fail(d, rc, "cudaStreamQuery", __LINE__, e);
-        if (clock_mono_ns() - start_ns > d->timeout_ns) break;
+        if (rc != cudaErrorNotReady)
+            return fail(d, rc, event ? "cudaEventQuery" : "cudaStreamQuery", __LINE__, e);
+        int64_t now_ns = clock_mono_ns();
+        if (now_ns - asked_ns > WATCH_NS) {
+            asked_ns = now_ns;
+            if (ask_watch(d, now_ns - start_ns, e) != ST_OK) return ST_DEVICE;
+        }
+        if (now_ns - start_ns > d->timeout_ns) break;
         sched_yield();
     }
     d->hung = true;
@@ -128,6 +158,11 @@ static int wait_queue(struct cuda *d, struct err *e)
                  "not end, or waits for a rank that is gone; the last one issued was %s",
                  d->index, d->g.info.name, (double)d->timeout_ns * 1e-9,
                  d->last ? d->last : "none");
+}
+
+static int wait_queue(struct cuda *d, struct err *e)
+{
+    return wait_for(d, NULL, e);
 }
 
 static int op_wait(struct gpu *g, struct err *e)
@@ -245,6 +280,17 @@ static int op_get(struct gpu *g, void *to, const void *from, size_t bytes, struc
 
 /* ---- kernels and products */
 
+/* After each launch. */
+static int keep_pace(struct cuda *d, struct err *e)
+{
+    if (d->recording || ++d->n_launch % PACE) return ST_OK;
+    int64_t k = d->n_launch / PACE;
+    cudaEvent_t *last = &d->pace[k % PACE_MARKS], oldest = d->pace[(k + 1) % PACE_MARKS];
+    if (!*last) TRY(d, cudaEventCreateWithFlags(last, cudaEventDisableTiming));
+    TRY(d, cudaEventRecord(*last, d->stream));
+    return oldest ? wait_for(d, oldest, e) : ST_OK;
+}
+
 static int op_launch(struct gpu *g, enum gpu_kern k, const struct gpu_dim *dim, const void *args,
                      struct err *e)
 {
@@ -272,7 +318,7 @@ static int op_launch(struct gpu *g, enum gpu_kern k, const struct gpu_dim *dim, 
                                      .attrs = &early,
                                      .numAttrs = d->overlap ? 1 : 0 };
     TRY(d, cudaLaunchKernelExC(&how, backend_cuda_kern(k), arg));
-    return ST_OK;
+    return keep_pace(d, e);
 }
 
 static int op_mm(struct gpu *g, const struct gpu_mm *a, struct err *e)
@@ -281,7 +327,8 @@ static int op_mm(struct gpu *g, const struct gpu_mm *a, struct err *e)
     int st = enter(d, e);
     if (st != ST_OK) return st;
     d->last = "a product";
-    return backend_cuda_mm_run(d->mm, a, e);
+    st = backend_cuda_mm_run(d->mm, a, e);
+    return st == ST_OK ? keep_pace(d, e) : st;
 }
 
 static int op_plan(struct gpu *g, const struct gpu_mm *a, struct err *e)
@@ -354,7 +401,7 @@ static int op_graph_launch(struct gpu *g, struct gpu_graph *graph, struct err *e
     if (st != ST_OK) return st;
     d->last = "in a recording";
     TRY(d, cudaGraphLaunch(graph->exec, d->stream));
-    return ST_OK;
+    return keep_pace(d, e);
 }
 
 static void op_graph_free(struct gpu *g, struct gpu_graph *graph)
@@ -406,6 +453,20 @@ static int op_event_ns(struct gpu *g, const struct gpu_event *from, const struct
     return ST_OK;
 }
 
+static int op_event_wait(struct gpu *g, const struct gpu_event *ev, struct err *e)
+{
+    struct cuda *d = self(g);
+    int st = enter(d, e);
+    assert(!d->recording);
+    return st == ST_OK ? wait_for(d, ev->event, e) : st;
+}
+
+static void op_watch(struct gpu *g, int (*fn)(void *, int64_t, struct err *), void *arg)
+{
+    self(g)->watch = fn;
+    self(g)->watch_arg = arg;
+}
+
 static void *op_queue(struct gpu *g)
 {
     return self(g)->stream;
@@ -429,12 +490,16 @@ static void op_close(struct gpu *g)
     struct err unused = { 0 };
     cudaSetDevice(d->index);
     if (d->recording) end_recording(d);
-    if (d->stream && !d->hung && d->broken.status == ST_OK) wait_queue(d, &unused);
+    /* also after a failure: with work that does not end, what follows would wait for ever */
+    if (d->broken.status != ST_OK && d->timeout_ns > CLOSE_NS) d->timeout_ns = CLOSE_NS;
+    if (d->stream && !d->hung) (void)wait_queue(d, &unused);
     backend_cuda_mm_close(d->mm, d->hung);
     if (!d->hung) {
         for (struct gpu_graph *p = d->graph; p; p = p->next)
             if (p->exec) cudaGraphExecDestroy(p->exec);
         for (struct gpu_event *p = d->event; p; p = p->next) cudaEventDestroy(p->event);
+        for (int i = 0; i < PACE_MARKS; i++)
+            if (d->pace[i]) cudaEventDestroy(d->pace[i]);
         for (struct block *p = d->device; p; p = p->next) cudaFree(p->at);
         for (struct block *p = d->pinned; p; p = p->next) cudaFreeHost(p->at);
         if (d->stream) cudaStreamDestroy(d->stream);
@@ -460,6 +525,8 @@ static const struct gpu_ops ops = { .name = "cuda",
                                     .event_new = op_event_new,
                                     .event_set = op_event_set,
                                     .event_ns = op_event_ns,
+                                    .event_wait = op_event_wait,
+                                    .watch = op_watch,
                                     .queue = op_queue };
 
 /* A count of 0 has a sentence. The driver is loaded by the runtime, which is linked in. */

@@ -22,7 +22,6 @@ void backend_gpu_launch(struct backend_gpu *c, enum gpu_kern k, const void *args
 void backend_gpu_wait(struct backend_gpu *c)
 {
     if (!backend_gpu_failed(c)) (void)c->g->ops->wait(c->g, &c->err);
-    c->n_busy = 0;
     c->bounce_used = 0;
 }
 

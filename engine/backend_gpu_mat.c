@@ -362,17 +362,29 @@ void backend_gpu_mm(struct backend *b, const struct backend_mm *a)
             &(struct gpu_col_scale){ .y = a->y, .scale = w->scale, .m = a->m, .n = w->n });
 }
 
-void backend_gpu_plan(struct backend_gpu *c, int32_t m)
+void backend_gpu_plan_input(struct backend_gpu *c)
+{
+    enum gpu_elt type = c->image_type == GPU_F32 ? GPU_E4M3 : c->image_type;
+    const struct gpu_fill f = { .x = c->image[0].data,
+                                .seed = 1,
+                                .n = (int64_t)(c->image_bytes / gpu_elt_bytes(type)),
+                                .type = (int32_t)type };
+    backend_gpu_written(c, c->image[0].of);
+    if (f.n > 0) backend_gpu_launch(c, GPU_K_fill, &f);
+}
+
+void backend_gpu_plan(struct backend_gpu *c, int32_t m, float *y, size_t n)
 {
     for (int i = 0; i < c->n_mat && !backend_gpu_failed(c); i++) {
         const struct backend_mat *w = c->mat[i];
-        bool seen = w->looked_up && !w->multiplied;
+        int32_t widest = w->elt == GPU_F32 && w->k > w->n ? w->k : w->n;
+        bool seen = (w->looked_up && !w->multiplied) || (size_t)m * (size_t)widest > n;
         for (int k = 0; k < i && !seen; k++)
             seen = c->mat[k]->elt == w->elt && c->mat[k]->n == w->n && c->mat[k]->k == w->k;
         if (seen) continue;
-        const struct gpu_mm mm = { .x = w->elt == GPU_F32 ? c->scratch : c->image[0].data,
+        const struct gpu_mm mm = { .x = w->elt == GPU_F32 ? y : c->image[0].data,
                                    .w = w->data,
-                                   .y = c->scratch,
+                                   .y = y,
                                    .type = w->elt,
                                    .m = m,
                                    .n = w->n,

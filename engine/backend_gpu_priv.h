@@ -87,17 +87,19 @@ struct backend_gpu {
     int32_t most; /* sequences of the largest recording; 0: none are made */
     unsigned char *pinned[BACKEND_GPU_MAX_DEPTH], *staged;
     size_t staged_bytes;
-    int32_t *tok, *tok_host[BACKEND_GPU_MAX_DEPTH]; /* [max_out] */
-    int ring, n_ring, n_busy; /* slot in use; slots; steps since the last wait */
+    int32_t *tok, *tok_host[BACKEND_GPU_MAX_DEPTH];  /* [max_out] */
+    struct gpu_event *copied[BACKEND_GPU_MAX_DEPTH]; /* pinned[i] has been read */
+    int ring, n_ring;                                /* slot in use; slots */
     struct layout lay;
     struct gpu_step s;
     struct shape shape;
-    bool sampled, recording;
+    bool sampled, recording, prepared;
     struct recording *rec;
     int n_rec;
     int64_t *tiles;    /* [max_tok] scratch: tiles of the step, sorted */
     float *part, *lse; /* of split attention */
-    float *scratch;    /* [most][widest]: what plans write */
+    float *scratch;    /* [scratch_n]: most rows of the widest; what plans write */
+    size_t scratch_n;
     struct backend_gpu_count count;
 };
 
@@ -128,8 +130,11 @@ void backend_gpu_mat_release(struct backend_gpu *c);
 void backend_gpu_mm(struct backend *b, const struct backend_mm *a);
 /* Scratch of products of up to m rows. */
 int backend_gpu_reserve(struct backend *b, int32_t m, struct err *e);
-/* Chooses algorithms for m rows with all matrices that are multiplied. */
-void backend_gpu_plan(struct backend_gpu *c, int32_t m);
+/* Chooses algorithms for m rows with all matrices that are multiplied, but for those whose input or
+ * output is more than y[n] has room for. */
+void backend_gpu_plan(struct backend_gpu *c, int32_t m, float *y, size_t n);
+/* Values that are no zeros, for such products' input. */
+void backend_gpu_plan_input(struct backend_gpu *c);
 /* Columns of the widest result of a product, or f32 input. */
 int32_t backend_gpu_widest(const struct backend_gpu *c);
 /* y[n] is about to be written by a kernel that can write an image too: where to, NULL: nowhere.
@@ -141,7 +146,7 @@ void backend_gpu_no_images(struct backend_gpu *c);
 
 /* backend_gpu_step.c */
 int backend_gpu_room(struct backend *b, const struct backend_room *r, struct err *e);
-void backend_gpu_prepare(struct backend *b);
+void backend_gpu_prepare(struct backend *b, float *scratch, size_t n);
 bool backend_gpu_begin(struct backend *b, struct backend_step *s);
 void backend_gpu_end(struct backend *b);
 void backend_gpu_weave(struct backend *b, const float *x, float *y, int32_t n);

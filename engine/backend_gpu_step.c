@@ -71,8 +71,8 @@ static int attention_room(struct backend_gpu *c, struct err *e)
 static int scratch_room(struct backend_gpu *c, struct err *e)
 {
     if (c->most == 0) return ST_OK;
-    c->scratch = backend_gpu_alloc(
-        &c->b, (size_t)c->most * (size_t)backend_gpu_widest(c) * sizeof *c->scratch, e);
+    c->scratch_n = (size_t)c->most * (size_t)backend_gpu_widest(c);
+    c->scratch = backend_gpu_alloc(&c->b, c->scratch_n * sizeof *c->scratch, e);
     return c->scratch ? ST_OK : ST_DEVICE;
 }
 
@@ -91,7 +91,8 @@ static int staging_room(struct backend_gpu *c, struct err *e)
     for (int i = 0; i < c->n_ring; i++) {
         void *in = NULL, *out = NULL;
         if (g->ops->alloc_pinned(g, c->staged_bytes, &in, e) != ST_OK ||
-            g->ops->alloc_pinned(g, tok, &out, e) != ST_OK)
+            g->ops->alloc_pinned(g, tok, &out, e) != ST_OK ||
+            g->ops->event_new(g, &c->copied[i], e) != ST_OK)
             return ST_DEVICE;
         c->pinned[i] = in;
         c->tok_host[i] = out;
@@ -119,13 +120,22 @@ int backend_gpu_room(struct backend *b, const struct backend_room *r, struct err
 }
 
 /* Algorithms for the numbers of rows that recordings have: choosing one takes as long as some steps,
- * which no request is to wait for. With e4m3, whose recordings have any number, for some of them. */
-void backend_gpu_prepare(struct backend *b)
+ * which no request is to wait for. Beyond, for prompts, powers of two and the most that there can be:
+ * what lies between takes the next (gpu.h, mm), as do recordings of e4m3, which have any number. That
+ * is, of each shape that a layer's matrices have, some 2 + most / 8 sizes of recordings and at most
+ * 1 + log2(max_tok / most) of prompts, each timed once. */
+void backend_gpu_prepare(struct backend *b, float *scratch, size_t n)
 {
     struct backend_gpu *c = backend_gpu_of(b);
-    for (int32_t n = backend_gpu_round(1, c->most); n > 0; n = backend_gpu_round(n + 1, c->most))
-        backend_gpu_plan(c, n);
+    int32_t most = c->room.max_tok;
+    for (int32_t m = backend_gpu_round(1, c->most); m > 0; m = backend_gpu_round(m + 1, c->most))
+        backend_gpu_plan(c, m, c->scratch, c->scratch_n);
+    backend_gpu_plan_input(c);
+    for (int64_t m = 1; m < most; m *= 2)
+        if (m > c->most) backend_gpu_plan(c, (int32_t)m, scratch, n);
+    if (most > c->most) backend_gpu_plan(c, most, scratch, n);
     backend_gpu_wait(c);
+    c->prepared = true;
 }
 
 void backend_gpu_forget(struct backend *b)
@@ -303,13 +313,20 @@ static void point(struct backend_gpu *c)
                               .out = ints(d, l->out) };
 }
 
-/* The next pinned piece: one whose copy has been made. */
+/* The next pinned piece, when its last copy has been made: it has, where no more than `depth` steps are
+ * under way. */
 static unsigned char *next_piece(struct backend_gpu *c)
 {
-    if (c->n_busy == c->n_ring) backend_gpu_wait(c);
     c->ring = (c->ring + 1) % c->n_ring;
-    c->n_busy++;
+    (void)c->g->ops->event_wait(c->g, c->copied[c->ring], &c->err);
     return c->pinned[c->ring];
+}
+
+static void send_piece(struct backend_gpu *c, const unsigned char *p)
+{
+    const struct gpu_ops *g = c->g->ops;
+    int st = g->put(c->g, c->staged, p, c->lay.bytes, &c->err);
+    if (st == ST_OK) (void)g->event_set(c->g, c->copied[c->ring], &c->err);
 }
 
 /* ---- recordings */
@@ -340,11 +357,10 @@ static bool replay(struct backend_gpu *c)
         c->count.replays++;
         return true;
     }
-    if (n < c->n_rec) {
-        backend_gpu_plan(c, c->shape.n_tok);
-    } else {
+    if (n == c->n_rec)
         c->recording = c->g->ops->record(c->g, &c->err) == ST_OK;
-    }
+    else if (!c->prepared)
+        backend_gpu_plan(c, c->shape.n_tok, c->scratch, c->scratch_n);
     return false;
 }
 
@@ -381,7 +397,7 @@ bool backend_gpu_begin(struct backend *b, struct backend_step *s)
     fill(c, p, s);
     point(c);
     backend_gpu_no_images(c);
-    (void)c->g->ops->put(c->g, c->staged, p, c->lay.bytes, &c->err);
+    send_piece(c, p);
     s->n_tok = c->shape.n_tok;
     s->n_seq = c->shape.n_seq;
     s->n_out = c->shape.n_out;

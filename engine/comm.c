@@ -63,6 +63,26 @@ int comm_wait(struct comm *c, struct err *e)
     return c->ops->wait ? c->ops->wait(c, e) : ST_OK;
 }
 
+bool comm_there(struct comm *c, int from)
+{
+    return c->ops->there(c, from);
+}
+
+int comm_expect(struct comm *c, int from, size_t bytes, struct err *e)
+{
+    return c->ops->expect(c, from, bytes, e);
+}
+
+int comm_mark(struct comm *c, struct err *e)
+{
+    return c->ops->mark(c, e);
+}
+
+int comm_passed(struct comm *c, int64_t *n, struct err *e)
+{
+    return c->ops->passed(c, n, e);
+}
+
 int comm_check(struct comm *c, struct err *e)
 {
     return c->ops->check ? c->ops->check(c, e) : ST_OK;

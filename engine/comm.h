@@ -29,7 +29,7 @@ enum comm_call {
 };
 #define COMM_CALL_WORDS "allreduce allgather broadcast barrier send recv"
 
-enum { COMM_SLOTS = 8, COMM_MAX_RANKS = 256 };
+enum { COMM_SLOTS = 8, COMM_MAX_RANKS = 256, COMM_MARKS = 2 * (COMM_SLOTS + 1) };
 
 /* What one rank spent in one kind of call, waiting for the others included. */
 struct comm_count {
@@ -57,6 +57,12 @@ struct comm_ops {
     /* on_device, else NULL: until all that is on the backend's queue is done or a rank has failed. */
     int (*wait)(struct comm *c, struct err *e);
     int (*check)(struct comm *c, struct err *e); /* NULL where the world's is the one to ask */
+    /* Of the host, else NULL. */
+    bool (*there)(struct comm *c, int from);
+    /* on_device, else NULL. */
+    int (*expect)(struct comm *c, int from, size_t bytes, struct err *e);
+    int (*mark)(struct comm *c, struct err *e);
+    int (*passed)(struct comm *c, int64_t *n, struct err *e);
 };
 
 /* x[n] on every rank becomes the sum over ranks. Bytes counted: 4n. */
@@ -69,6 +75,21 @@ int comm_send(struct comm *c, int to, const void *data, size_t bytes, struct err
 /* *bytes: room in, size out. Errors: ST_DEVICE also when the message is larger. */
 int comm_recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e);
 int comm_wait(struct comm *c, struct err *e);
+/* Whether comm_recv would not wait: a message from `from` is there, or a rank has failed. Of a
+ * communicator of the host. */
+bool comm_there(struct comm *c, int from);
+
+/* ---- on_device: what is on the queue, followed without waiting */
+
+/* The next message from `from` that is not yet expected, which a comm_recv of as many bytes will
+ * take: it may come from now on, whatever the queue is at. At most two that no recv has taken. */
+int comm_expect(struct comm *c, int from, size_t bytes, struct err *e);
+/* A mark on the queue, which is passed when all before it is done. All ends of a rank share them;
+ * COMM_MARKS at most that are not known to be passed. */
+int comm_mark(struct comm *c, struct err *e);
+/* *n: marks passed so far, in their order. Errors: those that a wait for the next one would have,
+ * which has been waited for since the first of these calls that did not find it passed. */
+int comm_passed(struct comm *c, int64_t *n, struct err *e);
 /* ST_DEVICE with its sentence when a rank has failed, found without talking. */
 int comm_check(struct comm *c, struct err *e);
 /* Says that this rank cannot go on: wakes all others with the reason. The first failure wins. */

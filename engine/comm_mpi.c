@@ -62,6 +62,7 @@ static struct {
     int (*Isend)(const void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *);
     int (*Irecv)(void *, int, MPI_Datatype, int, int, MPI_Comm, MPI_Request *);
     int (*Testall)(int, MPI_Request[], int *, MPI_Status[]);
+    int (*Iprobe)(int, int, MPI_Comm, int *, MPI_Status *);
     int (*Get_count)(const MPI_Status *, MPI_Datatype, int *);
     MPI_Comm world;
     MPI_Datatype byte;
@@ -380,8 +381,26 @@ static int check(struct comm *c, struct err *e)
     return comm_mpi_check(((const struct group *)c->group)->all, e);
 }
 
-static const struct comm_ops ops = { "mpi", allreduce, allgather, broadcast, barrier,
-                                     send,  recv,      fail,      NULL,      check };
+static bool there(struct comm *c, int from)
+{
+    const struct group *g = c->group;
+    struct comm_mpi *m = g->all;
+    int is = 0;
+    if (has_failed(m)) return true; /* an error is */
+    int rc = mpi.Iprobe(g->first + from, TAG_MESSAGE, m->comm, &is, MPI_STATUS_IGNORE);
+    return rc != MPI_SUCCESS || is;
+}
+
+static const struct comm_ops ops = { .name = "mpi",
+                                     .allreduce = allreduce,
+                                     .allgather = allgather,
+                                     .broadcast = broadcast,
+                                     .barrier = barrier,
+                                     .send = send,
+                                     .recv = recv,
+                                     .fail = fail,
+                                     .check = check,
+                                     .there = there };
 
 /* ---- life */
 
@@ -415,6 +434,7 @@ static int load(struct err *e)
                  { "MPI_Isend", &mpi.Isend },
                  { "MPI_Irecv", &mpi.Irecv },
                  { "MPI_Testall", &mpi.Testall },
+                 { "MPI_Iprobe", &mpi.Iprobe },
                  { "MPI_Get_count", &mpi.Get_count },
                  { "ompi_mpi_comm_world", &mpi.world },
                  { "ompi_mpi_byte", &mpi.byte },

@@ -33,10 +33,12 @@ enum link { LINK_TP, LINK_IN, LINK_OUT, N_LINK };
 
 struct lane { /* one direction of the pipe */
     void *stream;
-    void *room[ROOMS]; /* device memory */
+    void *room[ROOMS];   /* device memory */
+    size_t bytes[ROOMS]; /* in: of the message expected there */
     /* of a room: filled, emptied. in: by the side stream, by the queue; out: the other way round */
     void *full[ROOMS], *empty[ROOMS];
-    uint64_t ended; /* messages issued */
+    uint64_t ended;  /* messages issued */
+    uint64_t posted; /* in: those the side stream receives; some are not yet ended */
 };
 
 /* Aborts under way, each in a thread of its own: ncclCommAbort returns when neither a kernel nor a
@@ -57,7 +59,10 @@ struct leaving {
 
 struct comm_nccl {
     struct comm_nccl_opts o;
-    void *queue, *mark; /* mark: event of comm_nccl_wait */
+    void *queue, *end;      /* end: event of comm_nccl_wait */
+    void *mark[COMM_MARKS]; /* events, in turn */
+    int64_t n_mark, n_passed;
+    int64_t since_ns, checked_ns; /* of the look for mark n_passed: its begin, 0: none; its last */
     int stage;
     struct nccl_comm *c[N_LINK]; /* NULL: none, or aborted */
     struct lane lane[N_LINK];    /* IN, OUT */
@@ -353,25 +358,67 @@ static enum link stuck(const struct comm_nccl *n)
     return n->o.tp > 1 ? LINK_TP : N_LINK;
 }
 
+/* To be asked each ms or so by who has waited so long for the queue. */
+static int look_out(void *arg, int64_t waited_ns, struct err *e)
+{
+    struct comm_nccl *n = arg;
+    int st = comm_nccl_check(n, e);
+    waits(n);
+    return st == ST_OK && waited_ns > wait_ns(n) ? late(n, stuck(n), waited_ns, e) : st;
+}
+
 int comm_nccl_wait(struct comm_nccl *n, struct err *e)
 {
     if (n->failed) return broken(n, e);
     int64_t t0 = now(n), checked = t0;
-    int st = CU("cuEventRecord", event_record(n->mark, n->queue));
+    int st = CU("cuEventRecord", event_record(n->end, n->queue));
     for (int turn = 0; st == ST_OK; turn++) {
-        int r = n->o.api->event_query(n->mark);
+        int r = n->o.api->event_query(n->end);
         if (r == NCCL_API_CU_OK) break;
         if (r != NCCL_API_CU_NOT_READY) return driver(n, r, "cuEventQuery", __LINE__, e);
         pause_turn(n, turn);
         int64_t t = now(n);
         if (t - checked < CHECK_NS) continue;
         checked = t;
-        st = comm_nccl_check(n, e);
-        waits(n);
-        if (st == ST_OK && t - t0 > wait_ns(n)) st = late(n, stuck(n), t - t0, e);
+        st = look_out(n, t - t0, e);
     }
     calls(n);
     return st;
+}
+
+static int mark(struct comm *c, struct err *e)
+{
+    struct comm_nccl *n = c->group;
+    if (n->failed) return broken(n, e);
+    if (n->n_mark - n->n_passed == COMM_MARKS)
+        return err_set(e, ST_DEVICE, "rank %d has %d marks on its queue and looks at none",
+                       n->o.rank, COMM_MARKS);
+    int st = CU("cuEventRecord", event_record(n->mark[n->n_mark % COMM_MARKS], n->queue));
+    if (st == ST_OK) n->n_mark++;
+    return st;
+}
+
+static int passed(struct comm *c, int64_t *count, struct err *e)
+{
+    struct comm_nccl *n = c->group;
+    int64_t before = n->n_passed, t = now(n);
+    if (n->failed) return broken(n, e);
+    while (n->n_passed < n->n_mark) {
+        int r = n->o.api->event_query(n->mark[n->n_passed % COMM_MARKS]);
+        if (r == NCCL_API_CU_NOT_READY) break;
+        if (r != NCCL_API_CU_OK) return driver(n, r, "cuEventQuery", __LINE__, e);
+        n->n_passed++;
+    }
+    *count = n->n_passed;
+    if (n->n_passed > before) n->since_ns = 0;
+    if (n->n_passed == n->n_mark) {
+        if (n->n_passed > before) calls(n); /* it waits no more */
+        return ST_OK;
+    }
+    if (n->since_ns == 0) n->since_ns = n->checked_ns = t;
+    if (t - n->checked_ns < CHECK_NS) return ST_OK;
+    n->checked_ns = t;
+    return look_out(n, t - n->since_ns, e);
 }
 
 /* ---- tp: on the queue */
@@ -443,8 +490,14 @@ static int wait_queue(struct comm *c, struct err *e)
     return comm_nccl_wait(c->group, e);
 }
 
+static int no_expect(struct comm *c, int from, size_t bytes, struct err *e)
+{
+    return no_recv(c, from, NULL, &bytes, e);
+}
+
 static const struct comm_ops tp_ops = { "nccl",  allreduce, allgather, broadcast,  no_barrier,
-                                        no_send, no_recv,   fail,      wait_queue, NULL };
+                                        no_send, no_recv,   fail,      wait_queue, NULL,
+                                        NULL,    no_expect, mark,      passed };
 
 /* ---- pipe: on streams of its own */
 
@@ -471,25 +524,45 @@ static int send(struct comm *c, int to, const void *data, size_t bytes, struct e
     return st;
 }
 
-static int recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e)
+/* The side stream receives a message as soon as the queue has emptied its room: nothing else that
+ * the queue is at holds it up. */
+static int expect(struct comm *c, int from, size_t bytes, struct err *e)
 {
     int st;
     struct comm_nccl *n = enter(c, &st, e);
     struct lane *l = &n->lane[LINK_IN];
-    struct gpu *g = n->o.gpu;
     if (st != ST_OK) return st;
     if (!n->c[LINK_IN] || from != c->rank - n->o.tp)
         return err_set(e, ST_DEVICE, "rank %d cannot hear rank %d", c->rank, from);
-    if (*bytes > n->o.message_bytes)
-        return err_set(e, ST_DEVICE, "rank %d expects a message of %zu bytes, room is %zu", c->rank,
-                       *bytes, n->o.message_bytes);
-    size_t k = l->ended % ROOMS;
-    if (l->ended >= ROOMS) st = CU("cuStreamWaitEvent", stream_wait(l->stream, l->empty[k], 0));
+    if (bytes > n->o.message_bytes || l->posted - l->ended == ROOMS)
+        return err_set(e, ST_DEVICE,
+                       "rank %d expects a message of %zu bytes beside %d others, room is %d of %zu",
+                       c->rank, bytes, (int)(l->posted - l->ended), ROOMS, n->o.message_bytes);
+    size_t k = l->posted % ROOMS;
+    if (l->posted >= ROOMS) st = CU("cuStreamWaitEvent", stream_wait(l->stream, l->empty[k], 0));
     if (st == ST_OK)
         st = NCCL(LINK_IN, "ncclRecv",
-                  recv(l->room[k], *bytes, NCCL_API_UINT8, 0, n->c[LINK_IN], l->stream));
+                  recv(l->room[k], bytes, NCCL_API_UINT8, 0, n->c[LINK_IN], l->stream));
     if (st == ST_OK) st = CU("cuEventRecord", event_record(l->full[k], l->stream));
-    if (st == ST_OK) st = CU("cuStreamWaitEvent", stream_wait(n->queue, l->full[k], 0));
+    l->bytes[k] = bytes;
+    if (st == ST_OK) l->posted++;
+    return st;
+}
+
+static int recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e)
+{
+    struct comm_nccl *n = c->group;
+    struct lane *l = &n->lane[LINK_IN];
+    struct gpu *g = n->o.gpu;
+    size_t k = l->ended % ROOMS;
+    int st = l->posted == l->ended ? expect(c, from, *bytes, e) : ST_OK;
+    if (n->failed) return broken(n, e);
+    if (st != ST_OK) return st;
+    if (l->bytes[k] != *bytes)
+        return err_set(e, ST_DEVICE, "rank %d takes a message of %zu bytes, expected were %zu",
+                       c->rank, *bytes, l->bytes[k]);
+    calls(n);
+    st = CU("cuStreamWaitEvent", stream_wait(n->queue, l->full[k], 0));
     if (st == ST_OK) st = g->ops->put(g, data, l->room[k], *bytes, e);
     if (st == ST_OK) st = CU("cuEventRecord", event_record(l->empty[k], n->queue));
     if (st == ST_OK) l->ended++;
@@ -516,7 +589,8 @@ static int no_broadcast(struct comm *c, int root, void *data, size_t bytes, stru
 
 static const struct comm_ops pipe_ops = { "nccl",     no_allreduce, no_allgather, no_broadcast,
                                           no_barrier, send,         recv,         fail,
-                                          wait_queue, NULL };
+                                          wait_queue, NULL,         NULL,         expect,
+                                          mark,       passed };
 
 /* ---- life */
 
@@ -620,12 +694,14 @@ struct comm_nccl *comm_nccl_start(const struct comm_nccl_opts *o, struct err *e)
     n->pipe = (struct comm){
         .ops = &pipe_ops, .group = n, .rank = o->rank, .n = o->tp * o->pp, .on_device = true
     };
-    int st = new_event(n, &n->mark, e);
+    int st = new_event(n, &n->end, e);
+    for (int i = 0; i < COMM_MARKS && st == ST_OK; i++) st = new_event(n, &n->mark[i], e);
     for (int k = 0; k < N_LINK && st == ST_OK; k++)
         if (k != LINK_TP && has_link(n, k)) st = open_lane(n, &n->lane[k], e);
     for (int k = 0; k < N_LINK && st == ST_OK; k++)
         if (has_link(n, k)) st = connect_link(n, k, e);
     calls(n);
+    if (o->gpu->ops->watch) o->gpu->ops->watch(o->gpu, look_out, n);
     if (st == ST_OK) return n;
     comm_nccl_close(n);
     return NULL;
@@ -690,13 +766,17 @@ static void disconnect(struct comm_nccl *n)
 void comm_nccl_close(struct comm_nccl *n)
 {
     if (!n) return;
+    if (n->o.gpu->ops->watch) n->o.gpu->ops->watch(n->o.gpu, NULL, NULL);
+    if (!n->failed) (void)others(n, NULL); /* then there is nothing to end in good order */
     if (n->failed)
         abort_all(n);
     else
         disconnect(n);
     end_leave(n);
     for (int k = 0; k < N_LINK; k++) free_lane(n, &n->lane[k]);
-    if (n->mark) (void)n->o.api->event_free(n->mark);
+    for (int i = 0; i < COMM_MARKS; i++)
+        if (n->mark[i]) (void)n->o.api->event_free(n->mark[i]);
+    if (n->end) (void)n->o.api->event_free(n->end);
     free(n);
 }
 

@@ -11,10 +11,10 @@
  * Messages have streams of their own, one for each direction and each a communicator of two ranks,
  * so that neither a receive that waits nor a late neighbour holds up compute or the other
  * direction. They are buffered: a send copies on the queue to one of two buffers, from which the
- * side stream sends when the copy is done; a receive arrives in one of two buffers and is copied on
- * the queue once it is there. So a message travels while the queue computes, and `data` is the
- * caller's again in the queue's order. A message is as long where it is received as where it was
- * sent.
+ * side stream sends when the copy is done; a receive arrives in one of two buffers, from comm_expect
+ * on if that was called, and is copied on the queue once it is there. So a message travels while
+ * the queue computes, and `data` is the caller's again in the queue's order. A message is as long
+ * where it is received as where it was sent.
  *
  * tp's calls may be part of a recording (gpu.h) once one of the same size has run before; pipe's
  * may not. NCCL's own handles stay in recordings: free those before comm_nccl_close. One thread
@@ -33,8 +33,8 @@ struct comm_nccl;
 enum { COMM_NCCL_ARRIVE_S = 30, COMM_NCCL_WAIT_S = 20 };
 
 /* What the ranks tell of themselves in memory that they share (threads of a process, or a mapping
- * of processes of a host), by CLOCK_MONOTONIC: 0 not yet there; t > 0 in comm_nccl_wait, alive at t
- * ns; -t elsewhere, with its last call at t ns. */
+ * of processes of a host), by CLOCK_MONOTONIC: 0 not yet there; t > 0 waits for its queue, alive at
+ * t ns; -t elsewhere, with its last call at t ns. */
 typedef _Atomic int64_t comm_nccl_seen;
 
 struct comm_nccl_opts {
@@ -82,7 +82,8 @@ struct comm *comm_nccl_pipe(struct comm_nccl *n);
  * by who waits for something else. After a failure, which aborts all of NCCL's work on the device,
  * it and every other call return the same sentence. */
 int comm_nccl_check(struct comm_nccl *n, struct err *e);
-/* Until all that was issued to the queue is done, looking out for failures: a step's one wait.
+/* Until all that was issued to the queue is done, looking out for failures, as comm_passed does and,
+ * as long as this is open, the device in its own waits (gpu.h, watch).
  * Errors: ST_DEVICE with the rank that has failed, ended, or has not come for wait_s. */
 int comm_nccl_wait(struct comm_nccl *n, struct err *e);
 

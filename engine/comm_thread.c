@@ -194,8 +194,24 @@ static int check(struct comm *c, struct err *e)
     return comm_thread_check(((const struct group *)c->group)->all, e);
 }
 
-static const struct comm_ops ops = { "thread", allreduce, allgather, broadcast, barrier,
-                                     send,     recv,      fail,      NULL,      check };
+static bool there(struct comm *c, int from)
+{
+    struct group *g = c->group;
+    const struct channel *ch = channel_of(g->all, g->first + from, g->first + c->rank);
+    if (!ch || atomic_load(&g->all->failed)) return true; /* an error is */
+    return atomic_load(&ch->sent) > atomic_load_explicit(&ch->taken, memory_order_relaxed);
+}
+
+static const struct comm_ops ops = { .name = "thread",
+                                     .allreduce = allreduce,
+                                     .allgather = allgather,
+                                     .broadcast = broadcast,
+                                     .barrier = barrier,
+                                     .send = send,
+                                     .recv = recv,
+                                     .fail = fail,
+                                     .check = check,
+                                     .there = there };
 
 /* ---- life */
 

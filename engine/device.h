@@ -11,6 +11,8 @@
 
 #include "engine/gpu.h"
 
+struct comm;
+
 enum device_kind { DEVICE_CPU, DEVICE_CUDA };
 
 /* How devices exchange activations: through the host's communicator, or NCCL. auto: NCCL where there
@@ -33,6 +35,10 @@ struct device {
     /* NULL: gpu_cuda_open and gpu_cuda_count */
     struct gpu *(*open)(int index, struct err *e);
     int (*count)(struct err *e);
+    /* In place of NCCL, where there is more than one rank: on_device ends of rank world->rank for the
+     * calls of its stage and for messages, beside those of the host. NULL: none. */
+    int (*join)(struct gpu *g, struct comm *world, struct comm *host_tp, struct comm *tp_pipe[2],
+                struct err *e);
 };
 
 /* Errors: ST_USAGE, naming --device. */

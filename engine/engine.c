@@ -452,6 +452,7 @@ int engine_collect(struct engine *g, struct engine_result *r, struct err *e)
     size_t bytes = g->result_bytes;
     assert(g->in_flight > 0);
     int st = hear_times(g, e);
+    if (st == ST_OK) st = rank_await(&g->rank[0], rank_sampler(g), e);
     if (st == ST_OK) st = comm_recv(g->rank[0].world, rank_sampler(g), g->result, &bytes, e);
     if (st != ST_OK) return st;
     g->in_flight--;

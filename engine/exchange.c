@@ -89,3 +89,10 @@ int exchange_recv(struct exchange *x, int from, void *p, size_t bytes, struct er
     x->busy = true;
     return ST_OK;
 }
+
+int exchange_expect(struct exchange *x, int from, size_t bytes, struct err *e)
+{
+    if (!x->pipe->on_device) return ST_OK;
+    int st = healthy(x, e);
+    return st == ST_OK ? comm_expect(x->pipe, from, bytes, e) : st;
+}

@@ -27,6 +27,9 @@ int exchange_sum(struct exchange *x, float *p, size_t n, struct err *e);
 int exchange_gather(struct exchange *x, const void *mine, size_t bytes, void *all, struct err *e);
 int exchange_send(struct exchange *x, int to, const void *p, size_t bytes, struct err *e);
 int exchange_recv(struct exchange *x, int from, void *p, size_t bytes, struct err *e);
+/* An exchange_recv of these will follow: where messages go from device to device, this one may come
+ * while the queue is at something else. */
+int exchange_expect(struct exchange *x, int from, size_t bytes, struct err *e);
 /* Until all that was issued is done. Errors: ST_DEVICE of the backend or a communicator. */
 int exchange_sync(struct exchange *x, struct err *e);
 

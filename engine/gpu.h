@@ -1,10 +1,11 @@
 /* engine/gpu.h - a GPU as its backend sees it: memory, a queue of kernels and products, recordings.
  *
- * Everything issued goes to one queue and runs in order, behind the caller; `wait` is the only call
- * that blocks. Nothing is read or written by the host between issue and wait but pinned memory that
- * is not part of a copy under way. Every call that can fail returns a status and names file, line
- * and what the driver said; after ST_DEVICE the device can only be closed, but for
- * memory that ran out. A wait ends with an error after 25 s, or after $ORRERY_GPU_TIMEOUT_S.
+ * Everything issued goes to one queue and runs in order, behind the caller; only `wait` and
+ * `event_wait` wait for it, and launches that are some hundred ahead of it. Nothing is read or
+ * written by the host between issue and wait but pinned memory that is not part of a copy under way.
+ * Every call that can fail returns a status and names file, line and what the driver said; after
+ * ST_DEVICE the device can only be closed, but for memory that ran out. A wait ends with an error
+ * after 25 s, or after $ORRERY_GPU_TIMEOUT_S.
  * Implementations: backend_cuda_rt.c (the CUDA runtime, cuBLASLt, the kernels); tests/gpu_host.c runs the same
  * kernels' thread blocks on the CPU. SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_GPU_H
@@ -67,7 +68,8 @@ struct gpu_ops {
     int (*get)(struct gpu *g, void *to, const void *from, size_t bytes, struct err *e);
     int (*launch)(struct gpu *g, enum gpu_kern k, const struct gpu_dim *dim, const void *args,
                   struct err *e);
-    /* By the algorithm that plan chose for the shape, else by the library's first guess. */
+    /* By the algorithm that plan chose for the shape, else for the same matrix with the next more rows
+     * that plan was called with, else by the library's first guess. */
     int (*mm)(struct gpu *g, const struct gpu_mm *a, struct err *e);
     /* Times the library's algorithms, which takes long and waits, and keeps the fastest for the type
      * and shape. What y points to is overwritten; x, w and y NULL: large shapes are not timed. */
@@ -87,6 +89,11 @@ struct gpu_ops {
     int (*event_set)(struct gpu *g, struct gpu_event *ev, struct err *e);
     int (*event_ns)(struct gpu *g, const struct gpu_event *from, const struct gpu_event *to,
                     double *ns, struct err *e);
+    /* Until the queue has passed the event; at once when it was never set. */
+    int (*event_wait)(struct gpu *g, const struct gpu_event *ev, struct err *e);
+    /* While the device waits, in whatever call, it asks fn each ms whether to go on, after how long;
+     * an error of fn ends the wait and stays the device's. fn NULL: no more. NULL: it asks nobody. */
+    void (*watch)(struct gpu *g, int (*fn)(void *arg, int64_t waited_ns, struct err *e), void *arg);
     /* The queue itself (a cudaStream_t) for a communicator that issues to it; NULL: none. */
     void *(*queue)(struct gpu *g);
 };

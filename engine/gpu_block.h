@@ -20,6 +20,8 @@
  *   gpu_tid() gpu_threads()             thread in the block, threads of the block
  *   gpu_block_x() _y() _z()             block in the grid;  gpu_blocks_x(): blocks along x
  *   gpu_lane() gpu_warp()               tid % 32, tid / 32
+ *   gpu_sm()                            compute capability that this copy is for, 10 * major + minor: for
+ *                                       choices of speed alone
  *   gpu_index() gpu_stride()            thread in the grid along x, threads along x (int64_t)
  *   gpu_sync()                          all threads of the block meet; memory is seen by all
  *   gpu_sync_warp()                     the 32 of a warp meet

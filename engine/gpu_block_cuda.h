@@ -75,6 +75,14 @@ GPU_FN int32_t gpu_lane(void)
 {
     return (int32_t)(threadIdx.x & 31u);
 }
+GPU_FN int gpu_sm(void)
+{
+#ifdef __CUDA_ARCH__
+    return __CUDA_ARCH__ / 10;
+#else
+    return 0;
+#endif
+}
 GPU_FN int32_t gpu_warp(void)
 {
     return (int32_t)(threadIdx.x >> 5);

@@ -37,6 +37,7 @@ struct gpu_host_here {
     int32_t tid, threads;
     int32_t x, y, z, n_x;
     int32_t begun; /* threads that have been at gpu_begin */
+    int32_t sm;    /* of the device that is played */
 };
 extern _Thread_local struct gpu_host_here gpu_host_here;
 
@@ -55,6 +56,10 @@ static inline void gpu_begin(void)
 static inline void gpu_ahead(const void *p)
 {
     (void)p;
+}
+static inline int gpu_sm(void)
+{
+    return gpu_host_here.sm;
 }
 static inline int32_t gpu_tid(void)
 {

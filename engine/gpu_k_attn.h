@@ -46,6 +46,14 @@ GPU_FN int attn_half_chunks(struct attn_spec p)
     return p.chunk > 2 ? 2 : p.chunk;
 }
 
+/* The same of a decode. Beside the sums of heads of more than 128 dims there are few registers left:
+ * with 64 dims none is spilled on sm_90 and later, with 128 on those before (ptxas of CUDA 13.0). */
+GPU_FN int attn_part_chunks(struct attn_spec p)
+{
+    if (p.chunk > 2) return gpu_sm() >= 90 ? 1 : 2;
+    return p.chunk;
+}
+
 /* Where a token's key and value lie: a row of head_dim elements. */
 GPU_FN int32_t attn_slot(const struct gpu_attn *a, int32_t first, int32_t head, int32_t key)
 {
@@ -211,33 +219,36 @@ GPU_FN void attn_get_k(const struct gpu_attn *a, struct attn_spec p, struct attn
 }
 
 GPU_FN void attn_get_v(const struct gpu_attn *a, struct attn_spec p, struct attn_warp *w,
-                       int32_t slot, int half)
+                       int32_t slot, int part)
 {
-    int32_t dim = attn_dim(a, p), at = half * 128 + gpu_lane() / 4 * 8, left = dim - at;
+    int32_t dim = attn_dim(a, p), at = part * attn_part_chunks(p) * 64 + gpu_lane() / 4 * 8;
+    int32_t left = dim - at;
     GPU_UNROLL
     for (int r = 0; r < 4; r++) {
         int32_t row = attn_from(p, slot, gpu_lane() % 4 * 2, r % 2 + r / 2 * 8);
         const uint16_t *v = (const uint16_t *)a->kv.v + (int64_t)row * dim + at;
         GPU_UNROLL
-        for (int c = 0; c < attn_half_chunks(p); c++)
+        for (int c = 0; c < attn_part_chunks(p); c++)
             w->v[r][c] = p.dim || left > 64 * c ? gpu_load16(v + 64 * c) : attn_zero16();
     }
 }
 
-/* s += K q^T over 128 dims; q: [8 * group][ld] elements, rows shifted by half the banks. */
-GPU_FN void attn_score(struct attn_spec p, struct attn_warp *w, const uint16_t *q, int half)
+/* s += K q^T over a part of the dims; q: [8 * group][ld] elements, rows shifted by half the banks. */
+GPU_FN void attn_score(struct attn_spec p, struct attn_warp *w, const uint16_t *q, int part)
 {
     int32_t ld = p.chunk * 64 + 32;
     GPU_UNROLL
-    for (int c = 0; c < attn_half_chunks(p) * 2; c++) {
+    for (int c = 0; c < attn_part_chunks(p) * 2; c++) {
+        int at = (part * attn_part_chunks(p) * 2 + c) % 4;
         GPU_UNROLL
         for (int n = 0; n < p.group; n++) {
-            struct gpu_16 b = gpu_load16(q + (n * 8 + gpu_lane() / 4) * ld + half * 128 + 32 * c +
-                                         gpu_lane() % 4 * 8);
+            struct gpu_16 b =
+                gpu_load16(q + (n * 8 + gpu_lane() / 4) * ld + part * attn_part_chunks(p) * 64 +
+                           32 * c + gpu_lane() % 4 * 8);
             GPU_UNROLL
             for (int e = 0; e < 2; e++) {
-                uint32_t k[4] = { w->k[0][c].w[2 * e], w->k[1][c].w[2 * e], w->k[0][c].w[2 * e + 1],
-                                  w->k[1][c].w[2 * e + 1] };
+                uint32_t k[4] = { w->k[0][at].w[2 * e], w->k[1][at].w[2 * e],
+                                  w->k[0][at].w[2 * e + 1], w->k[1][at].w[2 * e + 1] };
                 gpu_mma(p.type, w->s[n], k, b.w + 2 * e);
             }
         }
@@ -288,10 +299,10 @@ GPU_FN void attn_turn(struct attn_spec p, struct attn_warp *w)
     }
 }
 
-GPU_FN void attn_weigh(struct attn_spec p, struct attn_warp *w, int half)
+GPU_FN void attn_weigh(struct attn_spec p, struct attn_warp *w, int part)
 {
     GPU_UNROLL
-    for (int c = 0; c < attn_half_chunks(p); c++) {
+    for (int c = 0; c < attn_part_chunks(p); c++) {
         GPU_UNROLL
         for (int j = 0; j < 4; j++) {
             uint32_t x0 = w->v[0][c].w[j], x1 = w->v[1][c].w[j];
@@ -300,13 +311,15 @@ GPU_FN void attn_weigh(struct attn_spec p, struct attn_warp *w, int half)
                               gpu_high2(y0, y1) };
             GPU_UNROLL
             for (int n = 0; n < p.group; n++)
-                gpu_mma(p.type, w->o[n * p.chunk * 4 + half * 8 + c * 4 + j], v, w->p[n]);
+                gpu_mma(p.type, w->o[n * p.chunk * 4 + part * attn_part_chunks(p) * 4 + c * 4 + j],
+                        v, w->p[n]);
         }
     }
 }
 
 /* This warp's part of the share: every fourth 16 tokens. Where there are many sums to keep, keys are
- * not asked for ahead, nor values before the keys are done with: other warps fill the time. */
+ * not asked for ahead, nor values before the keys are done with: other warps fill the time. Parts are
+ * written out: in a loop over them ptxas spills on sm_80. */
 GPU_FN void attn_run(const struct gpu_attn *a, struct attn_spec p, const struct attn_share *s,
                      struct attn_warp *w, const uint16_t *q)
 {
@@ -318,7 +331,7 @@ GPU_FN void attn_run(const struct gpu_attn *a, struct attn_spec p, const struct 
     for (; at < s->hi; at += 16 * ATTN_WARPS) {
         int32_t next = at + 16 * ATTN_WARPS, low = at + gpu_lane() / 4, high = low + 8;
         if (attn_tight(p))
-            attn_get_k(a, p, w, slot, 0, 2);
+            attn_get_k(a, p, w, slot, 0, attn_part_chunks(p));
         else
             attn_get_v(a, p, w, slot, 0);
         key = (next + end > s->hi ? s->hi : next + end) - 1;
@@ -330,8 +343,14 @@ GPU_FN void attn_run(const struct gpu_attn *a, struct attn_spec p, const struct 
         }
         attn_score(p, w, q, 0);
         if (p.chunk > 2) {
-            attn_get_k(a, p, w, slot, 2, 2);
+            attn_get_k(a, p, w, slot, attn_part_chunks(p), attn_part_chunks(p));
             attn_score(p, w, q, 1);
+        }
+        if (p.chunk > 2 && attn_part_chunks(p) == 1) {
+            attn_get_k(a, p, w, slot, 2, 1);
+            attn_score(p, w, q, 2);
+            attn_get_k(a, p, w, slot, 3, 1);
+            attn_score(p, w, q, 3);
         }
         if (attn_tight(p)) attn_get_v(a, p, w, slot, 0);
         if (!attn_tight(p) && next < s->hi) attn_get_k(a, p, w, slot_next, 0, p.chunk);
@@ -341,6 +360,12 @@ GPU_FN void attn_run(const struct gpu_attn *a, struct attn_spec p, const struct 
         if (p.chunk > 2) {
             attn_get_v(a, p, w, slot, 1);
             attn_weigh(p, w, 1);
+        }
+        if (p.chunk > 2 && attn_part_chunks(p) == 1) {
+            attn_get_v(a, p, w, slot, 2);
+            attn_weigh(p, w, 2);
+            attn_get_v(a, p, w, slot, 3);
+            attn_weigh(p, w, 3);
         }
         slot = slot_next;
     }

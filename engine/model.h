@@ -75,6 +75,8 @@ int model_check(const struct spec *spec, const struct weights *w, struct err *e)
  * memory. m keeps spec, b, tp and pipe. What is loaded does not depend on the number of threads. */
 int model_load(struct model *m, const struct weights *w, struct err *e);
 void model_release(struct model *m);
+/* Once, between load and the first step: what steps would else stop for. Errors: the backend's. */
+int model_prepare(struct model *m, struct err *e);
 
 /* The stage's part of a step. x [n_tok][hidden] is m->x: read unless this is the first stage, written
  * for the next one; on the last stage logits [n_out][s.n_vocab] of this rank are in m->logits, and with

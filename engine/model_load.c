@@ -397,6 +397,16 @@ static int load_ends(struct loader *l)
 
 /* ---- what is not in the file */
 
+/* The MLP's inner values have the most columns of all products but the head's. */
+int model_prepare(struct model *m, struct err *e)
+{
+    const struct backend_ops *op = m->b->ops;
+    if (!op->prepare) return ST_OK;
+    size_t gate = m->spec->a.gated_mlp ? 2 : 1;
+    op->prepare(m->b, m->up, (size_t)m->o.max_tok * gate * (size_t)m->s.n_ffn);
+    return op->check(m->b, e);
+}
+
 static float *floats(struct loader *l, int64_t rows_, int64_t cols)
 {
     return l->m->b->ops->alloc(l->m->b, (size_t)(rows_ * cols) * sizeof(float), l->e);

@@ -3,9 +3,11 @@
 #include "engine/rank.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/arena.h"
 #include "base/progress.h"
@@ -15,6 +17,9 @@
 #include "engine/kern.h"
 #include "engine/need.h"
 #include "engine/team.h"
+
+/* Between looks at the device: some 20 ms long at once, then with naps. */
+enum { SPINS = 20000, NAP_NS = 50000 };
 
 /* ---- one step on one rank */
 
@@ -127,11 +132,114 @@ static int answer(struct rank *r, const float *rows, struct err *e)
     return comm_send(r->world, 0, r->result, bytes, e);
 }
 
+/* ---- steps that are issued and followed */
+
+static int tell_times(struct rank *r, const struct engine_rank_step *x, struct err *e)
+{
+    struct rank_told t = { .times = *x };
+    bool parts = backend_timed_is(r->b);
+    if (parts) {
+        backend_timed_read(r->b, &t.parts);
+        backend_timed_clear(r->b);
+    }
+    return comm_send(r->world, 0, &t, parts ? sizeof t : sizeof t.times, e);
+}
+
+static bool under_way(const struct rank *r)
+{
+    return r->n_passed < 2 * r->n_issued;
+}
+
+static void pass(struct rank *r, struct engine_rank_step *x)
+{
+    int64_t now = clock_mono_ns();
+    if (r->n_passed % 2 == 0) {
+        int64_t since = x->t0_ns > r->over_ns ? x->t0_ns : r->over_ns;
+        x->recv_ns = r->m.s.first ? 0 : now - since;
+        x->t0_ns = now;
+    } else {
+        x->t1_ns = r->over_ns = now;
+    }
+    r->n_passed++;
+}
+
+/* What the device has passed, and failures; it does not wait. The last stage has something to do yet
+ * before its step is over. */
+static int look(struct rank *r, struct err *e)
+{
+    int64_t n;
+    int st = comm_passed(r->tp, &n, e);
+    while (st == ST_OK && r->n_passed < n) {
+        struct engine_rank_step *x = &r->issued[r->n_passed / 2 % RANK_ISSUED];
+        pass(r, x);
+        if (r->n_passed % 2 || r->m.s.last) continue;
+        timing_put(&r->timing, x);
+        r->steps++;
+        r->step_ns += x->t1_ns - x->t0_ns;
+        if (r->g->o.mpi && r->rank != 0) st = tell_times(r, x, e);
+    }
+    return st;
+}
+
+static void pause_turn(int turn)
+{
+    if (turn < SPINS)
+        sched_yield();
+    else
+        nanosleep(&(struct timespec){ .tv_nsec = NAP_NS }, NULL);
+}
+
+int rank_await(struct rank *r, int from, struct err *e)
+{
+    int st = ST_OK;
+    for (int turn = 0; st == ST_OK && under_way(r) && !comm_there(r->world, from); turn++) {
+        st = look(r, e);
+        pause_turn(turn);
+    }
+    return st == ST_OK && under_way(r) ? look(r, e) : st;
+}
+
+/* The next message of rank 0. */
+static int hear(struct rank *r, struct wire *w, struct err *e)
+{
+    size_t bytes = w->cap;
+    int st = comm_recv(r->world, 0, w->bytes, &bytes, e);
+    if (st == ST_OK) wire_unpack(w);
+    return st;
+}
+
+static size_t message_bytes(const struct rank *r, const struct wire *w)
+{
+    return (size_t)w->step.n_tok * (size_t)r->g->spec.a.hidden * sizeof(float);
+}
+
+/* When the next step is known already, its input may come while this one computes. */
+static int look_ahead(struct rank *r, struct err *e)
+{
+    if (r->rank == 0 || r->has_next || !comm_there(r->world, 0)) return ST_OK;
+    int st = hear(r, &r->next, e);
+    r->has_next = st == ST_OK;
+    if (st != ST_OK || r->next.op != WIRE_STEP || r->m.s.first) return st;
+    return exchange_expect(&r->m.ranks, r->rank - r->g->o.tp, message_bytes(r, &r->next), e);
+}
+
+/* The one wait of a step on the last stage. */
+static int await_queue(struct rank *r, struct err *e)
+{
+    int st = ST_OK;
+    for (int turn = 0; st == ST_OK && under_way(r); turn++) {
+        st = look(r, e);
+        if (st == ST_OK) st = look_ahead(r, e);
+        if (under_way(r)) pause_turn(turn);
+    }
+    return st == ST_OK ? backend_sync(r->b, e) : st;
+}
+
 /* The end of a step on the last stage. */
 static int finish(struct rank *r, int32_t n_out, struct err *e)
 {
     const float *rows = NULL;
-    int st = exchange_sync(&r->m.ranks, e);
+    int st = r->queued ? await_queue(r, e) : exchange_sync(&r->m.ranks, e);
     if (st == ST_OK && !r->m.tokens) st = gather_logits(r, n_out, &rows, e);
     return st == ST_OK && r->rank == rank_sampler(r->g) ? answer(r, rows, e) : st;
 }
@@ -147,27 +255,56 @@ static void put_operators(struct rank *r)
     x->operators = true;
 }
 
-int rank_step(struct rank *r, struct err *e)
+/* Receives, computes and sends, or issues that. */
+static int pass_on(struct rank *r, struct err *e)
 {
-    struct engine *g = r->g;
     struct model *m = &r->m;
-    const struct backend_step *s = &r->wire.step;
-    size_t bytes = (size_t)s->n_tok * (size_t)g->spec.a.hidden * sizeof(float);
-    team_look(r->team);
-    timing_start(&r->timing, r->world, r->tp);
-    int st = m->s.first ? ST_OK : exchange_recv(&m->ranks, r->rank - g->o.tp, m->x, bytes, e);
-    int64_t t0 = clock_mono_ns();
-    timing_input(&r->timing, r->world);
-    if (st == ST_OK) st = model_forward(m, s, e);
-    if (st == ST_OK && !m->s.last) {
-        st = exchange_send(&m->ranks, r->rank + g->o.tp, m->x, bytes, e);
-        if (st == ST_OK && m->pipe->on_device) st = exchange_sync(&m->ranks, e);
+    int tp = r->g->o.tp;
+    size_t bytes = message_bytes(r, &r->wire);
+    int st = m->s.first ? ST_OK : exchange_recv(&m->ranks, r->rank - tp, m->x, bytes, e);
+    if (st == ST_OK && r->queued) st = comm_mark(r->tp, e);
+    if (!r->queued) timing_input(&r->timing, r->world);
+    if (st == ST_OK) st = model_forward(m, &r->wire.step, e);
+    if (st == ST_OK && !m->s.last) st = exchange_send(&m->ranks, r->rank + tp, m->x, bytes, e);
+    if (st == ST_OK && r->queued) st = comm_mark(r->tp, e);
+    return st;
+}
+
+static int step_queued(struct rank *r, struct err *e)
+{
+    struct engine_rank_step *x = &r->issued[r->n_issued % RANK_ISSUED];
+    int st = ST_OK;
+    for (int turn = 0; st == ST_OK && r->n_issued - r->n_passed / 2 == RANK_ISSUED; turn++) {
+        st = look(r, e);
+        pause_turn(turn);
     }
-    if (st == ST_OK && m->s.last) st = finish(r, s->n_out, e);
-    if (g->o.operators) put_operators(r);
+    timing_start(&r->timing, r->world, r->tp);
+    if (st == ST_OK) st = pass_on(r, e);
+    if (st != ST_OK) return st;
+    timing_calls(&r->timing, r->world, r->tp);
+    *x = r->timing.now;
+    r->n_issued++;
+    if (!r->m.s.last) return ST_OK;
+    st = finish(r, r->wire.step.n_out, e);
+    r->timing.now.t0_ns = x->t0_ns;
+    r->timing.now.recv_ns = x->recv_ns;
     timing_end(&r->timing, r->world, r->tp);
     r->steps++;
-    r->step_ns += clock_mono_ns() - t0;
+    r->step_ns += r->timing.now.t1_ns - x->t0_ns;
+    return st;
+}
+
+int rank_step(struct rank *r, struct err *e)
+{
+    team_look(r->team);
+    if (r->queued) return step_queued(r, e);
+    timing_start(&r->timing, r->world, r->tp);
+    int st = pass_on(r, e);
+    if (st == ST_OK && r->m.s.last) st = finish(r, r->wire.step.n_out, e);
+    if (r->g->o.operators) put_operators(r);
+    timing_end(&r->timing, r->world, r->tp);
+    r->steps++;
+    r->step_ns += r->timing.now.t1_ns - r->timing.now.t0_ns;
     return st;
 }
 
@@ -203,19 +340,33 @@ static int open_backend(struct rank *r, int nth, struct err *e)
 /* Begins to connect the devices, which goes on while weights are loaded. */
 static int connect_device(struct rank *r, struct err *e)
 {
+    const struct device *d = &r->g->o.device;
     struct link *l = &r->g->link;
-    if (!l->on) return ST_OK;
-    r->nccl = link_start(l, backend_gpu_device(r->b), r->rank, r->world, e);
-    if (!r->nccl) return ST_DEVICE;
-    r->tp = comm_nccl_tp(r->nccl);
-    r->pipe = comm_nccl_pipe(r->nccl);
+    struct comm *end[2];
+    if (d->join && r->g->n > 1) {
+        int st = d->join(backend_gpu_device(r->b), r->world, r->host_tp, end, e);
+        if (st != ST_OK) return st;
+    } else if (l->on) {
+        r->nccl = link_start(l, backend_gpu_device(r->b), r->rank, r->world, e);
+        if (!r->nccl) return ST_DEVICE;
+        end[0] = comm_nccl_tp(r->nccl);
+        end[1] = comm_nccl_pipe(r->nccl);
+    } else {
+        return ST_OK;
+    }
+    r->tp = end[0];
+    r->pipe = end[1];
+    r->queued = true;
     return ST_OK;
 }
 
 /* Recordings hold calls of the communicator; what it has counted is still asked for. */
 void rank_leave(struct rank *r)
 {
-    if (!r->nccl) return;
+    struct err unused = { 0 };
+    if (!r->queued) return;
+    for (int turn = 0; under_way(r) && look(r, &unused) == ST_OK; turn++) pause_turn(turn);
+    r->queued = false;
     if (r->b->ops->forget) r->b->ops->forget(r->b);
     memcpy(r->host_tp->count, r->tp->count, sizeof r->tp->count);
     r->tp = r->host_tp;
@@ -243,9 +394,7 @@ static int open_model(struct rank *r, struct err *e)
     r->m.tokens = r->b->ops->sample && r->m.s.last && whole;
     int st = model_load(&r->m, &g->w, e);
     if (st == ST_OK && r->nccl) st = comm_nccl_ready(r->nccl, e);
-    if (st != ST_OK || !r->b->ops->prepare) return st;
-    r->b->ops->prepare(r->b);
-    return r->b->ops->check(r->b, e);
+    return st == ST_OK ? model_prepare(&r->m, e) : st;
 }
 
 /* All that is not shared: threads, device, shard, buffers. Runs on the rank's own thread, so that
@@ -258,6 +407,7 @@ int rank_open(struct rank *r, struct err *e)
     int busy = p.n * o->threads, nth = o->mpi ? p.nth : o->n_before + r->rank;
     size_t vocab = (size_t)g->spec.a.vocab, out = (size_t)o->m.max_out;
     wire_init(&r->wire, &g->limit);
+    wire_init(&r->next, &g->limit);
     r->team = team_open(o->threads, busy <= p.cpus && !p.bound ? nth * o->threads : -1,
                         bell_spin_max(busy, p.cpus), e);
     if (!r->team) return ST_DEVICE;
@@ -284,6 +434,7 @@ void rank_release(struct rank *r)
     if (r->b) r->b->ops->close(r->b);
     team_close(r->team);
     wire_release(&r->wire);
+    wire_release(&r->next);
     free(r->logits);
     free(r->part);
     free(r->result);
@@ -297,17 +448,6 @@ void rank_give_up(struct rank *r, const struct err *e)
     if (comm_check(r->world, &told) != ST_OK && strcmp(told.text, e->text) == 0) return;
     r->own = *e;
     comm_fail(r->world, e->text);
-}
-
-static int tell_times(struct rank *r, struct err *e)
-{
-    struct rank_told t = { .times = r->timing.now };
-    bool parts = backend_timed_is(r->b);
-    if (parts) {
-        backend_timed_read(r->b, &t.parts);
-        backend_timed_clear(r->b);
-    }
-    return comm_send(r->world, 0, &t, parts ? sizeof t : sizeof t.times, e);
 }
 
 /* What other processes hold now, so that it is known of one that is lost later. */
@@ -339,7 +479,7 @@ static int exchange_once(struct rank *r, float *x, size_t n, struct err *e)
 {
     struct engine *g = r->g;
     size_t bytes = n * sizeof *x;
-    if (r->nccl) return ST_OK; /* none of these is the host's */
+    if (r->queued) return ST_OK; /* none of these is the host's */
     int st = r->tp->n > 1 ? comm_allreduce(r->tp, x, n, e) : ST_OK;
     if (st == ST_OK && !r->m.s.first) st = comm_recv(r->world, r->rank - g->o.tp, x, &bytes, e);
     bytes = n * sizeof *x;
@@ -389,6 +529,19 @@ void rank_sign(const struct rank *r, struct err *e)
     if (op && op->check && op->check(r->b, NULL) != ST_OK) err_prefix(e, "rank %d", r->rank);
 }
 
+static int next_step(struct rank *r, struct err *e)
+{
+    struct wire past = r->wire;
+    if (!r->has_next) {
+        int st = rank_await(r, 0, e);
+        return st == ST_OK ? hear(r, &r->wire, e) : st;
+    }
+    r->has_next = false;
+    r->wire = r->next;
+    r->next = past;
+    return ST_OK;
+}
+
 static int live(struct rank *r, struct err *e)
 {
     int st = rank_open(r, e);
@@ -403,14 +556,11 @@ static int live(struct rank *r, struct err *e)
     st = comm_barrier(r->world, e);
     if (st == ST_OK) st = rank_warm(r, e);
     while (st == ST_OK) {
-        size_t bytes = r->wire.cap;
-        st = comm_recv(r->world, 0, r->wire.bytes, &bytes, e);
-        if (st != ST_OK) break;
-        wire_unpack(&r->wire);
-        if (r->wire.op == WIRE_STOP) return ST_OK;
-        st = rank_step(r, e);
-        if (st == ST_OK && r->g->o.mpi) /* threads look for themselves */
-            st = tell_times(r, e);
+        st = next_step(r, e);
+        if (st == ST_OK && r->wire.op == WIRE_STOP) return ST_OK;
+        if (st == ST_OK) st = rank_step(r, e);
+        if (st == ST_OK && r->g->o.mpi && (!r->queued || r->m.s.last)) /* threads look themselves */
+            st = tell_times(r, &r->timing.now, e);
     }
     comm_fail(r->world, e->text); /* no effect when the failure came from there */
     return st;

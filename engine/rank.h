@@ -10,6 +10,8 @@
 #include "engine/link.h"
 #include "engine/wire.h"
 
+enum { RANK_ISSUED = COMM_MARKS / 2 }; /* steps that are issued and not known to be over */
+
 struct rank {
     struct engine *g;
     int rank;
@@ -22,7 +24,14 @@ struct rank {
     struct team *team;
     struct backend *b;
     struct model m;
-    struct wire wire;
+    struct wire wire, next; /* next: read ahead, with has_next */
+    bool has_next;
+    /* Calls between devices are on_device: a step is issued, and followed by two marks on the queue,
+     * the first behind its input. */
+    bool queued;
+    struct engine_rank_step issued[RANK_ISSUED]; /* in turn; over when their marks are passed */
+    int64_t n_issued, n_passed;                  /* steps; marks */
+    int64_t over_ns;                             /* end of the last one that was */
     float *part; /* [max_out][s.n_vocab], last stage only: one tp rank's share on its way */
     /* sampling rank only */
     float *logits;         /* [max_out][vocab]; NULL where tp is 1, and part has them all */
@@ -83,8 +92,12 @@ void rank_give_up(struct rank *r, const struct err *e);
  * will have, several times, before the first request. Not counted. All ranks; those in other processes
  * report to rank 0 (engine_report). */
 int rank_warm(struct rank *r, struct err *e);
-/* The step in r->wire. */
+/* The step in r->wire. On the last stage it is done then; on the others, where calls are on_device, it
+ * is issued: no call waits for the device. */
 int rank_step(struct rank *r, struct err *e);
+/* Before a comm_recv from `from` of the world: until that would not wait, or nothing is under way on the
+ * device, which is looked at meanwhile. */
+int rank_await(struct rank *r, int from, struct err *e);
 /* Whose device has failed says which rank it is. */
 void rank_sign(const struct rank *r, struct err *e);
 /* The end of what ranks do together: all of them at about the same time, each on its thread. */

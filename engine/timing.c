@@ -21,16 +21,21 @@ void timing_input(struct timing *t, const struct comm *world)
     t->world_recv = world->count[COMM_RECV];
 }
 
-void timing_end(struct timing *t, const struct comm *world, const struct comm *tp)
+void timing_calls(struct timing *t, const struct comm *world, const struct comm *tp)
 {
     struct engine_rank_step *x = &t->now;
     const struct comm_count *a = &tp->count[COMM_ALLREDUCE];
-    x->t1_ns = clock_mono_ns();
     x->allreduce_ns = a->ns - t->allreduce.ns;
     x->n_allreduce = (int32_t)(a->calls - t->allreduce.calls);
     x->p2p_ns = world->count[COMM_SEND].ns - t->world_send.ns + world->count[COMM_RECV].ns -
                 t->world_recv.ns;
-    timing_put(t, x);
+}
+
+void timing_end(struct timing *t, const struct comm *world, const struct comm *tp)
+{
+    t->now.t1_ns = clock_mono_ns();
+    timing_calls(t, world, tp);
+    timing_put(t, &t->now);
 }
 
 void timing_put(struct timing *t, const struct engine_rank_step *x)

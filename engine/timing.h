@@ -1,7 +1,10 @@
 /* engine/timing.h - where the time of a rank's latest steps went, for the monitor.
  *
  * A rank writes its own; rank 0 may read a step of another once that has begun the next one.
- * Communication is what the rank spent inside calls, waiting for the others included.
+ * Communication is what the rank spent inside calls, waiting for the others included. Where calls
+ * are only issued (comm.h, on_device), that is the time of issuing, and t0, t1 and recv are when the
+ * rank has seen its device pass the marks before and behind the step: while it does nothing else it
+ * looks all the time, so only what it issues meanwhile makes them late.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef ENGINE_TIMING_H
 #define ENGINE_TIMING_H
@@ -33,6 +36,8 @@ struct timing {
 
 void timing_start(struct timing *t, const struct comm *world, const struct comm *tp);
 void timing_input(struct timing *t, const struct comm *world); /* the step's input is there */
+/* What the calls since the start have taken. */
+void timing_calls(struct timing *t, const struct comm *world, const struct comm *tp);
 void timing_end(struct timing *t, const struct comm *world, const struct comm *tp);
 /* The next step of a rank in another process, as it arrived. */
 void timing_put(struct timing *t, const struct engine_rank_step *x);

@@ -130,6 +130,7 @@ void wire_unpack_opts(const unsigned char *from, struct engine_opts *o)
     o->backend = NULL;
     o->device.open = NULL;
     o->device.count = NULL;
+    o->device.join = NULL;
     o->mpi = NULL;
     if (o->split) {
         o->split = (const void *)at;

@@ -150,6 +150,22 @@ static cublasStatus_t heuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t d,
     return CUBLAS_STATUS_SUCCESS;
 }
 
+static cublasStatus_t algo_check(cublasLtHandle_t h, cublasLtMatmulDesc_t d,
+                                 cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                 cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t y,
+                                 const cublasLtMatmulAlgo_t *algo,
+                                 cublasLtMatmulHeuristicResult_t *out)
+{
+    (void)h, (void)d, (void)a, (void)b, (void)c, (void)y;
+    int i = (int)algo->data[0];
+    fake_lt.checked++;
+    if (fails() || fake_lt.unfit[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
+    *out = (cublasLtMatmulHeuristicResult_t){ .state = CUBLAS_STATUS_SUCCESS,
+                                              .workspaceSize = fake_lt.work_bytes[i] };
+    out->algo = *algo;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 /* E4M3: 1 sign, 4 exponent (bias 7), 3 fraction bits; no infinities, 0x7f is NAN. */
 static double from_e4m3(uint8_t b)
 {
@@ -237,6 +253,7 @@ const struct backend_cuda_lt *fake_lt_table(void)
                                                   .MatmulPreferenceDestroy = pref_destroy,
                                                   .MatmulPreferenceSetAttribute = pref_set,
                                                   .MatmulAlgoGetHeuristic = heuristic,
+                                                  .MatmulAlgoCheck = algo_check,
                                                   .Matmul = matmul,
                                                   .GetStatusString = words };
     return &table;

@@ -212,6 +212,7 @@ static cudaError_t push(struct op op)
     struct list *l = capturing ? &captured : &queue;
     if (l->n == l->cap) l->op = mem_resize(l->op, l->cap = 2 * l->cap + 8, sizeof *l->op);
     l->op[l->n++] = op;
+    if (!capturing && l->n > fake_rt.most) fake_rt.most = l->n;
     return cudaSuccess;
 }
 
@@ -354,6 +355,16 @@ cudaError_t fake_cudaEventCreate(cudaEvent_t *ev)
     int *at = mem_zalloc(1, sizeof *at);
     *ev = left[fake_rt.live++ % 8] = (void *)at;
     return cudaSuccess;
+}
+cudaError_t fake_cudaEventCreateWithFlags(cudaEvent_t *ev, unsigned flags)
+{
+    return flags == cudaEventDisableTiming ? fake_cudaEventCreate(ev) : cudaErrorInvalidValue;
+}
+/* As the stream: what was issued after the event has run too. */
+cudaError_t fake_cudaEventQuery(cudaEvent_t ev)
+{
+    (void)ev;
+    return fake_cudaStreamQuery(NULL);
 }
 cudaError_t fake_cudaEventDestroy(cudaEvent_t ev)
 {

@@ -32,7 +32,8 @@ struct fake_rt {
     int busy;           /* queries until the stream is idle; -1: never */
     /* what happened */
     int calls, live, launched, graph_launches;
-    int early; /* kernels that may come before the last one has ended */
+    size_t most; /* issued and not yet run */
+    int early;   /* kernels that may come before the last one has ended */
     size_t used_bytes;
 };
 extern struct fake_rt fake_rt;
@@ -70,6 +71,8 @@ void fake_rt_reset(void); /* one GPU of compute capability 9.0, 1 GB */
     X(cudaGraphDestroy, (cudaGraph_t g))                                                           \
     X(cudaGraphExecDestroy, (cudaGraphExec_t x))                                                   \
     X(cudaEventCreate, (cudaEvent_t * ev))                                                         \
+    X(cudaEventCreateWithFlags, (cudaEvent_t * ev, unsigned flags))                                \
+    X(cudaEventQuery, (cudaEvent_t ev))                                                            \
     X(cudaEventDestroy, (cudaEvent_t ev))                                                          \
     X(cudaEventRecord, (cudaEvent_t ev, cudaStream_t s))                                           \
     X(cudaEventElapsedTime, (float *ms, cudaEvent_t from, cudaEvent_t to))
@@ -107,6 +110,8 @@ FAKE_RT(FAKE_PROTOTYPE)
 #define cudaGraphDestroy              fake_cudaGraphDestroy
 #define cudaGraphExecDestroy          fake_cudaGraphExecDestroy
 #define cudaEventCreate               fake_cudaEventCreate
+#define cudaEventCreateWithFlags      fake_cudaEventCreateWithFlags
+#define cudaEventQuery                fake_cudaEventQuery
 #define cudaEventDestroy              fake_cudaEventDestroy
 #define cudaEventRecord               fake_cudaEventRecord
 #define cudaEventElapsedTime          fake_cudaEventElapsedTime

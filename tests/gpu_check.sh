@@ -21,6 +21,7 @@ t0=$(date +%s)
 mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)
 : > "$out/checks.txt"; : > "$out/figures.txt"
+rm -f "$out"/bench.h5* "$out/profile.h5" "$out"/[mp].*.h5 # of an earlier check: they would pass for this one's
 B=${B:-build/gpu}
 parts="build device kernels logits ranks sanitizer microbenchmarks calibration validation"
 
@@ -64,7 +65,7 @@ within() { # S COMMAND...
     w_s=$1; shift
     [ "$(left)" -lt "$w_s" ] && w_s=$(left)
     [ "$w_s" -lt 1 ] && return 124
-    timeout -k 5 "$w_s" "$@" &
+    timeout -k 5 "$w_s" "$@" 3>&- 4>&- & # else one that does not end would hold this script's output open
     w_pid=$!
     wait $w_pid; w_rc=$?
     w_pid=
@@ -94,10 +95,16 @@ if [ $rehearse -eq 0 ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ]; then
     exit 0
 fi
 (
-    trap 'kill $!' TERM # the sleep too: it would hold this script's output open
-    sleep $((limit_s + 8)) &
-    wait $! && kill -TERM $$
-) > /dev/null 2>&1 3>&- 4>&- &
+    trap 'kill $!; exit' TERM # the sleep too
+    sleep $((limit_s + 8)) 3>&- 4>&- &
+    wait $!
+    kill -TERM $$
+    sleep 5 3>&- 4>&- & # a command that hangs in the driver ends by no signal, nor does a shell that has it in the foreground
+    wait $!
+    check failed all "out of time, in a command that no signal ends"
+    (skip_rest "not reached")
+    kill -KILL $$
+) > /dev/null 2>&1 &
 watchdog=$!
 
 # ---- CUDA's libraries that Python packages brought (nvidia/*/lib), where the machine has them nowhere else

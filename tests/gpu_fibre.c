@@ -401,7 +401,9 @@ int gpu_fibre_run(struct gpu_fibre *f, const struct gpu_fibre_block *b, struct e
     assert(b->threads % WARP == 0 && b->threads > 0 && b->threads <= MAX_THREADS);
     runner = f;
     f->block = b;
-    gpu_host_here = (struct gpu_host_here){ 0, b->threads, b->x, b->y, b->z, b->n_x, 0 };
+    gpu_host_here = (struct gpu_host_here){
+        .threads = b->threads, .x = b->x, .y = b->y, .z = b->z, .n_x = b->n_x, .sm = b->sm
+    };
     for (int32_t i = 0; i < b->threads; i++) {
         f->thread[i].state = FRESH;
         f->thread[i].n_copy = f->thread[i].batch = 0;

@@ -19,7 +19,7 @@ struct gpu_fibre_block {
     void (*fn)(const void *args, char *shared);
     const void *args;
     char *shared; /* a multiple of 16 */
-    int32_t threads, x, y, z, n_x;
+    int32_t threads, x, y, z, n_x, sm;
     uint64_t order;
 };
 

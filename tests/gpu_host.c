@@ -92,8 +92,9 @@ struct host {
 };
 
 static const char *const call_name[GPU_HOST_N_CALL] = {
-    "alloc",  "alloc_pinned", "put",          "get",       "launch",    "mm",       "plan", "wait",
-    "record", "recorded",     "graph_launch", "event_new", "event_set", "event_ns", "run"
+    "alloc",     "alloc_pinned", "put",        "get",      "launch",       "mm",
+    "plan",      "wait",         "record",     "recorded", "graph_launch", "event_new",
+    "event_set", "event_ns",     "event_wait", "run"
 };
 
 static void poison(const void *p, size_t bytes, bool on)
@@ -469,6 +470,7 @@ static int run_kern(struct host *h, const struct op *op, struct err *e)
                                  .shared = shared,
                                  .threads = op->dim.threads,
                                  .n_x = op->dim.x,
+                                 .sm = h->g.info.sm,
                                  .order = h->opts.order };
     if (b.order > GPU_FIBRE_REVERSE) b.order = mix_pair(b.order, (uint64_t)h->n_run) | 2;
     guard(shared + shared_bytes, GUARD_BYTES);
@@ -516,19 +518,27 @@ static int run_queue(struct host *h, const struct queue *q, struct err *e)
     return st;
 }
 
+/* The first n of what was issued. */
+static int run_first(struct host *h, int n, struct err *e)
+{
+    struct queue first = { .op = h->q.op, .n = n };
+    if (n == 0) return ST_OK;
+    open_memory(h, true);
+    int st = run_queue(h, &first, e);
+    open_memory(h, false);
+    drop(&first);
+    h->q.n -= n;
+    memmove(h->q.op, h->q.op + n, (size_t)h->q.n * sizeof *h->q.op);
+    if (st) h->dead = true;
+    return !st && h->opts.check_each_wait ? gpu_host_check(&h->g, e) : st;
+}
+
 static int host_wait(struct gpu *g, struct err *e)
 {
     struct host *h = host_of(g);
     int st = enter(h, GPU_HOST_WAIT, e);
     if (!st) st = not_recording(h, GPU_HOST_WAIT, e);
-    if (st) return st;
-    open_memory(h, true);
-    st = run_queue(h, &h->q, e);
-    open_memory(h, false);
-    drop(&h->q);
-    if (st) h->dead = true;
-    if (!st && h->opts.check_each_wait) st = gpu_host_check(g, e);
-    return st;
+    return st ? st : run_first(h, h->q.n, e);
 }
 
 /* ---- recordings, events --------------------------------------------------------------------- */
@@ -617,6 +627,17 @@ static int host_event_ns(struct gpu *g, const struct gpu_event *from, const stru
     return ST_OK;
 }
 
+/* Runs what was issued up to the event, if it is among it. */
+static int host_event_wait(struct gpu *g, const struct gpu_event *ev, struct err *e)
+{
+    struct host *h = host_of(g);
+    int st = enter(h, GPU_HOST_EVENT_WAIT, e);
+    if (!st) st = not_recording(h, GPU_HOST_EVENT_WAIT, e);
+    int n = h->q.n;
+    while (n > 0 && h->q.op[n - 1].event != ev) n--;
+    return st ? st : run_first(h, n, e);
+}
+
 static void *host_queue(struct gpu *g)
 {
     (void)g;
@@ -651,12 +672,26 @@ static void host_close(struct gpu *g)
     free(h);
 }
 
-static const struct gpu_ops host_ops = {
-    "host",         host_close,    host_alloc,        host_alloc_pinned, host_put,
-    host_get,       host_launch,   host_mm,           host_plan,         host_wait,
-    host_record,    host_recorded, host_graph_launch, host_graph_free,   host_event_new,
-    host_event_set, host_event_ns, host_queue
-};
+static const struct gpu_ops host_ops = { "host",
+                                         host_close,
+                                         host_alloc,
+                                         host_alloc_pinned,
+                                         host_put,
+                                         host_get,
+                                         host_launch,
+                                         host_mm,
+                                         host_plan,
+                                         host_wait,
+                                         host_record,
+                                         host_recorded,
+                                         host_graph_launch,
+                                         host_graph_free,
+                                         host_event_new,
+                                         host_event_set,
+                                         host_event_ns,
+                                         host_event_wait,
+                                         NULL,
+                                         host_queue };
 
 /* CUDA C++ Programming Guide, technical specifications per compute capability. */
 static int max_shared_bytes(int sm)

@@ -2,7 +2,7 @@
  *
  * Its kernels are the device's own, run block by block (tests/gpu_fibre.h); products are plain loops
  * with f64 sums. What it refuses or breaks on purpose:
- *   - Nothing that is issued runs before wait: results read, or pinned memory written, too early
+ *   - Nothing that is issued runs before wait or event_wait: results read, or pinned memory written, too early
  *     are wrong here every time.
  *   - Device memory cannot be touched by the host outside wait: the program ends with SIGSEGV.
  *   - Between allocations lie guard bytes (NaN), checked at close (which aborts), at every
@@ -33,6 +33,7 @@ enum gpu_host_call {
     GPU_HOST_EVENT_NEW,
     GPU_HOST_EVENT_SET,
     GPU_HOST_EVENT_NS,
+    GPU_HOST_EVENT_WAIT,
     GPU_HOST_RUN, /* no call, but an operation that fails while wait runs it */
     GPU_HOST_N_CALL
 };

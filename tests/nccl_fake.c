@@ -62,6 +62,8 @@ struct device {
     int rank, n_memory;
     struct stream *queue;
     void *memory[MAX_MEMORY];
+    int (*watch)(void *arg, int64_t waited_ns, struct err *e);
+    void *watch_arg;
 };
 
 struct nccl_fake nccl_fake;
@@ -479,14 +481,29 @@ static int gpu_put(struct gpu *g, void *to, const void *from, size_t bytes, stru
     return ST_OK;
 }
 
+static void gpu_watch(struct gpu *g, int (*fn)(void *, int64_t, struct err *), void *arg)
+{
+    ((struct device *)g)->watch = fn;
+    ((struct device *)g)->watch_arg = arg;
+}
+
+int nccl_fake_ask(int rank, int64_t waited_ns, struct err *e)
+{
+    const struct device *d = &s.device[rank];
+    return d->watch ? d->watch(d->watch_arg, waited_ns, e) : -1;
+}
+
 static void *gpu_queue(struct gpu *g)
 {
     return ((struct device *)g)->queue;
 }
 
-static const struct gpu_ops gpu_ops = {
-    .name = "fake", .alloc = gpu_alloc, .put = gpu_put, .get = gpu_put, .queue = gpu_queue
-};
+static const struct gpu_ops gpu_ops = { .name = "fake",
+                                        .alloc = gpu_alloc,
+                                        .put = gpu_put,
+                                        .get = gpu_put,
+                                        .watch = gpu_watch,
+                                        .queue = gpu_queue };
 
 static int64_t fake_now(void *arg)
 {

@@ -55,5 +55,7 @@ void nccl_fake_kernel(int rank, void (*fn)(void *), void *arg, const bool *gate)
 /* Runs what can run. Returns whether nothing is left. */
 bool nccl_fake_run(void);
 bool nccl_fake_idle(int rank, bool side); /* nothing left on its queue, or beside it */
+/* What the rank's device is told by its watch (gpu.h), -1: it has none. */
+int nccl_fake_ask(int rank, int64_t waited_ns, struct err *e);
 
 #endif

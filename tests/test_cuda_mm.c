@@ -281,6 +281,92 @@ TEST(cuda_mm_plans_pass_over_what_is_refused)
     done(m);
 }
 
+static int issued_with(struct backend_cuda_mm *m, int32_t rows, int algo)
+{
+    struct gpu_mm a = square(rows);
+    struct err e = { 0 };
+    int before = fake_lt.issued[algo];
+    CHECK_INT(backend_cuda_mm_run(m, &a, &e), ST_OK);
+    return fake_lt.issued[algo] - before;
+}
+
+/* Chunks of prompts have any number of rows; some numbers are timed. */
+TEST(cuda_mm_takes_the_algorithm_of_the_next_timed_number_of_rows)
+{
+    struct err e = { 0 };
+    struct gpu g = gpu_of_sm(80);
+    struct backend_cuda_mm *m = backend_cuda_mm_open(&g, fake_lt_table(), &e);
+    const int best[] = { 1, 2, 3 };
+    for (int i = 0; i < 3; i++) { /* 8, 16, 32 rows */
+        struct gpu_mm a = square(8 << i);
+        fake_lt.cost_ns[best[i]] = 100 - i;
+        CHECK_OK(backend_cuda_mm_plan(m, &a, &e), &e);
+    }
+    int asked = fake_lt.asked, recorded = fake_lt.n_recorded;
+    CHECK_INT(issued_with(m, 3, 1), 1);
+    CHECK_INT(issued_with(m, 9, 2), 1);
+    CHECK_INT(issued_with(m, 31, 3), 1);
+    CHECK_INT(fake_lt.asked, asked); /* the library is only asked whether it takes them */
+    CHECK_INT(fake_lt.checked, 3);
+    CHECK_INT(fake_lt.n_recorded, recorded);
+    CHECK_INT(issued_with(m, 33, 0), 1); /* none was timed with so many: its first guess */
+    fake_lt.unfit[2] = true;
+    CHECK_INT(issued_with(m, 10, 0), 1);
+    fake_lt.unfit[2] = false;
+    fake_lt.refuses[2] = true; /* though the check has taken it */
+    for (int i = 0; i < 2; i++) CHECK_INT(issued_with(m, 12, 0), 1);
+    fake_lt.refuses[2] = false;
+    CHECK_INT(issued_with(m, 12, 0), 1);
+    fake_lt.work_bytes[2] = (size_t)1 << 30;
+    CHECK_INT(issued_with(m, 11, 0), 1);
+    CHECK_INT(issued_with(m, 9, 2), 1); /* as it was */
+    struct gpu_mm a = square(10);       /* timed after all */
+    fake_lt.cost_ns[3] = 1;
+    CHECK_OK(backend_cuda_mm_plan(m, &a, &e), &e);
+    CHECK_INT(issued_with(m, 10, 3), 1);
+    done(m);
+}
+
+/* Few enough rows for the own kernel take it where it was the fastest with more. */
+TEST(cuda_mm_takes_the_own_kernel_of_the_next_timed_number_of_rows)
+{
+    struct err e = { 0 };
+    struct gpu g = gpu_of_sm(80);
+    struct backend_cuda_mm *m = backend_cuda_mm_open(&g, fake_lt_table(), &e);
+    static _Alignas(16) uint16_t x[8 * 64], w[32 * 64];
+    static _Alignas(16) float y[8 * 32];
+    struct gpu_mm a = {
+        .type = GPU_BF16, .m = GPU_GEMV_MAX, .n = 32, .k = 64, .x = x, .w = w, .y = y
+    };
+    dev.gemv_ns = 1;
+    CHECK_OK(backend_cuda_mm_plan(m, &a, &e), &e);
+    int before = dev.gemvs;
+    a.m = 1;
+    CHECK_OK(backend_cuda_mm_run(m, &a, &e), &e);
+    CHECK_INT(dev.gemvs, before + (GPU_GEMV_MAX > 1));
+    done(m);
+}
+
+TEST(cuda_mm_times_large_operands_of_the_caller_once_a_round)
+{
+    struct err e = { 0 };
+    struct gpu g = gpu_of_sm(80);
+    struct backend_cuda_mm *m = backend_cuda_mm_open(&g, fake_lt_table(), &e);
+    struct gpu_mm a = square(64);
+    a.n = 16;
+    a.k = 1 << 19; /* the pool has 8 MiB, the weights 32 */
+    float *x = mem_zalloc((size_t)a.k, sizeof *x), *w = mem_zalloc(16 * (size_t)a.k, sizeof *w);
+    a.x = x, a.w = w;
+    a.m = 1;
+    fake_lt.cost_ns[1] = 1, fake_lt.cost_ns[2] = 2000;
+    CHECK_OK(backend_cuda_mm_plan(m, &a, &e), &e);
+    /* a recording of one product for each of 4 */
+    CHECK_INT(fake_lt.n_recorded, 4);
+    CHECK(fake_lt.first_w == a.w && fake_lt.last_w == a.w);
+    free(x), free(w);
+    done(m);
+}
+
 TEST(cuda_mm_does_not_time_what_it_has_no_room_for)
 {
     struct err e = { 0 };

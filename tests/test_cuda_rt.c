@@ -308,6 +308,91 @@ TEST(cuda_rt_does_not_wait_for_ever)
     CHECK_INT(fake_rt.live, live); /* freeing would wait */
 }
 
+/* ---- not far ahead of the device, whose queue blocks when it is full */
+
+enum { AHEAD_MAX = 600 };
+
+static struct {
+    int asked;
+    int64_t limit_ns;
+} watched;
+
+static int watch_says(void *arg, int64_t waited_ns, struct err *e)
+{
+    (void)arg;
+    watched.asked++;
+    if (waited_ns < watched.limit_ns) return ST_OK;
+    return err_set(e, ST_DEVICE, "rank 3 is gone");
+}
+
+TEST(cuda_rt_is_never_far_ahead_of_the_device)
+{
+    struct err e = { 0 };
+    struct gpu *g = fresh(&e);
+    struct gpu_graph *graph;
+    void *p;
+    CHECK_OK(g->ops->alloc(g, 64, &p, &e), &e);
+    CHECK_OK(g->ops->wait(g, &e), &e);
+    fake_rt.most = 0;
+    for (int i = 0; i < 5000; i++) CHECK_OK(add(g, p, p, 1, &e), &e);
+    CHECK(fake_rt.most > 0 && fake_rt.most <= AHEAD_MAX);
+    CHECK_OK(g->ops->record(g, &e), &e); /* what is recorded is not ahead of anything */
+    fake_rt.busy = -1;
+    for (int i = 0; i < 2000; i++) CHECK_OK(add(g, p, p, 1, &e), &e);
+    CHECK_OK(g->ops->recorded(g, &graph, &e), &e);
+    fake_rt.busy = 0;
+    done(g);
+}
+
+/* The device waits for a rank that is gone: issuing comes to an end and says so. */
+TEST(cuda_rt_asks_its_watch_while_it_waits)
+{
+    for (int how = 0; how < 2; how++) {
+        struct err e = { 0 };
+        struct gpu *g = fresh(&e);
+        struct gpu_event *ev;
+        void *p;
+        int n = 0;
+        CHECK_OK(g->ops->alloc(g, 64, &p, &e), &e);
+        CHECK_OK(g->ops->event_new(g, &ev, &e), &e);
+        CHECK_OK(g->ops->event_wait(g, ev, &e), &e); /* never set */
+        watched.asked = 0;
+        watched.limit_ns = 5000000;
+        g->ops->watch(g, watch_says, NULL);
+        CHECK_OK(g->ops->event_set(g, ev, &e), &e);
+        fake_rt.busy = -1;
+        fake_rt.most = 0;
+        if (how == 1) CHECK_INT(g->ops->event_wait(g, ev, &e), ST_DEVICE);
+        while (how == 0 && n < 5000 && add(g, p, p, 1, &e) == ST_OK) n++;
+        CHECK(n < AHEAD_MAX && fake_rt.most <= AHEAD_MAX);
+        CHECK_TEXT(e.text, "rank 3 is gone");
+        CHECK(watched.asked > 1);
+        err_clear(&e);
+        CHECK_INT(g->ops->wait(g, &e), ST_DEVICE);
+        CHECK_TEXT(e.text, "rank 3 is gone");
+        g->ops->watch(g, NULL, NULL);
+        fake_rt.busy = 0;
+        done(g);
+    }
+}
+
+/* Work that does not end after a failure: freeing would wait for it. */
+TEST(cuda_rt_leaves_behind_what_does_not_end)
+{
+    struct err e = { 0 };
+    setenv("ORRERY_GPU_TIMEOUT_S", "0.01", 1);
+    struct gpu *g = fresh(&e);
+    watched.limit_ns = 0;
+    g->ops->watch(g, watch_says, NULL);
+    fake_rt.busy = -1;
+    int live = fake_rt.live;
+    CHECK_INT(g->ops->wait(g, &e), ST_DEVICE);
+    CHECK_TEXT(e.text, "rank 3 is gone");
+    g->ops->watch(g, NULL, NULL);
+    g->ops->close(g);
+    CHECK_INT(fake_rt.live, live);
+}
+
 /* A life with every operation; its error is the first. */
 static void live(struct err *e)
 {
@@ -336,6 +421,7 @@ static void live(struct err *e)
     if (st == ST_OK) st = o->event_set(g, ev[1], e);
     if (st == ST_OK) st = o->get(g, pin, x, 64, e);
     if (st == ST_OK) st = o->wait(g, e);
+    if (st == ST_OK) st = o->event_wait(g, ev[1], e);
     if (st == ST_OK) st = o->event_ns(g, ev[0], ev[1], &ns, e);
     if (st == ST_OK) o->graph_free(g, graph);
     o->close(g);

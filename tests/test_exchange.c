@@ -1,7 +1,9 @@
 /* tests/test_exchange.c - activations that travel from device to device: a model on four devices that
  * the CPU plays (gpu_host.h), joined by a communicator whose data is theirs, against an engine on the
  * CPU. SPDX-License-Identifier: Apache-2.0 */
+#include <jansson.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +23,60 @@ struct fake {
     struct comm *host;
     char *pinned;
     size_t half; /* bytes, two of them */
+    struct sight *sight;
 };
+
+/* What a rank of an engine has asked of it, and what it is told: a step counts as done on its device
+ * only when the receive of the next one, if there is to be one, has been issued. */
+enum { PATIENCE = 100000 };
+struct sight {
+    int n_step;    /* that there will be */
+    bool receives; /* from a stage before */
+    int n_mark, n_expected, n_received, n_late, n_wait, turns;
+    size_t bytes[2]; /* of those expected and not received */
+};
+
+static void saw_recv(struct sight *s, size_t bytes)
+{
+    if (s->n_expected == s->n_received)
+        s->n_expected++; /* it had not been expected */
+    else
+        CHECK_INT((long long)s->bytes[s->n_received % 2], (long long)bytes);
+    s->n_received++;
+}
+
+static int fake_expect(struct comm *c, int from, size_t bytes, struct err *e)
+{
+    struct sight *s = ((struct fake *)c->group)->sight;
+    (void)from, (void)e;
+    CHECK(s->n_expected - s->n_received < 2);
+    s->bytes[s->n_expected++ % 2] = bytes;
+    return ST_OK;
+}
+
+static int fake_mark(struct comm *c, struct err *e)
+{
+    (void)e;
+    ((struct fake *)c->group)->sight->n_mark++;
+    return ST_OK;
+}
+
+static int fake_passed(struct comm *c, int64_t *n, struct err *e)
+{
+    struct fake *f = c->group;
+    struct sight *s = f->sight;
+    int step = s->n_mark / 2; /* the one after the last that is issued */
+    *n = s->n_mark;
+    if (s->receives && s->n_mark % 2 == 0 && step < s->n_step && s->n_expected <= step) {
+        if (s->turns++ < PATIENCE) {
+            *n = s->n_mark - 1;
+            return ST_OK;
+        }
+        s->n_late++;
+    }
+    s->turns = 0;
+    return f->g->ops->wait(f->g, e);
+}
 
 static int bring(struct fake *f, const void *from, size_t bytes, struct err *e)
 {
@@ -57,6 +112,7 @@ static int fake_send(struct comm *c, int to, const void *data, size_t bytes, str
 static int fake_recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e)
 {
     struct fake *f = c->group;
+    if (f->sight) saw_recv(f->sight, *bytes);
     int st = comm_recv(f->host, from, f->pinned, bytes, e);
     if (st == ST_OK) st = f->g->ops->put(f->g, data, f->pinned, *bytes, e);
     return st == ST_OK ? f->g->ops->wait(f->g, e) : st;
@@ -65,6 +121,7 @@ static int fake_recv(struct comm *c, int from, void *data, size_t *bytes, struct
 static int fake_wait(struct comm *c, struct err *e)
 {
     struct fake *f = c->group;
+    if (f->sight) f->sight->n_wait++;
     return f->g->ops->wait(f->g, e);
 }
 
@@ -73,7 +130,10 @@ static const struct comm_ops fake_ops = { .name = "fake",
                                           .allgather = fake_allgather,
                                           .send = fake_send,
                                           .recv = fake_recv,
-                                          .wait = fake_wait };
+                                          .wait = fake_wait,
+                                          .expect = fake_expect,
+                                          .mark = fake_mark,
+                                          .passed = fake_passed };
 
 static int fake_open(struct fake *f, struct gpu *g, struct comm *host, struct err *e)
 {
@@ -207,4 +267,124 @@ TEST_LIMIT(exchange_from_device_to_device, 60)
     comm_thread_close(u.comm);
     weights_close(&u.w);
     free(r);
+}
+
+/* ---- an engine whose devices are joined so */
+
+enum { RANKS = 4, LAYERS = 4, ROUNDS = 6, SEQS = 4 };
+
+static struct sight sight[RANKS];
+static struct fake end[RANKS][2];
+
+static int join(struct gpu *g, struct comm *world, struct comm *host_tp, struct comm *tp_pipe[2],
+                struct err *e)
+{
+    struct fake *f = end[world->rank];
+    int st = fake_open(&f[0], g, host_tp, e);
+    if (st == ST_OK) st = fake_open(&f[1], g, world, e);
+    for (int i = 0; i < 2; i++) {
+        f[i].sight = &sight[world->rank];
+        tp_pipe[i] = &f[i].c;
+    }
+    return st;
+}
+
+static const char *deep_model(void)
+{
+    static char path[300];
+    const char *dir = gpu_env_model("llama31", 32);
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    json_t *c = json_load_file(path, 0, NULL);
+    json_object_set_new(c, "num_hidden_layers", json_integer(LAYERS));
+    CHECK_INT(json_dump_file(c, path, 0), 0);
+    json_decref(c);
+    return dir;
+}
+
+/* Step k: a prompt of each sequence in turn, of other lengths, then `each` tokens at a time. */
+static int submit(struct engine *g, int k, int each, struct err *e)
+{
+    int q = k % SEQS, first = 3 + 2 * q, n = k < SEQS ? first : each;
+    int pos = k < SEQS ? 0 : first + (k / SEQS - 1) * each;
+    int32_t own[3] = { 3 * q, 3 * q + 1, 3 * q + 2 }, t[MAX_TOK + 4];
+    for (int i = 0; i < n; i++) t[i] = (q * 37 + (pos + i) * 11 + 5) % VOCAB;
+    struct engine_seq seq = { 0, n, pos, 3, own };
+    struct engine_out out = { .row = n - 1 };
+    struct engine_step s = { n, 1, 1, t, &seq, &out };
+    return engine_submit(g, &s, e);
+}
+
+struct seen {
+    int32_t tok[SEQS * ROUNDS];
+    float rows[SEQS * ROUNDS][VOCAB];
+};
+
+/* As many steps under way as the engine takes. */
+static void run_steps(const struct engine_opts *o, int each, struct seen *out)
+{
+    struct err e = { 0 };
+    struct engine_result r;
+    struct engine_rank_step x;
+    struct engine *g = engine_open(o, &e);
+    int n = SEQS * ROUNDS, ranks = o->tp * o->pp;
+    CHECK_TEXT(e.text, "");
+    if (!g) return;
+    int depth = engine_depth(g);
+    for (int k = 0, done = 0; done < n; done++) {
+        for (; k < n && k - done < depth; k++) CHECK_OK(submit(g, k, each, &e), &e);
+        CHECK_OK(engine_collect(g, &r, &e), &e);
+        out->tok[done] = r.tok[0];
+        memcpy(out->rows[done], r.logits, sizeof out->rows[done]);
+    }
+    CHECK_OK(engine_stop(g, &e), &e);
+    for (int i = 0; i < ranks; i++) { /* each rank knows when its steps began and were done */
+        struct engine_rank_step before = { 0 };
+        for (int k = n - depth; k < n; k++) {
+            CHECK(engine_rank_step(g, k, i, &x));
+            CHECK(x.t0_ns >= before.t1_ns && x.t1_ns >= x.t0_ns && x.recv_ns >= 0);
+            before = x;
+        }
+    }
+    engine_close(g);
+}
+
+static void check_sights(const struct engine_opts *o)
+{
+    for (int i = 0; i < o->tp * o->pp; i++) {
+        const struct sight *s = &sight[i];
+        CHECK_INT(s->n_mark, 2 * s->n_step);
+        CHECK_INT(s->n_received, s->receives ? s->n_step : 0);
+        CHECK_INT(s->n_expected, s->n_received);
+        CHECK_INT(s->n_late, 0); /* the receive of a step comes before the end of the one before */
+        CHECK_INT(s->n_wait, 0); /* and nothing waits for all that is on a queue */
+    }
+}
+
+/* The sums of these communicators are none that a recording could hold: with tp no step is one of
+ * single tokens. */
+static void compare_ahead(int tp, int pp, const char *dir)
+{
+    static struct seen want, got;
+    struct engine_opts o = gpu_env_drawn(dir, 1, 1);
+    run_steps(&o, tp, &want);
+    o = gpu_env_on(gpu_env_drawn(dir, tp, pp));
+    o.device.join = join;
+    for (int i = 0; i < tp * pp; i++)
+        sight[i] = (struct sight){ .n_step = SEQS * ROUNDS, .receives = i >= tp };
+    run_steps(&o, tp, &got);
+    check_sights(&o);
+    CHECK(memcmp(got.tok, want.tok, sizeof got.tok) == 0);
+    for (int k = 0; k < SEQS * ROUNDS; k++)
+        CHECK(engine_env_miss(got.rows[k], want.rows[k], 1, VOCAB) <= 1e-4);
+}
+
+/* Of two stages, of four, of two with two ranks each: the receive of a step is issued before the end
+ * of the one before is waited for, stages but the last wait for nothing, and the tokens are those of
+ * one rank on the CPU. */
+TEST_LIMIT(exchange_receives_ahead_of_what_is_computed, 120)
+{
+    const char *dir = deep_model();
+    compare_ahead(1, 2, dir);
+    compare_ahead(1, 4, dir);
+    compare_ahead(2, 2, dir);
 }

@@ -455,6 +455,7 @@ TEST(gpu_host_fails_where_it_is_told_to)
         if (!st) st = o->graph_launch(g, graph, &e);
         if (!st) st = o->event_new(g, &ev, &e);
         if (!st) st = o->event_set(g, ev, &e);
+        if (!st) st = o->event_wait(g, ev, &e);
         if (!st) st = o->wait(g, &e);
         if (!st) st = o->event_ns(g, ev, ev, &ns, &e);
         CHECK_INT(st, ST_DEVICE);

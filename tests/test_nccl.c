@@ -323,6 +323,54 @@ TEST(nccl_messages_travel_while_both_sides_compute)
     CHECK_INT(nccl_fake.aborts, 0);
 }
 
+/* Stage 1 computes for ever; the messages of its next two steps arrive, before any recv takes them and
+ * however the streams take turns. */
+TEST(nccl_messages_that_are_expected_come_while_a_step_computes)
+{
+    static float x[4][16], y[16];
+    for (int order = 0; order < NCCL_FAKE_N_ORDER; order++) {
+        size_t bytes = sizeof *x, less = 8;
+        struct err e = { 0 };
+        int64_t n = -1;
+        bool gate = false;
+        struct world w;
+        start_all(&w, 1, 2, 5);
+        nccl_fake.order = (enum nccl_fake_order)order;
+        struct comm *out = comm_nccl_pipe(w.rank[0]), *in = comm_nccl_pipe(w.rank[1]);
+        for (int i = 0; i < 64; i++) x[i / 16][i % 16] = (float)(i + 1);
+        nccl_fake_use(1);
+        CHECK_INT(comm_recv(in, 0, y, &bytes, NULL), ST_OK);
+        nccl_fake_kernel(1, nothing, NULL, &gate);
+        CHECK_INT(comm_mark(in, NULL), ST_OK);
+        for (int k = 0; k < 2; k++) CHECK_INT(comm_expect(in, 0, bytes, NULL), ST_OK);
+        CHECK_INT(comm_expect(in, 0, bytes, NULL), ST_DEVICE); /* two rooms */
+        nccl_fake_use(0);
+        for (int k = 0; k < 3; k++) CHECK_INT(comm_send(out, 1, x[k], bytes, NULL), ST_OK);
+        CHECK(!nccl_fake_run());
+        CHECK(nccl_fake_idle(0, true) &&
+              nccl_fake_idle(1, true)); /* sent and received, all three */
+        CHECK(memcmp(y, x[0], bytes) == 0);
+        CHECK_INT(comm_passed(in, &n, NULL), ST_OK);
+        CHECK_INT(n, 0);
+        nccl_fake_use(1);
+        CHECK_INT(comm_recv(in, 0, y, &less, &e), ST_DEVICE);
+        CHECK_HAS(e.text, "rank 1 takes a message of 8 bytes, expected were 64");
+        gate = true;
+        for (int k = 1; k < 3; k++) {
+            CHECK_INT(comm_recv(in, 0, y, &bytes, NULL), ST_OK);
+            CHECK(nccl_fake_run());
+            CHECK(memcmp(y, x[k], bytes) == 0);
+        }
+        CHECK_INT(comm_send(out, 1, x[3], bytes, NULL), ST_OK);
+        CHECK_INT(comm_recv(in, 0, y, &bytes, NULL), ST_OK); /* that nobody expected */
+        CHECK(nccl_fake_run());
+        CHECK(memcmp(y, x[3], bytes) == 0);
+        CHECK_INT(comm_passed(in, &n, NULL), ST_OK);
+        CHECK_INT(n, 1);
+        stop_all(&w);
+    }
+}
+
 TEST(nccl_first_calls_that_go_on_in_the_background_are_waited_for)
 {
     float x[2][4] = { { 1, 2, 3, 4 }, { 5, 6, 7, 8 } };
@@ -467,6 +515,84 @@ TEST(nccl_a_rank_that_hangs_is_named_within_30_s)
         stop_all(&w);
         comm_thread_close(t);
     }
+}
+
+/* Looks at marks, and the device's own waits, find out as a wait does. */
+TEST(nccl_a_rank_that_hangs_is_named_by_who_looks_at_marks)
+{
+    for (int how = 0; how < 2; how++) {
+        int64_t n = 0;
+        struct world w;
+        start_all(&w, 2, 1, 0);
+        struct comm *c = comm_nccl_tp(w.rank[0]);
+        CHECK_INT(comm_mark(c, NULL), ST_OK);
+        step_of(&w, 0);
+        CHECK_INT(comm_mark(c, NULL), ST_OK);
+        int64_t t0 = nccl_fake.now_ns, t = t0;
+        int st = ST_OK;
+        for (; st == ST_OK && t - t0 < INT64_C(60000000000); t = nccl_fake.now_ns) {
+            st = how ? nccl_fake_ask(0, t - t0, &w.e[0]) : comm_passed(c, &n, &w.e[0]);
+            nccl_fake_clock.nap(NULL, 1000000);
+        }
+        CHECK_INT(st, ST_DEVICE);
+        CHECK((t - t0) / 1000000000 < 30);
+        CHECK_HAS(w.e[0].text,
+                  "rank 1 has not come to the step that rank 0 has waited in for 20 s");
+        CHECK_INT(how ? 1 : n, 1); /* the first mark was passed */
+        CHECK_INT(comm_mark(c, NULL), ST_DEVICE);
+        CHECK_INT(comm_passed(c, &n, NULL), ST_DEVICE);
+        CHECK_INT(nccl_fake_ask(0, 0, NULL), ST_DEVICE);
+        nccl_fake_run();
+        CHECK(nccl_fake_idle(0, false)); /* its device is free */
+        comm_nccl_close(w.rank[0]);
+        w.rank[0] = NULL;
+        CHECK_INT(nccl_fake_ask(0, 0, NULL), -1);
+        stop_all(&w);
+    }
+}
+
+TEST(nccl_marks_are_passed_in_order)
+{
+    int64_t n;
+    bool gate = false;
+    struct world w;
+    start_all(&w, 1, 2, 2);
+    struct comm *c = comm_nccl_pipe(w.rank[0]);
+    for (int round = 0; round < 3; round++) {
+        gate = false;
+        for (int i = 0; i < COMM_MARKS; i++) {
+            if (i == 5) nccl_fake_kernel(0, nothing, NULL, &gate);
+            CHECK_INT(comm_mark(c, NULL), ST_OK);
+        }
+        CHECK_INT(comm_mark(c, &w.e[0]), ST_DEVICE);
+        CHECK_HAS(w.e[0].text, "marks on its queue and looks at none");
+        nccl_fake_run();
+        CHECK_INT(comm_passed(c, &n, NULL), ST_OK);
+        CHECK_INT(n, round * COMM_MARKS + 5);
+        gate = true;
+        nccl_fake_run();
+        CHECK_INT(comm_passed(comm_nccl_tp(w.rank[0]), &n, NULL), ST_OK); /* any end of the rank */
+        CHECK_INT(n, (round + 1) * COMM_MARKS);
+    }
+    stop_all(&w);
+}
+
+/* Whose failure is known does not end connections in good order: others would not come to that. */
+TEST(nccl_that_closes_after_a_failure_aborts)
+{
+    struct world w;
+    struct comm_thread *t = comm_thread_open(2, 1, 0, NULL);
+    prepare(&w, 2, 1, 0);
+    w.o.alive = told;
+    w.o.alive_arg = t;
+    for (int r = 0; r < 2; r++) CHECK(start(&w, r));
+    for (int r = 0; r < 2; r++) CHECK_INT(comm_nccl_ready(w.rank[r], NULL), ST_OK);
+    step_of(&w, 0);
+    comm_fail(comm_thread_world(t, 1), "a file cannot be read");
+    stop_all(&w);
+    CHECK_INT(nccl_fake.aborts, 2);
+    CHECK_INT(nccl_fake.destroyed, 0);
+    comm_thread_close(t);
 }
 
 TEST(nccl_a_stage_that_hangs_is_named_by_its_neighbours)
