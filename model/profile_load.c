@@ -128,10 +128,12 @@ static void find_set(struct load *l)
         const char *arch = l->hw->gpu.arch ? l->hw->gpu.arch : "";
         l->set = text_of(near, arch);
         if (!l->set) l->set = text_of(near, "any");
+        const char *what = hw_on_processors(l->hw) ? "no processors are"
+                                                   : arena_printf(l->a, "GPU '%s' is not", name);
         l->out->note = arena_printf(l->a,
-                                    "GPU '%s' is not in the profiles: constants of %s, nearest to "
-                                    "architecture '%s', scaled by datasheet peaks",
-                                    name, l->set ? l->set : "?", arch);
+                                    "%s in the profiles: constants of %s, nearest to architecture "
+                                    "'%s', scaled by datasheet peaks",
+                                    what, l->set ? l->set : "?", arch);
     }
     if (!l->set) l->st = err_set(l->e, ST_USAGE, "%s: no set for %s", l->root->file, name);
 }
