@@ -10,7 +10,8 @@
 #   4. `orrery simulate` of every configuration, `orrery validate` of all
 # Everything is kept under DIR (build/validate); a run file that is there already is measured again. Exit status: that of
 # `orrery validate` (0 accurate, 1 not, 3 inconclusive), 2 usage, 5 when a step failed. At most about 15 minutes (quick: 2) on two
-# quiet processors: rounds that do not fit any more are left out, and counted. SPDX-License-Identifier: Apache-2.0
+# processors: as many rounds as fit, two at least. Of each configuration and benchmark disturbed repetitions are left out, and
+# counted, as long as three remain. SPDX-License-Identifier: Apache-2.0
 set -u
 orrery=${1:?usage: validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]}
 shift
@@ -27,9 +28,9 @@ for a; do
     esac
 done
 list=${VALIDATE_LIST:-tests/validate.list}
-limit_s=${VALIDATE_LIMIT_S:-840} rounds=${VALIDATE_ROUNDS:-3} n_aa=6 bench_time=10ms
-[ $quick -eq 1 ] && { limit_s=${VALIDATE_LIMIT_S:-105}; n_aa=4; rounds=${VALIDATE_ROUNDS:-2}; }
-t0=$(date +%s) waited=0
+limit_s=${VALIDATE_LIMIT_S:-840} rounds=${VALIDATE_ROUNDS:-9} n_aa=6 bench_time=10ms # rounds: at most
+[ $quick -eq 1 ] && { limit_s=${VALIDATE_LIMIT_S:-100}; n_aa=4; }
+t0=$(date +%s)
 cpus=$(nproc)
 mkdir -p "$dir/m" "$dir/p" "$dir/bench" "$dir/aa" "$dir/disturbed" || exit 5
 rm -f "$dir"/disturbed/*.h5 "$dir"/m/*.h5 "$dir"/p/*.h5 "$dir"/bench/*.h5 "$dir"/bench/*.csv "$dir"/aa/*.h5 "$dir"/*.h5 "$dir/noise" "$dir/failed"
@@ -75,7 +76,6 @@ probe() { # what neighbours on the host leave: GB/s at which all processors toge
     echo "$p_from $(date +%s.%N)" | awk '{ printf "%.1f\n", 1 / ($2 - $1) }'
 }
 watched() { # NAME COMMAND...: notes the share of the processors that others took, and the memory's speed before or after it
-    calm
     w_name=$1 w_speed=$(cat "$dir/speed"); shift
     times > "$dir/times.0" # not in a subshell, whose times are its own
     set_before=$(cpu_ticks) at=$(date +%s.%N)
@@ -99,36 +99,12 @@ engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
     rc=$?
     [ $rc -le 1 ] && [ -f "$to" ]
 }
-# a hypervisor took more than 2 % of the processors, other work more than 5 %, or memory or the processors were slower than usual
-slow() { echo "(\$$1 < .75 * memory || \$$(($1 + 1)) < .8 * loop)"; } # columns from $1
-is_busy="\$2 > .02 || \$3 > .05 || $(slow 4)"
+# memory or the processors were slower than usual, a hypervisor took more than 2 % of the processors or other work more than 5 %;
+# ranks behind the link are started by daemons, whose processor time cannot be told from other work
+is_busy='($4 < .75 * memory || $5 < .8 * loop || $1 !~ /link/ && ($2 > .02 || $3 > .05))'
 speeds() { awk -v k="$1" '{ print $k }' "$dir/noise" | sort -g; } # of memory: 4, of the loop: 5, rising
 usual() { speeds "$1" | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] + 0 }'; } # upper quartile
 usuals() { echo "-v memory=$(usual 4) -v loop=$(usual 5)"; }
-calm() { # waits while neighbours slow the machine, a fifth of the campaign's time in all: a run begun then would be measured again
-    c_begin=$(date +%s)
-    # shellcheck disable=SC2046
-    while [ "$waited" -lt $((limit_s / 5)) ] && awk $(usuals) "{ exit !$(slow 1) }" "$dir/speed"; do
-        sleep 1
-        probe > "$dir/speed"
-        c_now=$(date +%s) waited=$((waited + c_now - c_begin)) c_begin=$c_now
-    done
-}
-disturbed() { # NAME: the latest run of that name was
-    # shellcheck disable=SC2046
-    awk -v n="$1" $(usuals) "\$1 == n { bad = $is_busy } END { exit !bad }" "$dir/noise"
-}
-quiet() { # NAME FILE COMMAND...: again up to twice while the machine was disturbed; disturbed files are kept apart, and counted
-    q_name=$1 q_file=$2 tries=1
-    shift 2
-    while "$@"; do
-        case $q_name in *link*) return 0 ;; esac # daemons start these: what is theirs cannot be told from other work
-        disturbed "$q_name" && [ $tries -lt 3 ] && [ "$(spent)" -lt $((limit_s * 3 / 4)) ] || return 0
-        mv "$q_file" "$dir/disturbed/$q_name.$tries.h5"
-        tries=$((tries + 1))
-    done
-    return 1
-}
 field() { tr -d ' ,"' < "$dir/last.out" | sed -n "s/^$1://p" | head -1; }
 last_error() { sed -n 's/^orrery [a-z]*: //p' "$dir/last.err" | head -1 | tr -d '"\\' | cut -c 1-200; }
 
@@ -187,21 +163,22 @@ bench() { # NAME OUT.h5 KEY model threads tp pp ranks
         --strategy.pp="$7" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch --max_ctx=512tok --max_seqs=16 \
         --runs=1 --run_time=$bench_time --out="$2"
 }
+late() { [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s * 14 / 15)) ]; }
 measure_key() { # ROUND: one repetition of the benchmark of the configurations in key.rows
     read -r _ _ _ model _ threads tp pp how _ _ more < "$dir/key.rows"
     file=$dir/bench/$key.$1.h5
     [ $can_bench -eq 1 ] && [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || return
-    if [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s * 2 / 3)) ]; then return; fi
-    quiet "bench.$key.$1" "$file" bench "bench.$key.$1" "$file" "$key" "$model" "$threads" "$tp" "$pp" "$how" ||
+    if late "$1"; then return; fi
+    bench "bench.$key.$1" "$file" "$key" "$model" "$threads" "$tp" "$pp" "$how" ||
         { say "bench $key: $(last_error)"; echo "bench.$key $(last_error)" >> "$dir/failed"; }
 }
 measure_runs() { # ROUND: one run of each configuration in key.rows
     while read -r name _ _ model scenario threads tp pp how load _ more <&3; do
         [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || continue
-        if [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s - 30)) ]; then left_out=$((left_out + 1)); continue; fi
+        if late "$1"; then left_out=$((left_out + 1)); continue; fi
         file=$dir/m/$name.$1.h5
         # shellcheck disable=SC2046,SC2086
-        quiet "$name.$1" "$file" engine "$name.$1" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
+        engine "$name.$1" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
             { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; }
     done 3< "$dir/key.rows"
 }
@@ -209,8 +186,9 @@ while read -r name use set model scenario threads tp pp how load group more; do
     echo "$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more") $name $use $set $model $scenario $threads $tp $pp $how $load $group $more"
 done < "$dir/rows" > "$dir/keyed.rows"
 
-round=1 left_out=0
-while [ "$round" -le "$rounds" ]; do
+round=1 left_out=0 longest=0
+while [ $round -le 2 ] || [ $(($(spent) + longest)) -lt $((limit_s * 14 / 15)) ]; do
+    [ $round -le "$rounds" ] || break
     begin=$(spent)
     for key in $(awk '!seen[$1]++ { print $1 }' "$dir/keyed.rows"); do
         sed -n "s/^$key //p" "$dir/keyed.rows" > "$dir/key.rows"
@@ -219,15 +197,31 @@ while [ "$round" -le "$rounds" ]; do
         measure_runs $round
         [ $((round % 2)) -eq 1 ] || measure_key $round
     done
-    say "round $round of $rounds: $(($(spent) - begin)) s"
+    took=$(($(spent) - begin))
+    [ $took -le $longest ] || longest=$took
+    say "round $round: $took s"
     round=$((round + 1))
 done
 
+# of every name the repetitions that were not disturbed, and three at least: the least disturbed
+# shellcheck disable=SC2046
+awk $(usuals) '{ m = $4 / memory; l = $5 / loop
+    name = $1; sub(/\.[0-9]+$/, "", name); print name, '"$is_busy"', (m < l ? m : l) - 10 * $2 - 10 * $3, $1 }' "$dir/noise" |
+    sort -k 1,1 -k 2,2n -k 3,3rg | awk '$1 != last { n = 0; last = $1 } ++n > 3 && $2 { print $4 }' |
+    while read -r name; do
+        case $name in
+        aa.* | pilot.*) continue ;;
+        bench.*) file=bench/${name#bench.} ;;
+        *) file=m/$name ;;
+        esac
+        if [ -f "$dir/$file.h5" ]; then mv "$dir/$file.h5" "$dir/disturbed/$name.h5"; fi
+    done
+
 # ---- 3. profiles, from benchmarks and declared runs only
 
-for bench in "$dir"/bench/*.1.h5; do
-    [ -f "$bench" ] || continue
-    key=${bench##*/} key=${key%.1.h5} files=$(ls "$dir/bench/$key".*.h5)
+for key in $(awk '!seen[$1]++ { print $1 }' "$dir/keyed.rows"); do
+    files=$(ls "$dir/bench/$key".*.h5 2> /dev/null)
+    [ -n "$files" ] || continue
     while read -r name use _ model _ threads tp pp how _ _ more <&3; do
         # the host's work between steps does not depend on the strategy: runs of TP1 tell it for all of the model
         of=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
@@ -292,9 +286,9 @@ ranks='threads (no mpirun)'
          "$("$orrery" version | head -1 | sed 's/.*revision //'); $cpu, $cpus processors," \
          "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), ranks over $ranks; $(spent) s." \
          "Calibrated on: $(awk '$2 == "cal" { printf "%s%s", n++ ? ", " : "", $1 }' "$dir/rows")."
-    n_again=$(ls "$dir/disturbed" | wc -l)
-    [ "$n_again" -gt 0 ] && echo "$n_again runs and benchmarks were disturbed and measured again, at most twice each; they are in DIR/disturbed," \
-        "not in the figures."
+    n_out=$(ls "$dir/disturbed" | wc -l)
+    [ "$n_out" -gt 0 ] && echo "$n_out repetitions of runs and benchmarks were disturbed and are left out: they are in DIR/disturbed." \
+        "Three of each are kept at least, the least disturbed."
     [ "$left_out" -gt 0 ] && echo "$left_out runs of later rounds did not fit into $limit_s s."
     if [ "$n_busy" -gt $((n_run / 4)) ]; then
         echo "NOISY MACHINE: $n_busy of $n_run runs were disturbed" \
@@ -307,7 +301,6 @@ ranks='threads (no mpirun)'
     echo "Disturbed: a hypervisor took more than 2 % of the processors, other work more than 5 %, or, looked at before and after each run," \
         "memory took writes at less than 75 % of the usual $(usual 4) GB/s ($(span 4)) or a loop made less than 80 % of the usual" \
         "$(usual 5) rounds a us ($(span 5))."
-    [ "$waited" -gt 0 ] && echo "Waited $waited s in all, before runs began, for the machine to be as fast as usual."
     [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
     echo
 } > "$dir/head.md"
