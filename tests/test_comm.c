@@ -161,6 +161,17 @@ static const char *const end_words[] = {
     "its process was told to stop (SIGTERM), and rank 0 was not"
 };
 
+/* An address can be had, and not reached, where the interface is down. */
+static void need_loopback(void)
+{
+    char place[COMM_WATCH_PLACE];
+    struct comm_watch *w = comm_watch_listen(2, true, place, NULL);
+    struct comm_watch *other = w ? comm_watch_join(1, place, NULL) : NULL;
+    if (!other) SKIP("no loopback interface");
+    comm_watch_close(other, 0);
+    comm_watch_close(w, 0);
+}
+
 /* What rank `rank` of a watch sees when rank `who` ends that way; 0 when it is as it should be. */
 static int watched(int rank, int who, enum end how, struct comm_watch *w)
 {
@@ -191,6 +202,7 @@ static int watch_ends(int who, enum end how)
     char place[COMM_WATCH_PLACE];
     pid_t id[WATCHED];
     int wrong = 0, st;
+    need_loopback();
     struct comm_watch *w = comm_watch_listen(WATCHED, true, place, NULL);
     if (!w) SKIP("no loopback interface");
     for (int rank = 0; rank < WATCHED; rank++) {
@@ -260,6 +272,7 @@ static int all_live(bool paused, bool told)
     const struct timespec nap = { SLEEP_NS / 1000000000, SLEEP_NS % 1000000000 };
     pid_t id[2];
     int wrong = 0, st, ready[2];
+    need_loopback();
     struct comm_watch *w = comm_watch_listen(2, true, place, NULL);
     if (!w) SKIP("no loopback interface");
     if (pipe(ready) != 0) SKIP("no pipe");
@@ -300,8 +313,9 @@ TEST(comm_watch_an_end_in_good_order_is_no_failure)
 TEST(comm_watch_sends_strangers_away)
 {
     char place[COMM_WATCH_PLACE], wrong[COMM_WATCH_PLACE];
+    need_loopback();
     struct comm_watch *w = comm_watch_listen(2, true, place, NULL);
-    if (!w) SKIP("no loopback interface");
+    if (!CHECK(w != NULL)) return;
     snprintf(wrong, sizeof wrong, "%s", place);
     wrong[0] = place[0] == 'a' ? 'b' : 'a';
     struct comm_watch *stranger = comm_watch_join(1, wrong, NULL);

@@ -239,7 +239,8 @@ static size_t routes(const char *path, struct arena *a, double **due, double **r
     return n;
 }
 
-/* The simulator and the engine send the same requests to the same replicas. */
+/* The simulator and the engine send the same requests to the same replicas. Of 24 no replica has so many
+ * more than the others that a prefix goes elsewhere, however late one of them is (router.h). */
 TEST(engine_run_routes_as_simulate_does)
 {
     static const char *const router[] = { "round_robin", "prefix" };
@@ -251,13 +252,15 @@ TEST(engine_run_routes_as_simulate_does)
         arena_init(&a);
         CHECK_INT(cli_run("",
                           "engine run %s --strategy.dp=3 --threads=1 --sim.router=%s --out=%s "
-                          "--workload.rate=500/s --workload.prefix_groups=20",
+                          "--workload.rate=500/s --workload.prefix_groups=20 "
+                          "--workload.requests=24",
                           scenario(), router[k], test_path("m.h5")),
                   0);
         snprintf(
             cmd, sizeof cmd,
             "%s simulate %s --hardware=dgx-h100 --strategy.dp=3 --sim.router=%s --out=%s "
-            "--sim.replications=1 --sim.draws=0 --workload.rate=500/s --workload.prefix_groups=20",
+            "--sim.replications=1 --sim.draws=0 --workload.rate=500/s --workload.prefix_groups=20 "
+            "--workload.requests=24",
             bin, test_path("s.yaml"), router[k], test_path("p.h5"));
         CHECK_INT(cli_shell("%s", cmd), 0);
         size_t n = routes(test_path("m.h5"), &a, &due[0], &replica[0]);
@@ -270,7 +273,7 @@ TEST(engine_run_routes_as_simulate_does)
             all[(int)replica[0][i]]++;
         }
         CHECK(all[0] > 0 && all[1] > 0 && all[2] > 0);
-        CHECK(k > 0 || (all[0] == 20 && all[1] == 20));
+        CHECK(k > 0 || (all[0] == 8 && all[1] == 8));
         arena_release(&a);
     }
 }
@@ -522,6 +525,8 @@ static void need_mpirun(void)
 {
     if (test_run("command -v mpirun", cli_out, sizeof cli_out, cli_err, sizeof cli_err) != 0)
         SKIP("mpirun is not installed");
+    if (test_run(MPIENV "timeout 60 mpirun -n 1 true", NULL, 0, NULL, 0) != 0)
+        SKIP("mpirun starts nothing here (no network interface?)");
 }
 
 TEST_LIMIT(engine_run_is_the_same_under_mpirun, 240)
