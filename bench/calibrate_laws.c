@@ -50,7 +50,9 @@ static int only(const struct calibrate *c, size_t at, int64_t wanted, const char
         return err_set(e, ST_USAGE,
                        "points are of %s %s: a profile is of one number; say which with --%s", list,
                        what, what);
-    if (!found) return err_set(e, ST_USAGE, "--%s=%d: points are of %s %s", what, *out, list, what);
+    if (!found)
+        return err_set(e, ST_USAGE, "--%s=%d: points are of another number of %s: %s", what, *out,
+                       what, list);
     return ST_OK;
 }
 

@@ -131,7 +131,8 @@ void calibrate_print(const struct calibrate *c, FILE *f)
     }
     fputs("\nUsed\n", f);
     print_lines(p->used ? p->used : "", f);
-    if (c->o.out && !c->o.dry_run) fprintf(f, "\nprofile   %s\n", c->o.out);
+    if (!c->o.dry_run)
+        fprintf(f, "\nprofile   %s\n", c->o.out ? c->o.out : "none written, for want of --out");
     if (c->profile.ops)
         fprintf(f,
                 "tables    %d row%s of operators of %s under TP%d, taken instead of laws there\n",

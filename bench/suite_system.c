@@ -26,13 +26,15 @@ static int make_file(const char *path, char *piece, bool *made, struct err *e)
     *made = true;
     stop_guard(path);
     for (int i = 0; i < PIECE_BYTES; i++) piece[i] = (char)(i * 31 + i / 4096);
-    bool fine = true;
-    for (int at = 0; at < FILE_BYTES && fine; at += PIECE_BYTES)
-        fine = write(fd, piece, PIECE_BYTES) == PIECE_BYTES;
-    fine = fsync(fd) == 0 && fine;
-    if (close(fd) == 0 && fine) return ST_OK;
-    return err_set(e, ST_IO, "cannot write %d MB to %s: %s", FILE_BYTES >> 20, path,
-                   strerror(errno));
+    int why = 0;
+    for (int at = 0; at < FILE_BYTES && !why; at += PIECE_BYTES) {
+        ssize_t n = write(fd, piece, PIECE_BYTES);
+        if (n != PIECE_BYTES) why = n < 0 ? errno : ENOSPC; /* a part of it: the disk is full */
+    }
+    if (fsync(fd) != 0 && !why) why = errno;
+    if (close(fd) != 0 && !why) why = errno;
+    if (!why) return ST_OK;
+    return err_set(e, ST_IO, "cannot write %d MB to %s: %s", FILE_BYTES >> 20, path, strerror(why));
 }
 
 /* Seconds of reading the whole file; cold: after its pages were dropped. */

@@ -238,6 +238,8 @@ bool validate_draws(const struct doc *scenario);
 /* ST_USAGE where a measured run has another model, strategy, load, policy or, of requests that are
  * drawn, seed than the prediction (without: than the first). Runs without a scenario pass. */
 int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e);
+/* The same of both arms of the A/A check, of which all runs are equal. */
+int validate_check_equal(const struct validate *v, struct err *e);
 /* Sets c->machine and c->sources. ST_USAGE where the sides are of different machines. */
 int validate_check_machine(struct validate_case *c, struct arena *a, struct err *e);
 const char *validate_first_file(const struct validate_case *c); /* for words about a case */

@@ -196,6 +196,18 @@ static const char *unlike(const struct validate_run *x, const struct validate_ru
                       a);
 }
 
+int validate_check_equal(const struct validate *v, struct err *e)
+{
+    const char *part = "", *d;
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < v->n_arm[i]; k++)
+            if ((d = unlike(&v->arm[0][0], &v->arm[i][k], &part, v->arena)))
+                return err_set(e, ST_USAGE,
+                               "aa takes equal runs: %s and %s measured another %s: %s",
+                               v->arm[0][0].path, v->arm[i][k].path, part, d);
+    return ST_OK;
+}
+
 int validate_check_scenario(const struct validate_case *c, struct arena *a, struct err *e)
 {
     const char *part = "", *d;

@@ -180,6 +180,22 @@ static bool named(const char *calibrated, const char *path, struct arena *a)
     return false;
 }
 
+/* A word of --calibrated that fits no prediction is a slip, by which a calibrated one would be held out. */
+static int check_named(const struct list *p, const char *calibrated, struct arena *a, struct err *e)
+{
+    for (const char *t = calibrated ? calibrated : ""; *t;) {
+        size_t n = strcspn(t, ",");
+        const char *word = arena_copy_text(a, t, n);
+        bool fits = n == 0;
+        for (int i = 0; i < p->n && !fits; i++) fits = strstr(p->f[i].path, word) != NULL;
+        if (!fits)
+            return err_set(e, ST_USAGE, "--calibrated: no predicted file has '%s' in its name",
+                           word);
+        t += n + (t[n] == ',');
+    }
+    return ST_OK;
+}
+
 static int add_measured(struct validate_case *c, const char *path, struct arena *a, struct err *e)
 {
     if (c->n_measured == VALIDATE_MAX_RUN)
@@ -291,6 +307,7 @@ int validate_find(struct validate *v, const char *predicted, const char *measure
     if (st == ST_OK) st = add_list(m, measured, v->arena, e);
     if (st == ST_OK && (p->n == 0 || m->n == 0))
         st = err_set(e, ST_USAGE, "%s names no file", p->n == 0 ? "--predicted" : "--measured");
+    if (st == ST_OK) st = check_named(p, calibrated, v->arena, e);
     return st == ST_OK ? pair_lists(v, p, m, calibrated, e) : st;
 }
 
@@ -410,7 +427,9 @@ static int read_arms(struct validate *v, const struct doc *d, const char *path, 
         v->n_arm[i] = c.n_measured;
     }
     struct err why = { 0 };
-    return validate_check_arms(v, &why) == ST_OK ? ST_OK : wrong(d, e, why.text);
+    int st = validate_check_arms(v, &why);
+    if (st == ST_OK) st = validate_check_equal(v, &why);
+    return st == ST_OK ? ST_OK : wrong(d, e, why.text);
 }
 
 int validate_manifest(struct validate *v, const char *path, struct err *e)

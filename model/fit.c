@@ -48,9 +48,9 @@ static double theta_of(const struct fit_par *p, double log_v)
     return log(w / (1 - w));
 }
 
-static void values(const struct fit_form *f, const double *log_v, double *v)
+void fit_values(const struct fit_form *f, const double *log_v, double *v)
 {
-    for (int j = 0; j < f->n_par; j++) v[j] = exp(log_v[j]);
+    for (int j = 0; j < f->n_par; j++) v[j] = fmin(f->par[j].hi, fmax(f->par[j].lo, exp(log_v[j])));
 }
 
 /* ---- GSL's view: n points, then one row per prior */
@@ -61,7 +61,7 @@ static int residuals(const gsl_vector *theta, void *params, gsl_vector *out)
     double log_v[FIT_MAX_PAR], v[FIT_MAX_PAR];
     for (int j = 0; j < w->f->n_par; j++)
         log_v[j] = log_v_of(w->f->par + j, gsl_vector_get(theta, (size_t)j));
-    values(w->f, log_v, v);
+    fit_values(w->f, log_v, v);
     for (int64_t i = 0; i < w->n; i++) {
         int64_t k = w->row[i];
         double t = w->f->eval(w->f, w->d->x + k * w->f->n_size, v, NULL);
@@ -121,7 +121,7 @@ static int descend(struct work *w, double *log_v)
 static void look(struct work *w, const double *log_v)
 {
     double v[FIT_MAX_PAR];
-    values(w->f, log_v, v);
+    fit_values(w->f, log_v, v);
     for (int64_t i = 0; i < w->n; i++) {
         int64_t k = w->row[i];
         w->r[i] = log(w->f->eval(w->f, w->d->x + k * w->f->n_size, v, NULL) / w->d->s[k]);
@@ -350,7 +350,7 @@ static void information(const struct fit_form *f, const struct fit_data *d,
                         const struct fit_state *s, double *u, gsl_matrix *a)
 {
     double v[FIT_MAX_PAR], grad[FIT_MAX_PAR];
-    values(f, s->log_v, v);
+    fit_values(f, s->log_v, v);
     gsl_matrix_set_zero(a);
     for (int64_t i = 0; i < d->n; i++) {
         double t = f->eval(f, d->x + i * f->n_size, v, grad);

@@ -127,7 +127,7 @@ static void predict(const struct fit_form *f, const struct fit_data *d, const do
                     const bool *only, double *out)
 {
     double v[FIT_MAX_PAR];
-    for (int j = 0; j < f->n_par; j++) v[j] = exp(log_v[j]);
+    fit_values(f, log_v, v);
     for (int64_t i = 0; i < d->n; i++)
         if (!only || only[i]) out[i] = f->eval(f, d->x + i * f->n_size, v, NULL);
 }
@@ -264,10 +264,10 @@ static void keep_constants(const struct fit_form *f, const struct fit_state *s, 
 {
     double shrink[FIT_MAX_PAR];
     out->n_par = f->n_par;
+    fit_values(f, s->log_v, out->v);
     for (int j = 0; j < f->n_par; j++) {
         sd_free[j] = sqrt(out->cov[j][j]);
         out->id[j] = f->par[j].id;
-        out->v[j] = exp(s->log_v[j]);
         out->known[j] = sd_free[j] <= FIT_OPEN_SD;
         shrink[j] = out->known[j] ? 1 : FIT_OPEN_SD / sd_free[j];
         out->sd_log[j] = sd_free[j] * shrink[j];

@@ -47,6 +47,9 @@ struct fit_state {
     double cost; /* robust, at a scale common to all starts */
     double *weight;
 };
+/* v = exp(log_v), within the bounds: at one, the logarithm's rounding leads past it, to a weight of
+ * 1 and 2e-15 that no profile takes. */
+void fit_values(const struct fit_form *f, const double *log_v, double *v);
 /* Points with use[i] false (use may be NULL) are left out. from: ln v to start at besides the
  * seeded starts, or NULL. weight: [n], the caller's. */
 int fit_solve(const struct fit_form *f, const struct fit_data *d, const bool *use,

@@ -676,7 +676,7 @@ TEST(calibrate_refuses_in_one_sentence)
     snprintf(args, sizeof args, "%s %s", a, b);
     refused(args, "--threads");
     snprintf(args, sizeof args, "%s --threads=3", a);
-    refused(args, "of 1 threads");
+    refused(args, "points are of another number of threads: 1");
     refused(small_bench("few.h5", "first processor", 1, 1), "same size");
     refused(small_bench("odd.h5", "first processor", 1, 2), "contradict");
     snprintf(b, sizeof b, "%s", test_path("sim.h5"));

@@ -545,6 +545,20 @@ TEST(fit_ramp_only_where_the_points_ask_for_it)
     arena_release(&a);
 }
 
+/* The sum of logarithms that the bound of 1 is made of has an exponential of 1 and 2e-15. */
+TEST(fit_stays_within_the_bounds_of_a_constant)
+{
+    struct fit_form f = {
+        .n_par = 2, .par = { { P_SKEW_ALPHA, 1e-4, 1, 0.1, 1 }, { P_DEC_EM, 1e-5, 2, 0.5, 1 } }
+    };
+    double log_v[2] = { log(1e-4) + log(1e4), log(1e-5) - 1e-15 }, v[2];
+    fit_values(&f, log_v, v);
+    CHECK(v[0] == 1 && v[1] == 1e-5);
+    log_v[0] = log(0.3);
+    fit_values(&f, log_v, v);
+    CHECK_NEAR(v[0], 0.3, 1e-15);
+}
+
 /* ---- garbage */
 
 static void refused(enum profile_law law, union points *u, int64_t n, const char *words)

@@ -457,6 +457,10 @@ TEST(validate_cli_verdicts_and_reports)
     CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s --calibrated=p-bad", list("p-bad"),
                       list("m-bad.1 m-bad.2 m-bad.3")),
               3); /* nothing held out to judge */
+    CHECK_INT(cli_run("", "validate --predicted=%s --measured=%s --calibrated=p-bad,p-dab",
+                      list("p-bad"), list("m-bad.1 m-bad.2 m-bad.3")),
+              2);
+    CHECK_HAS(cli_err, "--calibrated: no predicted file has 'p-dab' in its name");
     CHECK_INT(
         cli_run("", "validate --predicted=%s --measured=%s", list("p-good"), list("m-good.1")), 3);
     CHECK_INT(cli_run("", "validate --help"), 0);

@@ -187,6 +187,21 @@ TEST(validate_refuses_another_policy_or_draw)
     CHECK(make("m", (struct made){ "measured", yaml("rate: 1/s", 4, 9), 1, NULL, 0 }, id));
     CHECK_INT(manifest("", "p.h5", "m.h5"), 2);
     CHECK_HAS(cli_err, "sim.seed=1 against sim.seed=9");
+    CHECK(make("n", (struct made){ "measured", yaml("rate: 1/s", 4, 1), 1, NULL, 0 }, id));
+    CHECK(make("o", (struct made){ "measured", yaml("rate: 1/s", 8, 9), 1, NULL, 0 }, id));
+    for (int i = 0; i < 2;
+         i++) { /* arms, of which the runs are equal, within one and between them */
+        CHECK_INT(cli_run("", "validate %s",
+                          cli_put("m.yaml", i ? "aa: {a: [m.h5, o.h5], b: [n.h5]}\n"
+                                                "cases: [{name: one, refused: x}]\n"
+                                              : "aa: {a: [m.h5], b: [n.h5]}\n"
+                                                "cases: [{name: one, refused: x}]\n")),
+                  2);
+        CHECK_HAS(cli_err, "m.yaml:1:5: aa takes equal runs: ");
+        CHECK_HAS(cli_err,
+                  i ? "o.h5 measured another policy: policy.max_seqs=4 against"
+                    : "n.h5 measured another draw of requests: sim.seed=9 against sim.seed=1");
+    }
 }
 
 /* ---- noise that is not known */

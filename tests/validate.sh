@@ -127,7 +127,7 @@ if rows | awk '$4 == "llama-110m" && $10 != "burst" { n++ } END { exit !n }'; th
 fi
 awk '$3 > .2 { n++ } END { exit n < NR / 2 }' "$dir/noise" &&
     say "other work takes a fifth of the processors or more: stop it, or expect noise, not a judgement"
-say "capacity of one thread: llama-25m $capacity_25m requests/s${capacity_110m:+, llama-110m $capacity_110m requests/s}"
+say "$(printf 'capacity of one thread: llama-25m %.1f requests/s' "${capacity_25m:-0}")${capacity_110m:+$(printf ', llama-110m %.2f requests/s' "$capacity_110m")}"
 rate_of() { # MODEL LOAD: options of the load
     [ "$2" = burst ] && return
     case $1 in llama-25m) c=$capacity_25m ;; *) c=$capacity_110m ;; esac
