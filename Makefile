@@ -60,6 +60,7 @@ CUDA_L   := $(shell $(NVCC_DRY) | sed -n 's/.*LIBRARIES= *//p' | tr -d '"') -lcu
 CUDA_REL := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 CUDA_ALL := $(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code))
 CUDA_SM  := $(foreach a,$(CUDA_ARCH),$(if $(filter $(a:%a=%),$(CUDA_ALL)),$a))
+$(if $(strip $(CUDA_SM)),,$(error CUDA_ARCH "$(CUDA_ARCH)": $(NVCC) knows $(CUDA_ALL)))
 CUDA_PTX := $(patsubst %a,%,$(lastword $(CUDA_SM)))
 CUDA_SAY := CUDA $(CUDA_REL) ($(CUDA_SM:%=sm_%))
 NVFLAGS  := -std=c++17 -O3 -I. --threads 0 -Werror all-warnings -Xcompiler -fno-exceptions,-fno-threadsafe-statics,-Wall,-Wextra,-Werror \

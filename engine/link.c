@@ -57,6 +57,7 @@ int link_share(struct comm *world, void *data, size_t bytes, struct err *e)
                      "SLURM calls rank %d of %d task %d of %d: take "
                      "ORRERY_NCCL_BOOT=mpi",
                      world->rank, world->n, j.rank, j.n);
+    j.world = world;
     return st == ST_OK ? nccl_boot_file(&j, data, bytes, e) : st;
 }
 

@@ -287,6 +287,7 @@ static int exchange_files(struct boot *b, struct err *e)
     int missing = 0, st = b->j->rank == 0 ? ST_OK : say(b, e);
     while (st == ST_OK) {
         bool done = b->j->rank == 0 ? serve(b, &missing, &st, e) : ask(b, &st, e);
+        if (!done && st == ST_OK && b->j->world) st = comm_check(b->j->world, e);
         if (done || st != ST_OK) break;
         if (b->clock.now_ns(b->clock.arg) > b->end_ns)
             return err_set(e, ST_DEVICE,

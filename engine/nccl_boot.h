@@ -28,6 +28,7 @@ struct nccl_boot_job {
     int rank, n;
     int limit_ms;            /* 0: NCCL_BOOT_LIMIT_MS */
     struct nccl_clock clock; /* zeroed: nccl_clock_real */
+    struct comm *world; /* of the same ranks, asked meanwhile for one that has failed; NULL: none */
 };
 
 /* From SLURM_JOB_ID, SLURM_STEP_ID, SLURM_PROCID and SLURM_STEP_NUM_TASKS (or SLURM_NTASKS); in
@@ -38,7 +39,8 @@ int nccl_boot_slurm(struct nccl_boot_job *j, struct err *e);
 /* data[bytes] of rank 0 on all ranks of the job. Each rank writes PATH.RANK with a number drawn for
  * this start; rank 0 answers in PATH with all of those, and a rank takes only an answer that holds
  * its own: a file that an earlier start left, of the same key too, is never taken for one of this.
- * Files appear whole, and rank 0 removes them. Errors: ST_DEVICE with who is missing, ST_IO. */
+ * Files appear whole, and rank 0 removes them. Errors: ST_DEVICE with who is missing or, of the
+ * world, has failed; ST_IO. */
 int nccl_boot_file(const struct nccl_boot_job *j, void *data, size_t bytes, struct err *e);
 
 #endif

@@ -321,14 +321,14 @@ if [ $rehearse -eq 1 ]; then
     size="--max_batch=64tok --max_ctx=256tok --max_seqs=16 --kv_cache=64MB"
 fi
 say "microbenchmarks of $main"
-suite=full
-[ $rehearse -eq 1 ] && suite=model
+suite=full storage=--storage=$out
+[ $rehearse -eq 1 ] && suite=model storage= # which measures none, and refuses the option
 bench=$out/bench.h5
 benchmarks() { # S OPTIONS...
     b_s=$1; shift
     # shellcheck disable=SC2086
     within "$b_s" "$orrery" bench --device=$device --suite=$suite --model=$main $size --strategy.weights=$weights --strategy.kv=$weights \
-        ${share:+$share --exchange=host} --run_time=10ms --storage="$out" --out="$bench" "$@" > "$out/bench.txt" 2> "$out/bench.err"
+        ${share:+$share --exchange=host} --run_time=10ms ${storage:+"$storage"} --out="$bench" "$@" > "$out/bench.txt" 2> "$out/bench.err"
     rc=$?
 }
 if enough microbenchmarks 40; then

@@ -282,3 +282,26 @@ TEST(nccl_ids_go_the_way_that_the_environment_names)
         CHECK(!is_there(test_path("id")));
     }
 }
+
+/* As the engine does: who has failed says so. */
+static void share_or_tell(struct nccl_job *j)
+{
+    share_on_thread(j);
+    if (j->st != ST_OK) comm_fail(comm_thread_world(j->t, j->rank), j->e.text);
+}
+
+/* A file that only rank 0 could wait for: what is wrong with it is said at once, and by all. */
+TEST_LIMIT(nccl_ids_that_no_file_can_bring_are_not_waited_for, 10)
+{
+    static struct blobs b;
+    struct nccl_job job[2];
+    struct comm_thread *t = comm_thread_open(2, 1, 50, NULL);
+    fill_root(&b);
+    setenv("ORRERY_NCCL_BOOT", test_path("nowhere/id"), 1);
+    nccl_job_run(t, 2, share_or_tell, &b, job);
+    unsetenv("ORRERY_NCCL_BOOT");
+    comm_thread_close(t);
+    CHECK_INT(job[1].st, ST_IO);
+    CHECK_INT(job[0].st, ST_DEVICE);
+    CHECK_HAS(job[0].e.text, job[1].e.text);
+}
