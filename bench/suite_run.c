@@ -340,8 +340,9 @@ static int resume_file(struct suite *s, const struct suite_run_opts *o,
 {
     struct points_file f;
     if (access(o->out, F_OK) != 0)
-        return err_set(e, ST_USAGE, "--resume: neither %s nor %s is there", log->journal.path,
-                       o->out);
+        return err_set(e, ST_USAGE,
+                       "--resume: there is nothing to go on from: nothing in %s, and no %s",
+                       log->journal.path, o->out);
     int st = points_read(o->out, &s->arena, &f, e);
     if (st != ST_OK) return st;
     struct suite_origin was = { note_of(s, &f, "suite_identity"), note_of(s, &f, "settings"),

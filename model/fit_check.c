@@ -312,16 +312,17 @@ int fit_run(const struct fit_form *f, const struct fit_data *d, const struct fit
     if (fit_solve(f, d, NULL, NULL, q, &s) != 0)
         return err_set(e, ST_USAGE, "%s: no fit to the %lld points was found", law,
                        (long long)d->n);
-    if (s.tau > FIT_HOPELESS_TAU)
-        return err_set(e, ST_USAGE,
-                       "%s: the points contradict the law or one another: a typical one is off by "
-                       "a factor of %.2g",
-                       law, exp(0.6745 * s.tau));
     double *sd = mem_alloc((size_t)d->n * sizeof *sd);
     memcpy(sd, d->sd, (size_t)d->n * sizeof *sd);
     stat_sort(sd, (size_t)d->n);
     out->spread = stat_quantile_sorted(sd, (size_t)d->n, 0.5);
     free(sd);
+    double off = hypot(s.tau, out->spread); /* samples that scatter so much tell no law either */
+    if (off > FIT_HOPELESS_TAU)
+        return err_set(e, ST_USAGE,
+                       "%s: the points contradict the law or one another: a typical one is off by "
+                       "a factor of %.2g",
+                       law, exp(0.6745 * off));
     out->tau = s.tau;
     fit_covariance(f, d, &s, out->cov);
     keep_constants(f, &s, out, sd_free);

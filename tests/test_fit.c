@@ -602,6 +602,12 @@ TEST(fit_refuses_garbage)
             *time_of(t->law, &u, i, &sd) =
                 exp(-7 + 3 * rng_normal(rng_stream(1, "chaos"), (uint64_t)i));
         refused(t->law, &u, n, "contradict");
+        points_of(t, &u); /* right in the middle, but told by samples that are anywhere */
+        for (int64_t i = 0; i < n; i++) {
+            time_of(t->law, &u, i, &sd);
+            *sd = 1.5;
+        }
+        refused(t->law, &u, n, "contradict");
     }
 }
 

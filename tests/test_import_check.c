@@ -79,6 +79,10 @@ TEST(import_check_of_vllm_names_both_figures)
         { "\"mean_tpot_ms\": 15", "\"mean_tpot_ms\": 16", "mean_tpot_ms", 1 },
         { "13.3333", "15", "mean_itl_ms", 1 },
         { "213.333", "220.5", "mean_e2el_ms", 1 },
+        { "\"duration\": 2.5", "\"duration\": -2.5", "duration: the file states -2.5 s, below zero",
+          1 },
+        { "\"mean_ttft_ms\": 200", "\"mean_ttft_ms\": -200", "the file states -200 ms, below zero",
+          2 },
         { "[0.01, 0.01]", "[0.01, 0.05]", "of request 0 0.06 s, not 0.02 s", 2 },
     };
     check_changes(vllm, c, sizeof c / sizeof *c);

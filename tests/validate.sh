@@ -10,8 +10,8 @@
 #   4. `orrery simulate` of every configuration, `orrery validate` of all
 # Everything is kept under DIR (build/validate); a run file that is there already is measured again. Exit status: that of
 # `orrery validate` (0 accurate, 1 not, 3 inconclusive), 2 usage, 5 when a step failed. At most about 15 minutes (quick: 2) on two
-# processors: as many rounds as fit, two at least. Of each configuration and benchmark disturbed repetitions are left out, and
-# counted, as long as three remain. SPDX-License-Identifier: Apache-2.0
+# processors: rounds follow each other until then, the last one may stay in pieces. Of each configuration and benchmark disturbed
+# repetitions are left out, and counted, as long as three remain. SPDX-License-Identifier: Apache-2.0
 set -u
 orrery=${1:?usage: validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]}
 shift
@@ -186,8 +186,8 @@ while read -r name use set model scenario threads tp pp how load group more; do
     echo "$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more") $name $use $set $model $scenario $threads $tp $pp $how $load $group $more"
 done < "$dir/rows" > "$dir/keyed.rows"
 
-round=1 left_out=0 longest=0
-while [ $round -le 2 ] || [ $(($(spent) + longest)) -lt $((limit_s * 14 / 15)) ]; do
+round=1 left_out=0
+while [ $round -le 2 ] || ! late $round; do
     [ $round -le "$rounds" ] || break
     begin=$(spent)
     for key in $(awk '!seen[$1]++ { print $1 }' "$dir/keyed.rows"); do
@@ -197,9 +197,7 @@ while [ $round -le 2 ] || [ $(($(spent) + longest)) -lt $((limit_s * 14 / 15)) ]
         measure_runs $round
         [ $((round % 2)) -eq 1 ] || measure_key $round
     done
-    took=$(($(spent) - begin))
-    [ $took -le $longest ] || longest=$took
-    say "round $round: $took s"
+    say "round $round: $(($(spent) - begin)) s"
     round=$((round + 1))
 done
 

@@ -197,6 +197,17 @@ static void check_order(const struct check *c)
     }
 }
 
+/* Times, counts and rates. */
+static void check_signs(const struct check *c)
+{
+    for (int i = 0; i < c->r->n_figure; i++) {
+        const struct import_figure *f = &c->r->figure[i];
+        if (f->value < 0)
+            doubt(c->to, arena_printf(c->in->a, "%s%s: the file states %.9g %s, below zero",
+                                      c->where, f->name, f->value, f->unit));
+    }
+}
+
 /* A request's gaps between chunks add up to last - first. */
 static void check_gaps(const struct check *c)
 {
@@ -244,6 +255,7 @@ static int check_run(struct import_in *in, int i)
         figures_of(r, tool, &none, in->a, g);
         c.g = g;
     }
+    check_signs(&c);
     if (tool == IMPORT_VLLM || tool == IMPORT_SGLANG) check_flat(&c);
     if (tool == IMPORT_GUIDELLM) check_guidellm(&c);
     if (tool == IMPORT_AIPERF || tool == IMPORT_GENAI_PERF) check_export(&c);
