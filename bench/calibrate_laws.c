@@ -249,15 +249,19 @@ struct laws {
     bool points; /* p[n] are what it is fitted to, not means of them */
     double kv_elt;
     bool adds; /* there are points of residual additions */
+    int st;
 };
 
-/* What a law's fit made of its points: kept, or told and left out. */
+/* What a law's fit made of its points: kept, or told and left out. Times of products or attention that
+ * contradict each other are refused, as tables of them would stand for the law. */
 static void keep(struct laws *l, enum profile_law law, const struct fit *f, int st,
                  const struct err *why)
 {
     struct calibrate *c = l->c;
     if (st != ST_OK) {
         calibrate_note(c, "no fit of %s: %s", profile_law_name(law), why->text);
+        if (st == ST_RANGE && (law == LAW_GEMM || law == LAW_DECODE || law == LAW_PREFILL))
+            l->st = err_set(l->e, ST_USAGE, "%s; no profile is made of such times", why->text);
         return;
     }
     if (c->profile.n_fit == CALIBRATE_MAX_FITS) return;
@@ -539,5 +543,5 @@ int calibrate_laws(struct calibrate *c, bool plan, struct err *e)
     do_elt(&l);
     do_groups(&l);
     free(l.p);
-    return ST_OK;
+    return l.st;
 }

@@ -15,7 +15,8 @@
  *
  * Nothing here reads a clock or a file. The same points and seed give the same fit. Errors:
  * ST_USAGE with one sentence for points that no law can be fitted to (too few, not finite, not
- * positive, all of one size, all of one time, contradictory). GSL's error handler must be off.
+ * positive, all of one size, all of one time), ST_RANGE for those that contradict it or each other, or
+ * whose samples scatter as much. GSL's error handler must be off.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef MODEL_FIT_H
 #define MODEL_FIT_H

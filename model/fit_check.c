@@ -319,7 +319,7 @@ int fit_run(const struct fit_form *f, const struct fit_data *d, const struct fit
     free(sd);
     double off = hypot(s.tau, out->spread); /* samples that scatter so much tell no law either */
     if (off > FIT_HOPELESS_TAU)
-        return err_set(e, ST_USAGE,
+        return err_set(e, ST_RANGE,
                        "%s: the points contradict the law or one another: a typical one is off by "
                        "a factor of %.2g",
                        law, exp(0.6745 * off));

@@ -638,5 +638,5 @@ TEST(bench_looks_at_its_output_first)
         CHECK(!strstr(cli_err, "points in")); /* nor were they listed */
     }
     CHECK_INT(bench("--resume --out=%s", cli_path("none.h5")), 2);
-    CHECK_HAS(cli_err, "is there");
+    CHECK_HAS(cli_err, "nothing to go on from");
 }

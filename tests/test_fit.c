@@ -568,7 +568,8 @@ static void refused(enum profile_law law, union points *u, int64_t n, const char
     struct err e = { 0 };
     arena_init(&a);
     struct fit_ask q = ask_of(&a);
-    CHECK_INT(fit_law(law, &q, u, n, &f, &e), ST_USAGE);
+    CHECK_INT(fit_law(law, &q, u, n, &f, &e),
+              strcmp(words, "contradict") == 0 ? ST_RANGE : ST_USAGE);
     CHECK_HAS(e.text, words);
     CHECK_HAS(e.text, profile_law_name(law));
     arena_release(&a);
