@@ -112,6 +112,98 @@ TEST_LIMIT(bench_cuda_other_formats_are_right, 120)
     }
 }
 
+/* ---- what is read is not zeros */
+
+static struct {
+    const struct gpu_ops *own;
+    struct gpu_ops ops;
+    bool recording;
+    int64_t rows, zeros; /* of caches, looked at */
+} spy;
+
+static void bring(struct gpu *g, void *to, const void *from, size_t bytes)
+{
+    struct err e = { 0 };
+    CHECK_OK(spy.own->get(g, to, from, bytes, &e), &e);
+    CHECK_OK(spy.own->wait(g, &e), &e);
+}
+
+/* The keys and values of the first token of each block that a decode reads. */
+static void look_at_cache(struct gpu *g, const struct gpu_attn *a)
+{
+    enum { MOST = 8, HEAD_DIM = 32 };
+    int32_t block[MOST], first[MOST], pos[MOST];
+    int64_t step = (int64_t)a->kv.n_head * a->kv.block_tok * HEAD_DIM;
+    CHECK(a->kv.head_dim == HEAD_DIM && a->n_seq <= MOST);
+    bring(g, first, a->s.first, (size_t)a->n_seq * sizeof *first);
+    bring(g, pos, a->s.pos, (size_t)a->n_seq * sizeof *pos);
+    for (int32_t i = 0; i < a->n_seq; i++) {
+        int32_t n = pos[i] < 0 ? 0 : pos[i] / a->kv.block_tok + 1;
+        CHECK(n <= MOST);
+        if (n > 0) bring(g, block, a->s.table + first[i], (size_t)n * sizeof *block);
+        for (int32_t b = 0; b < n; b++)
+            for (int v = 0; v < 2; v++) {
+                uint16_t row[HEAD_DIM];
+                int full = 0;
+                bring(g, row, (const uint16_t *)(v ? a->kv.v : a->kv.k) + block[b] * step,
+                      sizeof row);
+                for (int k = 0; k < HEAD_DIM; k++) full += (row[k] & 0x7fff) != 0;
+                spy.rows++;
+                spy.zeros += full < HEAD_DIM / 2;
+            }
+    }
+}
+
+static int spied_launch(struct gpu *g, enum gpu_kern k, const struct gpu_dim *dim, const void *args,
+                        struct err *e)
+{
+    if (k == GPU_K_attn_decode && !spy.recording) look_at_cache(g, args);
+    return spy.own->launch(g, k, dim, args, e);
+}
+
+static int spied_record(struct gpu *g, struct err *e)
+{
+    spy.recording = true;
+    return spy.own->record(g, e);
+}
+
+static int spied_recorded(struct gpu *g, struct gpu_graph **out, struct err *e)
+{
+    spy.recording = false;
+    return spy.own->recorded(g, out, e);
+}
+
+static struct gpu *open_spied(int index, struct err *e)
+{
+    struct gpu *g = open_host(index, e);
+    if (!g) return NULL;
+    spy.own = g->ops;
+    spy.ops = *g->ops;
+    spy.ops.launch = spied_launch;
+    spy.ops.record = spied_record;
+    spy.ops.recorded = spied_recorded;
+    g->ops = &spy.ops;
+    return g;
+}
+
+TEST(bench_cuda_steps_read_a_cache_of_values)
+{
+    struct suite_opts o = small(SUITE_MODEL);
+    struct suite s;
+    struct err e = { 0 };
+    memset(&spy, 0, sizeof spy);
+    o.device.open = open_spied;
+    CHECK_OK(suite_init(&s, &o, &e), &e);
+    for (int j = s.n_job - 1; j >= 0; j--) {
+        const struct points_row *r = &s.row[s.job[j].first];
+        struct suite_value v[64];
+        if (r->op == POINTS_STEP && r->k == 0) CHECK_OK(suite_run_job(&s, j, v, &e), &e);
+    }
+    suite_release(&s);
+    if (!CHECK(spy.rows > 16)) printf("  %d\n", (int)spy.rows);
+    CHECK_INT(spy.zeros, 0);
+}
+
 TEST(bench_cuda_values_of_the_fill_kernel_by_hand)
 {
     struct suite_opts o = small(SUITE_MODEL);
