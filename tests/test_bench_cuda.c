@@ -248,6 +248,70 @@ TEST(bench_cuda_messages_through_the_host_are_right)
     suite_release(&s);
 }
 
+static _Thread_local bool timing; /* between events */
+static _Atomic int64_t n_sent, n_bad;
+
+static int spied_event_set(struct gpu *g, struct gpu_event *ev, struct err *e)
+{
+    timing = !timing;
+    return spy.own->event_set(g, ev, e);
+}
+
+/* What passes between a device and its rank is neither zeros nor past f32. */
+static int spied_put(struct gpu *g, void *to, const void *from, size_t bytes, struct err *e)
+{
+    size_t n = bytes / sizeof(float), good = 0;
+    float *v = timing ? malloc(bytes) : NULL;
+    int st = v ? spy.own->get(g, v, from, bytes, e) : ST_OK;
+    if (v && st == ST_OK) st = spy.own->wait(g, e);
+    for (size_t i = 0; v && i < n; i++) good += isfinite(v[i]) && v[i] != 0;
+    if (v) n_sent++;
+    if (v && good < n - n / 64) n_bad++;
+    free(v);
+    return st == ST_OK ? spy.own->put(g, to, from, bytes, e) : st;
+}
+
+static struct gpu *open_watched(int index, struct err *e)
+{
+    struct gpu *g = gpu_host_open(&host_opts, e);
+    (void)index;
+    if (g) g->ops = &spy.ops;
+    return g;
+}
+
+/* Calls enough for sums in place to leave f32 many times, were they not drawn anew. */
+TEST_LIMIT(bench_cuda_messages_are_of_values, 60)
+{
+    struct suite_opts o = small(SUITE_QUICK);
+    struct suite s;
+    struct err e = { 0 };
+    int64_t most = 0;
+    struct gpu *any = open_host(0, &e);
+    CHECK(any);
+    spy.own = any->ops;
+    spy.ops = *any->ops;
+    spy.ops.put = spied_put;
+    spy.ops.event_set = spied_event_set;
+    any->ops->close(any);
+    n_sent = n_bad = 0;
+    o.device.count = two;
+    o.device.open = open_watched;
+    CHECK_OK(suite_init(&s, &o, &e), &e);
+    s.o.run_s = 1;
+    for (int j = 0; j < s.n_job; j++) {
+        const struct points_row *r = &s.row[s.job[j].first];
+        struct suite_value v[64];
+        if (r->op != POINTS_ALLREDUCE && r->op != POINTS_SENDRECV) continue;
+        CHECK_OK(suite_run_job(&s, j, v, &e), &e);
+        for (int i = 0; i < s.job[j].n; i++)
+            if (v[i].calls > most) most = v[i].calls;
+    }
+    suite_release(&s);
+    CHECK_INT(most, 2000);
+    CHECK(n_sent > most);
+    CHECK_INT(n_bad, 0);
+}
+
 /* ---- files */
 
 static int bench(struct suite_opts *o, const char *path, int runs, struct suite_log *log,
