@@ -373,7 +373,7 @@ TEST_LIMIT(bench_cuda_full_suite_has_all_and_says_what_it_ran_on, 120)
     double limit = 0;
     char *text = NULL;
     const char *path = test_path("bench.h5");
-    o.cache_bytes = 1 << 20; /* files go in pieces of half of it */
+    o.cache_bytes = 1 << 18; /* files go in pieces of half of it */
     CHECK_OK(bench(&o, path, 1, &log, &e), &e);
     suite_log_release(&log);
     arena_init(&a);
