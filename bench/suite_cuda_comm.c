@@ -2,7 +2,9 @@
  * NCCL where each rank has a GPU of its own, else through the host.
  *
  * Ranks are threads with a device each, for the length of a job. All make the same calls; a value
- * is the time of the slowest. SPDX-License-Identifier: Apache-2.0 */
+ * is the time of the slowest, by events on its queue. What is sent is drawn at random and lies in
+ * several buffers, which take turns. Sums work in place and grow, so buffers are drawn anew between
+ * the spans that are timed. SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -16,14 +18,17 @@
 #include "engine/link.h"
 
 enum { MAX_RANKS = 8, LEAST_BYTES = 4 << 10, MOST_BYTES = 64 << 20, FEW_BYTES = 1 << 20 };
-enum { LEAST_CALLS = 4, MOST_CALLS = 2000, SPIN = 1000 };
+enum { LEAST_CALLS = 4, MOST_CALLS = 2000, SPIN = 1000, SEED = 51, ALIGN_BYTES = 256 };
+/* Drawn values are below 1 and a sum over n ranks is at most n times as large as what it is of: after
+ * as many sums in place as keep the factors below 2^MOST_BITS all are within f32's 2^128. */
+enum { MOST_BITS = 120 };
 
 struct party {
     struct suite *s;
     const struct suite_job *j;
     int n;
-    bool stages; /* messages from rank 0 to rank 1, else sums and gathers */
-    size_t most_bytes;
+    bool stages;                   /* messages from rank 0 to rank 1, else sums and gathers */
+    size_t most_bytes, pool_bytes; /* of a point; of all buffers that take turns */
     struct comm_thread *host;
     struct link link;
     struct suite_value *value; /* [n][j->n] */
@@ -37,12 +42,16 @@ struct member {
     pthread_t id;
     struct err e;
     struct backend *b;
+    struct gpu *g;
+    struct gpu_event *event[2];
     struct comm *world;
     struct comm_nccl *nccl;
     struct exchange x;
-    float *data, *all;
-    size_t bytes; /* of the present point, and its operation */
+    char *pool;
+    float *data, *all; /* data: the buffer whose turn it is */
+    size_t bytes;      /* of the present point, and its operation */
     int op;
+    int64_t n_var, turn; /* buffers, calls since they were drawn */
 };
 
 /* ---- a rank */
@@ -64,28 +73,52 @@ static int connect(struct member *m, struct err *e)
 
 static int open_rank(struct member *m, struct err *e)
 {
-    struct gpu *g = device_open(&m->p->s->o.device, m->rank, e);
-    if (!g) return ST_DEVICE;
-    m->b = backend_gpu_open(g, NULL, e);
+    m->g = device_open(&m->p->s->o.device, m->rank, e);
+    if (!m->g) return ST_DEVICE;
+    m->b = backend_gpu_open(m->g, NULL, e);
     int st = m->b ? connect(m, e) : ST_DEVICE;
+    for (int i = 0; i < 2 && st == ST_OK; i++) st = m->g->ops->event_new(m->g, &m->event[i], e);
     if (st != ST_OK) return st;
-    m->data = m->b->ops->alloc(m->b, m->p->most_bytes, e);
-    if (m->data) m->all = m->b->ops->alloc(m->b, m->p->most_bytes, e);
+    m->pool = m->b->ops->alloc(m->b, m->p->pool_bytes, e);
+    if (m->pool) m->all = m->b->ops->alloc(m->b, m->p->most_bytes, e);
     return m->all ? ST_OK : ST_DEVICE;
+}
+
+/* Of a gather what this rank gives. */
+static size_t share_of(const struct member *m)
+{
+    return m->bytes / (size_t)m->p->n / sizeof(float) * sizeof(float);
+}
+
+/* From one buffer to the next. */
+static size_t stride_of(const struct member *m)
+{
+    size_t bytes = m->op == POINTS_ALLGATHER ? share_of(m) : m->bytes;
+    return (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+}
+
+/* All buffers, and all of the pool that they leave. */
+static int draw(struct member *m, struct err *e)
+{
+    struct gpu_fill a = { .x = m->pool,
+                          .seed = (uint64_t)(SEED + m->rank),
+                          .n = (int64_t)(m->p->pool_bytes / sizeof(float)),
+                          .type = GPU_F32 };
+    struct gpu_dim d;
+    m->turn = 0;
+    gpu_kern_dim(GPU_K_fill, &a, &m->g->info, &d);
+    return m->g->ops->launch(m->g, GPU_K_fill, &d, &a, e);
 }
 
 static int call(struct member *m, struct err *e)
 {
-    size_t share = m->bytes / (size_t)m->p->n / sizeof(float) * sizeof(float);
-    int st;
+    m->data = (void *)(m->pool + (size_t)(m->turn++ % m->n_var) * stride_of(m));
     switch (m->op) {
     case POINTS_ALLREDUCE: return exchange_sum(&m->x, m->data, m->bytes / sizeof(float), e);
-    case POINTS_ALLGATHER: return exchange_gather(&m->x, m->data, share, m->all, e);
+    case POINTS_ALLGATHER: return exchange_gather(&m->x, m->data, share_of(m), m->all, e);
     default:
-        st = m->rank == 0 ? exchange_send(&m->x, 1, m->data, m->bytes, e)
-                          : exchange_recv(&m->x, 0, m->all, m->bytes, e);
-        if (st == ST_OK) st = exchange_sync(&m->x, e);
-        return st == ST_OK ? comm_barrier(m->world, e) : st; /* one message at a time */
+        return m->rank == 0 ? exchange_send(&m->x, 1, m->data, m->bytes, e)
+                            : exchange_recv(&m->x, 0, m->all, m->bytes, e);
     }
 }
 
@@ -103,14 +136,15 @@ static double wanted(const struct member *m, size_t i)
     return m->op == POINTS_ALLGATHER ? value_of((int)(i / share), i % share) : value_of(0, i);
 }
 
-/* One call on known values; then zeros, which sums of sums leave as they are. */
+/* One call on known values, in the first buffer. */
 static int check(struct member *m, int at, struct err *e)
 {
     size_t n = m->bytes / sizeof(float), held = n;
     float *v = mem_alloc(m->bytes);
     double worst = 0;
     for (size_t i = 0; i < n; i++) v[i] = (float)value_of(m->rank, i);
-    m->b->ops->upload(m->b, m->data, v, m->bytes);
+    m->turn = 0;
+    m->b->ops->upload(m->b, m->pool, v, m->bytes);
     int st = call(m, e);
     if (st == ST_OK) st = exchange_sync(&m->x, e);
     if (m->op == POINTS_ALLGATHER) held = n / (size_t)m->p->n * (size_t)m->p->n;
@@ -119,27 +153,61 @@ static int check(struct member *m, int at, struct err *e)
     for (size_t i = 0; i < held && st == ST_OK; i++)
         worst = fmax(worst, fabs((double)v[i] / wanted(m, i) - 1));
     if (st == ST_OK && m->rank == m->p->n - 1) m->p->error[at] = worst;
-    memset(v, 0, m->bytes);
-    m->b->ops->upload(m->b, m->data, v, m->bytes);
     free(v);
     return st == ST_OK ? exchange_sync(&m->x, e) : st;
 }
 
-/* Warm-up; a look at how long a call takes, from which rank 0 decides for all; the calls. */
+/* Adds what the queue took for n calls. */
+static int timed(struct member *m, int64_t n, double *ns, struct err *e)
+{
+    const struct gpu_ops *g = m->g->ops;
+    double t = 0;
+    int st = g->event_set(m->g, m->event[0], e);
+    for (int64_t i = 0; i < n && st == ST_OK; i++) st = call(m, e);
+    if (st == ST_OK) st = g->event_set(m->g, m->event[1], e);
+    if (st == ST_OK) st = exchange_sync(&m->x, e);
+    if (st == ST_OK) st = g->event_ns(m->g, m->event[0], m->event[1], &t, e);
+    *ns += t;
+    return st;
+}
+
+/* Messages one at a time, each timed from when both sides are ready. Sums and gathers one after the
+ * other, behind one by which the devices meet, and no buffer in more of them than f32 holds. */
+static int span(struct member *m, int64_t calls, double *ns, struct err *e)
+{
+    bool one = m->op == POINTS_SENDRECV;
+    int64_t most = one ? 1 : calls, uses = (int64_t)(MOST_BITS / log2(m->p->n));
+    int st = one ? draw(m, e) : ST_OK;
+    if (m->op == POINTS_ALLREDUCE && most > m->n_var * uses - 1) most = m->n_var * uses - 1;
+    *ns = 0;
+    for (int64_t done = 0; done < calls && st == ST_OK; done += most) {
+        if (!one) st = draw(m, e);
+        if (st == ST_OK) st = exchange_sync(&m->x, e);
+        if (st == ST_OK) st = comm_barrier(m->world, e);
+        if (st == ST_OK && !one) st = call(m, e);
+        if (st == ST_OK) st = timed(m, calls - done < most ? calls - done : most, ns, e);
+    }
+    return st;
+}
+
+/* A look at how long a call takes, by events or, where those are no clock, by the host's, from which
+ * the last rank, which receives where one does, decides for all; the calls. */
 static int measure(struct member *m, int at, struct err *e)
 {
     int64_t want = LEAST_CALLS;
+    m->n_var = (int64_t)(m->p->pool_bytes / stride_of(m));
     int st = check(m, at, e);
     for (int round = 0; round < 2 && st == ST_OK; round++) {
-        st = comm_barrier(m->world, e);
+        double ns;
         int64_t t0 = clock_mono_ns();
-        for (int64_t i = 0; i < want && st == ST_OK; i++) st = call(m, e);
-        if (st == ST_OK) st = exchange_sync(&m->x, e);
-        double once_s = 1e-9 * (double)(clock_mono_ns() - t0) / (double)want;
+        st = span(m, want, &ns, e);
+        if (st != ST_OK) return st;
+        double host_s = 1e-9 * (double)(clock_mono_ns() - t0) / (double)want;
+        double once_s = 1e-9 * ns / (double)want;
         m->p->value[m->rank * m->p->j->n + at] = (struct suite_value){ want, once_s };
-        double more = ceil(m->p->s->o.run_s / (once_s + 1e-9));
+        double more = ceil(m->p->s->o.run_s / (fmax(once_s, 0.1 * host_s) + 1e-9));
         if (round == 0 && more > LEAST_CALLS) want = more > MOST_CALLS ? MOST_CALLS : (int64_t)more;
-        if (st == ST_OK) st = comm_broadcast(m->world, 0, &want, sizeof want, e);
+        st = comm_broadcast(m->world, m->p->n - 1, &want, sizeof want, e);
     }
     return st;
 }
@@ -201,6 +269,16 @@ static void tell(struct party *p, struct suite_value *v)
     }
 }
 
+/* Buffers past twice the L2 cache, and one more of the largest point; fewer where the ranks, which may
+ * share a device, would take more than half of what the suite's pool and the engine leave of it. */
+static size_t pool_bytes(const struct suite *s, size_t most_bytes, int n)
+{
+    double left = (double)s->cuda->room_bytes - (double)s->cuda->need_bytes;
+    double most = left / 2 / n, want = 2 * ((double)suite_cuda_l2(s) + (double)most_bytes);
+    double bytes = fmax(want < most ? want : most, (double)most_bytes);
+    return ((size_t)bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+}
+
 /* arg: ranks, stages. What fails here is told, and the other jobs go on. */
 static int run_messages(struct suite *s, const struct suite_job *j, struct suite_value *v,
                         struct err *e)
@@ -211,6 +289,7 @@ static int run_messages(struct suite *s, const struct suite_job *j, struct suite
     if (s->cuda->comm_failed) return ST_OK;
     for (int i = 0; i < j->n; i++)
         p.most_bytes = (size_t)fmax((double)p.most_bytes, s->row[j->first + i].bytes);
+    p.pool_bytes = pool_bytes(s, p.most_bytes, p.n);
     p.value = mem_zalloc((size_t)(p.n * j->n), sizeof *p.value);
     p.error = mem_alloc((size_t)j->n * sizeof *p.error);
     for (int i = 0; i < j->n; i++) p.error[i] = -1;

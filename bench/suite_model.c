@@ -1,7 +1,9 @@
 /* bench/suite_model.c - points inside the running engine: the operators of whole steps, by shape.
  *
- * One engine for all of them. The KV cache holds zeros, as speed does not depend on values; blocks
- * are scattered. A run of a job is one step that is not counted and then some that are.
+ * One engine for all of them, its KV blocks scattered. A GPU's hold keys and values of random tokens,
+ * as a GPU that multiplies zeros takes less power and so keeps a higher clock; a processor's, whose
+ * speed does not depend on values, hold zeros until a step writes there. A run of a job is one step
+ * that is not counted and then some that are.
  *
  * A GPU computes while the host looks elsewhere, so its operators have no times of their own here
  * (bench/suite_cuda.h has): a step is one point, and of a step that is a recording the replay's part
@@ -15,6 +17,7 @@
 #include <string.h>
 
 #include "base/progress.h"
+#include "base/rng.h"
 #include "bench/suite_check.h"
 #include "bench/suite_cuda.h"
 #include "engine/backend_gpu.h"
@@ -62,9 +65,10 @@ struct suite_model {
     struct replay replay;
     int64_t load_ns; /* of opening the engine, until it was told */
     struct engine_opts eo;
-    cpu_set_t pinned; /* where the engine has put the calling thread */
-    int64_t steps;    /* done so far */
-    int64_t end_ns;   /* of the latest */
+    cpu_set_t pinned;   /* where the engine has put the calling thread */
+    int64_t steps;      /* done so far */
+    int64_t end_ns;     /* of the latest */
+    int32_t most_block; /* of any shape; all take their blocks from the first on */
     int32_t *block, *tok;
     struct engine_seq *seq;
     struct engine_out *out;
@@ -324,6 +328,44 @@ static int full_pipeline(struct suite *s, const struct engine_step *x, struct su
     return st;
 }
 
+/* ---- the KV cache */
+
+/* Prompts of random tokens into all blocks that shapes read: as long as a step may be, so that little
+ * of it is attention. */
+static int fill_cache(struct suite *s, struct err *e)
+{
+    struct suite_model *m = s->model;
+    struct rng draw = rng_stream(s->o.seed, "bench.cached");
+    int32_t bt = s->o.block_tok, per = s->o.max_tok / bt > 1 ? s->o.max_tok / bt : 1;
+    int32_t *tok = mem_alloc((size_t)s->o.max_tok * sizeof *tok);
+    struct sums unused = { 0 };
+    struct engine_result got;
+    uint64_t drawn = 0;
+    int st = ST_OK;
+    for (int32_t at = 0; at < m->most_block && st == ST_OK; at += per) {
+        int32_t n_block = m->most_block - at < per ? m->most_block - at : per;
+        int32_t end = n_block * bt < s->o.max_ctx ? n_block * bt : s->o.max_ctx, n;
+        for (int32_t pos = 0; pos < end && st == ST_OK; pos += n) {
+            n = end - pos < s->o.max_tok ? end - pos : s->o.max_tok;
+            for (int32_t i = 0; i < n; i++)
+                tok[i] = (int32_t)rng_below(draw, drawn++, (uint64_t)s->spec.a.vocab);
+            struct engine_seq seq = { 0, n, pos, n_block, m->block + at };
+            struct engine_out out = { .row = n - 1 };
+            struct engine_step x = { n, 1, 1, tok, &seq, &out };
+            st = one_step(s, &x, &unused, &got, e);
+        }
+    }
+    free(tok);
+    return st;
+}
+
+static int open_filled(struct suite *s, struct err *e)
+{
+    bool fresh = !s->model->g;
+    int st = model_open(s, e);
+    return st == ST_OK && fresh && s->cuda ? fill_cache(s, e) : st;
+}
+
 /* ---- a run */
 
 /* Steps with events around their replays: by themselves, as events take time too. */
@@ -403,7 +445,7 @@ static int run_shape(struct suite *s, const struct suite_job *j, struct suite_va
     const struct shape *h = j->own;
     struct sums warm = { 0 }, u = { 0 };
     struct engine_result got;
-    int st = model_open(s, e);
+    int st = open_filled(s, e);
     if (st != ST_OK) return st;
     struct engine_step x = step_of(s, h);
     st = checked_step(s, j, &x, e);
@@ -596,6 +638,7 @@ static void add(struct suite *s, struct group a, struct group b)
     if (longest > s->o.max_ctx || block > blocks_most(s) || h->n_seq > s->o.max_seqs ||
         h->n_tok > s->o.max_tok + s->o.max_seqs)
         return;
+    if (block > s->model->most_block) s->model->most_block = (int32_t)block;
     int at = snprintf(what, sizeof what, "step of %d x %d after %d", a.count, a.n_q, a.pos);
     if (b.count)
         snprintf(what + at, sizeof what - (size_t)at, " and %d x %d after %d", b.count, b.n_q,
@@ -656,7 +699,7 @@ static void add_mixed(struct suite *s, int32_t most)
 static int run_load(struct suite *s, const struct suite_job *j, struct suite_value *v,
                     struct err *e)
 {
-    int st = model_open(s, e);
+    int st = open_filled(s, e);
     (void)j;
     if (st != ST_OK || s->model->load_ns == 0) return st;
     *v = (struct suite_value){ 1, 1e-9 * (double)s->model->load_ns };

@@ -474,12 +474,41 @@ static size_t share_of(const struct rank *r)
     return (size_t)r->g->o.m.max_out * (size_t)r->m.s.n_vocab;
 }
 
+/* On the queue: a sum of up to n floats, and a message of them from stage to stage. */
+static int queue_once(struct rank *r, size_t n, struct err *e)
+{
+    struct model *m = &r->m;
+    size_t hidden = (size_t)m->o.max_tok * (size_t)m->spec->a.hidden;
+    size_t sums = model_sum_floats(m->spec, m->o.max_tok);
+    size_t bytes = (n < hidden ? n : hidden) * sizeof(float);
+    int st = r->tp->n > 1 ? exchange_sum(&m->ranks, m->out, n < sums ? n : sums, e) : ST_OK;
+    if (st == ST_OK && !m->s.first)
+        st = exchange_recv(&m->ranks, r->rank - m->s.tp, m->x, bytes, e);
+    if (st == ST_OK && !m->s.last) st = exchange_send(&m->ranks, r->rank + m->s.tp, m->x, bytes, e);
+    return st;
+}
+
+/* Ways between devices are opened when a call first takes them, and which one a call takes depends on
+ * its size. What is sent is what the buffers hold; steps write there before they read. */
+static int warm_queue(struct rank *r, struct err *e)
+{
+    struct model *m = &r->m;
+    size_t most = model_sum_floats(m->spec, m->o.max_tok),
+           row = (size_t)m->s.n_vocab * sizeof(float);
+    int st = ST_OK;
+    for (size_t n = 64; st == ST_OK && n < 2 * most; n *= 2) st = queue_once(r, n, e);
+    for (int32_t n = 1; st == ST_OK && m->shares && n < 2 * m->o.max_out; n *= 2) {
+        size_t rows = (size_t)(n < m->o.max_out ? n : m->o.max_out);
+        st = exchange_gather(&m->ranks, m->logits, rows * row, m->shares, e);
+    }
+    return st == ST_OK ? exchange_sync(&m->ranks, e) : st;
+}
+
 /* One message of up to n floats of every kind that a step has. */
 static int exchange_once(struct rank *r, float *x, size_t n, struct err *e)
 {
     struct engine *g = r->g;
     size_t bytes = n * sizeof *x;
-    if (r->queued) return ST_OK; /* none of these is the host's */
     int st = r->tp->n > 1 ? comm_allreduce(r->tp, x, n, e) : ST_OK;
     if (st == ST_OK && !r->m.s.first) st = comm_recv(r->world, r->rank - g->o.tp, x, &bytes, e);
     bytes = n * sizeof *x;
@@ -507,7 +536,8 @@ int rank_warm(struct rank *r, struct err *e)
     int st = ST_OK;
     if (g->n == 1) return ST_OK;
     float *x = r->warm = mem_zalloc(hidden, sizeof *x);
-    for (int i = 0; i < ROUNDS; i++)
+    if (r->queued) st = warm_queue(r, e);
+    for (int i = 0; i < ROUNDS && !r->queued; i++)
         for (size_t n = 64; st == ST_OK && n < 2 * most; n *= 2) {
             size_t now = n < hidden ? n : hidden;
             st = exchange_once(r, x, now, e);
@@ -520,6 +550,7 @@ int rank_warm(struct rank *r, struct err *e)
     r->warm = NULL;
     memset(r->world->count, 0, sizeof r->world->count);
     memset(r->tp->count, 0, sizeof r->tp->count);
+    memset(r->pipe->count, 0, sizeof r->pipe->count);
     return st;
 }
 

@@ -89,8 +89,9 @@ int rank_open(struct rank *r, struct err *e);
  * another rank is not. */
 void rank_give_up(struct rank *r, const struct err *e);
 /* The first messages of a size are slow, as the library makes room for them: all sizes that steps
- * will have, several times, before the first request. Not counted. All ranks; those in other processes
- * report to rank 0 (engine_report). */
+ * will have, several times, before the first request; once of those from device to device, which
+ * connect meanwhile. Not counted. All ranks; those in other processes report to rank 0
+ * (engine_report). */
 int rank_warm(struct rank *r, struct err *e);
 /* The step in r->wire. On the last stage it is done then; on the others, where calls are on_device, it
  * is issued: no call waits for the device. */

@@ -112,6 +112,98 @@ TEST_LIMIT(bench_cuda_other_formats_are_right, 120)
     }
 }
 
+/* ---- what is read is not zeros */
+
+static struct {
+    const struct gpu_ops *own;
+    struct gpu_ops ops;
+    bool recording;
+    int64_t rows, zeros; /* of caches, looked at */
+} spy;
+
+static void bring(struct gpu *g, void *to, const void *from, size_t bytes)
+{
+    struct err e = { 0 };
+    CHECK_OK(spy.own->get(g, to, from, bytes, &e), &e);
+    CHECK_OK(spy.own->wait(g, &e), &e);
+}
+
+/* The keys and values of the first token of each block that a decode reads. */
+static void look_at_cache(struct gpu *g, const struct gpu_attn *a)
+{
+    enum { MOST = 8, HEAD_DIM = 32 };
+    int32_t block[MOST], first[MOST], pos[MOST];
+    int64_t step = (int64_t)a->kv.n_head * a->kv.block_tok * HEAD_DIM;
+    CHECK(a->kv.head_dim == HEAD_DIM && a->n_seq <= MOST);
+    bring(g, first, a->s.first, (size_t)a->n_seq * sizeof *first);
+    bring(g, pos, a->s.pos, (size_t)a->n_seq * sizeof *pos);
+    for (int32_t i = 0; i < a->n_seq; i++) {
+        int32_t n = pos[i] < 0 ? 0 : pos[i] / a->kv.block_tok + 1;
+        CHECK(n <= MOST);
+        if (n > 0) bring(g, block, a->s.table + first[i], (size_t)n * sizeof *block);
+        for (int32_t b = 0; b < n; b++)
+            for (int v = 0; v < 2; v++) {
+                uint16_t row[HEAD_DIM];
+                int full = 0;
+                bring(g, row, (const uint16_t *)(v ? a->kv.v : a->kv.k) + block[b] * step,
+                      sizeof row);
+                for (int k = 0; k < HEAD_DIM; k++) full += (row[k] & 0x7fff) != 0;
+                spy.rows++;
+                spy.zeros += full < HEAD_DIM / 2;
+            }
+    }
+}
+
+static int spied_launch(struct gpu *g, enum gpu_kern k, const struct gpu_dim *dim, const void *args,
+                        struct err *e)
+{
+    if (k == GPU_K_attn_decode && !spy.recording) look_at_cache(g, args);
+    return spy.own->launch(g, k, dim, args, e);
+}
+
+static int spied_record(struct gpu *g, struct err *e)
+{
+    spy.recording = true;
+    return spy.own->record(g, e);
+}
+
+static int spied_recorded(struct gpu *g, struct gpu_graph **out, struct err *e)
+{
+    spy.recording = false;
+    return spy.own->recorded(g, out, e);
+}
+
+static struct gpu *open_spied(int index, struct err *e)
+{
+    struct gpu *g = open_host(index, e);
+    if (!g) return NULL;
+    spy.own = g->ops;
+    spy.ops = *g->ops;
+    spy.ops.launch = spied_launch;
+    spy.ops.record = spied_record;
+    spy.ops.recorded = spied_recorded;
+    g->ops = &spy.ops;
+    return g;
+}
+
+TEST(bench_cuda_steps_read_a_cache_of_values)
+{
+    struct suite_opts o = small(SUITE_MODEL);
+    struct suite s;
+    struct err e = { 0 };
+    memset(&spy, 0, sizeof spy);
+    o.device.open = open_spied;
+    CHECK_OK(suite_init(&s, &o, &e), &e);
+    for (int j = s.n_job - 1; j >= 0; j--) {
+        const struct points_row *r = &s.row[s.job[j].first];
+        struct suite_value v[64];
+        if (r->op == POINTS_STEP && r->k == 0) CHECK_OK(suite_run_job(&s, j, v, &e), &e);
+    }
+    suite_release(&s);
+    if (!CHECK(spy.rows > 16)) printf("  %d\n", (int)spy.rows);
+    CHECK_INT(spy.zeros, 0);
+}
+
 TEST(bench_cuda_values_of_the_fill_kernel_by_hand)
 {
     struct suite_opts o = small(SUITE_MODEL);
@@ -154,6 +246,70 @@ TEST(bench_cuda_messages_through_the_host_are_right)
     }
     CHECK(sums > 0 && messages > 0);
     suite_release(&s);
+}
+
+static _Thread_local bool timing; /* between events */
+static _Atomic int64_t n_sent, n_bad;
+
+static int spied_event_set(struct gpu *g, struct gpu_event *ev, struct err *e)
+{
+    timing = !timing;
+    return spy.own->event_set(g, ev, e);
+}
+
+/* What passes between a device and its rank is neither zeros nor past f32. */
+static int spied_put(struct gpu *g, void *to, const void *from, size_t bytes, struct err *e)
+{
+    size_t n = bytes / sizeof(float), good = 0;
+    float *v = timing ? malloc(bytes) : NULL;
+    int st = v ? spy.own->get(g, v, from, bytes, e) : ST_OK;
+    if (v && st == ST_OK) st = spy.own->wait(g, e);
+    for (size_t i = 0; v && i < n; i++) good += isfinite(v[i]) && v[i] != 0;
+    if (v) n_sent++;
+    if (v && good < n - n / 64) n_bad++;
+    free(v);
+    return st == ST_OK ? spy.own->put(g, to, from, bytes, e) : st;
+}
+
+static struct gpu *open_watched(int index, struct err *e)
+{
+    struct gpu *g = gpu_host_open(&host_opts, e);
+    (void)index;
+    if (g) g->ops = &spy.ops;
+    return g;
+}
+
+/* Calls enough for sums in place to leave f32 many times, were they not drawn anew. */
+TEST_LIMIT(bench_cuda_messages_are_of_values, 60)
+{
+    struct suite_opts o = small(SUITE_QUICK);
+    struct suite s;
+    struct err e = { 0 };
+    int64_t most = 0;
+    struct gpu *any = open_host(0, &e);
+    CHECK(any);
+    spy.own = any->ops;
+    spy.ops = *any->ops;
+    spy.ops.put = spied_put;
+    spy.ops.event_set = spied_event_set;
+    any->ops->close(any);
+    n_sent = n_bad = 0;
+    o.device.count = two;
+    o.device.open = open_watched;
+    CHECK_OK(suite_init(&s, &o, &e), &e);
+    s.o.run_s = 1;
+    for (int j = 0; j < s.n_job; j++) {
+        const struct points_row *r = &s.row[s.job[j].first];
+        struct suite_value v[64];
+        if (r->op != POINTS_ALLREDUCE && r->op != POINTS_SENDRECV) continue;
+        CHECK_OK(suite_run_job(&s, j, v, &e), &e);
+        for (int i = 0; i < s.job[j].n; i++)
+            if (v[i].calls > most) most = v[i].calls;
+    }
+    suite_release(&s);
+    CHECK_INT(most, 2000);
+    CHECK(n_sent > most);
+    CHECK_INT(n_bad, 0);
 }
 
 /* ---- files */
@@ -217,7 +373,7 @@ TEST_LIMIT(bench_cuda_full_suite_has_all_and_says_what_it_ran_on, 120)
     double limit = 0;
     char *text = NULL;
     const char *path = test_path("bench.h5");
-    o.cache_bytes = 1 << 20; /* files go in pieces of half of it */
+    o.cache_bytes = 1 << 18; /* files go in pieces of half of it */
     CHECK_OK(bench(&o, path, 1, &log, &e), &e);
     suite_log_release(&log);
     arena_init(&a);

@@ -33,7 +33,9 @@ struct sight {
     int n_step;    /* that there will be */
     bool receives; /* from a stage before */
     int n_mark, n_expected, n_received, n_late, n_wait, turns;
-    size_t bytes[2]; /* of those expected and not received */
+    int warm_sums, warm_received; /* before the first wait, which is the end of getting warm */
+    size_t largest;               /* bytes of those */
+    size_t bytes[2];              /* of those expected and not received */
 };
 
 static void saw_recv(struct sight *s, size_t bytes)
@@ -87,6 +89,7 @@ static int bring(struct fake *f, const void *from, size_t bytes, struct err *e)
 static int fake_allreduce(struct comm *c, float *x, size_t n, struct err *e)
 {
     struct fake *f = c->group;
+    if (f->sight && f->sight->n_wait == 0) f->sight->warm_sums++;
     int st = bring(f, x, n * sizeof *x, e);
     if (st == ST_OK) st = comm_allreduce(f->host, (float *)(void *)f->pinned, n, e);
     if (st == ST_OK) st = f->g->ops->put(f->g, x, f->pinned, n * sizeof *x, e);
@@ -112,7 +115,13 @@ static int fake_send(struct comm *c, int to, const void *data, size_t bytes, str
 static int fake_recv(struct comm *c, int from, void *data, size_t *bytes, struct err *e)
 {
     struct fake *f = c->group;
-    if (f->sight) saw_recv(f->sight, *bytes);
+    struct sight *s = f->sight;
+    if (s && s->n_wait > 0) {
+        saw_recv(s, *bytes);
+    } else if (s) {
+        s->warm_received++;
+        if (*bytes > s->largest) s->largest = *bytes;
+    }
     int st = comm_recv(f->host, from, f->pinned, bytes, e);
     if (st == ST_OK) st = f->g->ops->put(f->g, data, f->pinned, *bytes, e);
     return st == ST_OK ? f->g->ops->wait(f->g, e) : st;
@@ -350,13 +359,23 @@ static void run_steps(const struct engine_opts *o, int each, struct seen *out)
 
 static void check_sights(const struct engine_opts *o)
 {
+    struct spec spec;
+    struct err e = { 0 };
+    CHECK_OK(spec_read(o->model, &spec, &e), &e);
     for (int i = 0; i < o->tp * o->pp; i++) {
         const struct sight *s = &sight[i];
         CHECK_INT(s->n_mark, 2 * s->n_step);
         CHECK_INT(s->n_received, s->receives ? s->n_step : 0);
         CHECK_INT(s->n_expected, s->n_received);
         CHECK_INT(s->n_late, 0); /* the receive of a step comes before the end of the one before */
-        CHECK_INT(s->n_wait, 0); /* and nothing waits for all that is on a queue */
+        CHECK_INT(s->n_wait, 1); /* and nothing waits for all that is on a queue, but once warm */
+        CHECK((s->warm_sums > 0) == (o->tp > 1));
+        CHECK((s->warm_received > 0) == s->receives);
+        if (s->receives) CHECK_INT((long long)s->largest, 4LL * o->m.max_tok * spec.a.hidden);
+        /* what made it warm is not counted */
+        CHECK_INT(end[i][1].c.count[COMM_RECV].calls, s->receives ? s->n_step : 0);
+        int sums = 2 * LAYERS / o->pp + (i < o->tp);
+        CHECK_INT(end[i][0].c.count[COMM_ALLREDUCE].calls, o->tp > 1 ? s->n_step * sums : 0);
     }
 }
 
