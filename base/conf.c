@@ -102,6 +102,7 @@ enum { WORD_MAX = 64 };
 static int edits(const char *a, int na, const char *b, int nb)
 {
     int row[3][WORD_MAX + 1];
+    assert(na >= 0 && nb >= 0 && nb <= WORD_MAX);
     for (int j = 0; j <= nb; j++) row[0][j] = j;
     for (int i = 1; i <= na; i++) {
         int *now = row[i % 3], *up = row[(i + 2) % 3], *up2 = row[(i + 1) % 3];
@@ -156,7 +157,7 @@ static int far_from(const char *key, const char *word)
     const char *own = leaf(key), *end = leaf(word);
     int n = (int)strlen(own), len = (int)strlen(key), all = (int)strlen(word);
     int off = edits(own, n, end, (int)strlen(end)), most = n > 4 ? 2 : n > 2;
-    bool named = strcmp(end, "name") == 0 && !strchr(key, '.');
+    bool named = end > word && strcmp(end, "name") == 0 && !strchr(key, '.');
     if (named && edits(key, len, word, all - 5) <= 2) return 0;
     if (off > most || (off > 0 && strlen(end) < 3)) return INT_MAX;
     return WORD_MAX * off + edits(key, len, word, all);

@@ -89,7 +89,7 @@ static void run_all(const struct suite_opts *o, int *n_compared)
 TEST(bench_cuda_quick_points_are_right)
 {
     struct suite_opts o = small(SUITE_QUICK);
-    int n;
+    int n = 0;
     run_all(&o, &n);
     if (!CHECK(n > 24)) printf("  %d\n", n);
 }
@@ -104,7 +104,7 @@ TEST_LIMIT(bench_cuda_other_formats_are_right, 120)
                    { MODEL_FP8, BACKEND_BF16 } };
     for (size_t i = 0; i < sizeof format / sizeof *format; i++) {
         struct suite_opts o = small(SUITE_QUICK);
-        int n;
+        int n = 0;
         o.weight = format[i].weight;
         o.kv = format[i].kv;
         run_all(&o, &n);

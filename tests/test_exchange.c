@@ -257,7 +257,7 @@ static void compare(const struct world *u, const struct member *got)
 TEST_LIMIT(exchange_from_device_to_device, 60)
 {
     struct world u = { .o = gpu_env_drawn(gpu_env_model("llama31", 32), 1, 1) };
-    struct member *r = calloc(N, sizeof *r);
+    static struct member r[N];
     struct err e = { 0 };
     u.o.m.max_tok = u.o.m.max_out = MAX_TOK;
     CHECK_OK(spec_read(u.o.model, &u.spec, &e), &e);
@@ -275,7 +275,6 @@ TEST_LIMIT(exchange_from_device_to_device, 60)
     compare(&u, &r[TP]);
     comm_thread_close(u.comm);
     weights_close(&u.w);
-    free(r);
 }
 
 /* ---- an engine whose devices are joined so */

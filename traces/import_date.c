@@ -57,8 +57,8 @@ const char *import_date_of(double epoch_s, struct arena *a)
 static double days_of(const int v[6])
 {
     int y = v[1] > 2 ? v[0] : v[0] - 1, m = (v[1] + 9) % 12;
-    return 365. * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + v[2] +
-           (v[3] + (v[4] + v[5] / 60.) / 60) / 24;
+    int whole = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + v[2];
+    return whole + (v[3] + (v[4] + v[5] / 60.) / 60) / 24;
 }
 
 double import_days_apart(const char *x, const char *y)
