@@ -153,11 +153,12 @@ static int wait_for(struct cuda *d, cudaEvent_t event, struct err *e)
         sched_yield();
     }
     d->hung = true;
-    return broke(d, e,
-                 "GPU %d (%s) has not finished after %.3g s ($ORRERY_GPU_TIMEOUT_S): a kernel does "
-                 "not end, or waits for a rank that is gone; the last one issued was %s",
-                 d->index, d->g.info.name, (double)d->timeout_ns * 1e-9,
-                 d->last ? d->last : "none");
+    return broke(
+        d, e,
+        "%s:%d: GPU %d (%s) has not finished after %.3g s ($ORRERY_GPU_TIMEOUT_S): a kernel does "
+        "not end, or waits for a rank that is gone; the last one issued was %s",
+        __FILE__, __LINE__, d->index, d->g.info.name, (double)d->timeout_ns * 1e-9,
+        d->last ? d->last : "none");
 }
 
 static int wait_queue(struct cuda *d, struct err *e)
@@ -176,15 +177,16 @@ static int op_wait(struct gpu *g, struct err *e)
 /* ---- memory */
 
 /* bytes: what was asked for, 0: the driver knows. */
-static int out_of_memory(struct cuda *d, const char *what, size_t bytes, struct err *e)
+static int out_of_memory(struct cuda *d, const char *what, size_t bytes, int line, struct err *e)
 {
     size_t free_bytes = 0, total = 0;
     char asked[32], left[32], all[32];
     cudaGetLastError();
     if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) free_bytes = 0;
     units_human(UNIT_BYTES, (double)bytes, asked, sizeof asked);
-    return err_set(e, ST_DEVICE, "out of %s on GPU %d (%s): %s%s%sfree %s of %s", what, d->index,
-                   d->g.info.name, bytes ? "asked for " : "", bytes ? asked : "", bytes ? ", " : "",
+    return err_set(e, ST_DEVICE, "%s:%d: out of %s on GPU %d (%s): %s%s%sfree %s of %s", __FILE__,
+                   line, what, d->index, d->g.info.name, bytes ? "asked for " : "",
+                   bytes ? asked : "", bytes ? ", " : "",
                    units_human(UNIT_BYTES, (double)free_bytes, left, sizeof left),
                    units_human(UNIT_BYTES, (double)total, all, sizeof all));
 }
@@ -214,8 +216,8 @@ static int op_alloc(struct gpu *g, size_t bytes, void **out, struct err *e)
     if (st != ST_OK) return st;
     if (bytes == 0) bytes = ROW;
     cudaError_t rc = cudaMalloc(&at, bytes);
-    if (rc == cudaErrorMemoryAllocation) return out_of_memory(d, "memory", bytes, e);
-    TRY(d, rc);
+    if (rc == cudaErrorMemoryAllocation) return out_of_memory(d, "memory", bytes, __LINE__, e);
+    if (rc != cudaSuccess) return fail(d, rc, "cudaMalloc", __LINE__, e);
     keep(&d->device, at, bytes);
     TRY(d, cudaMemsetAsync(at, 0, bytes, d->stream));
     *out = at;
@@ -232,8 +234,9 @@ static int op_alloc_pinned(struct gpu *g, size_t bytes, void **out, struct err *
     if (st != ST_OK) return st;
     if (bytes == 0) bytes = ROW;
     cudaError_t rc = cudaHostAlloc(&at, bytes, cudaHostAllocPortable);
-    if (rc == cudaErrorMemoryAllocation) return out_of_memory(d, "pinned memory", bytes, e);
-    TRY(d, rc);
+    if (rc == cudaErrorMemoryAllocation)
+        return out_of_memory(d, "pinned memory", bytes, __LINE__, e);
+    if (rc != cudaSuccess) return fail(d, rc, "cudaHostAlloc", __LINE__, e);
     keep(&d->pinned, at, bytes);
     memset(at, 0, bytes);
     *out = at;
@@ -354,11 +357,15 @@ static int op_record(struct gpu *g, struct err *e)
 
 static int instantiate(struct cuda *d, cudaGraph_t graph, struct gpu_graph *out, struct err *e)
 {
+    const char *call = "cudaGraphInstantiateWithFlags";
     cudaError_t rc = cudaGraphInstantiateWithFlags(&out->exec, graph, 0);
-    if (rc == cudaSuccess) rc = cudaGraphUpload(out->exec, d->stream);
-    if (rc == cudaErrorMemoryAllocation) return out_of_memory(d, "memory for a recording", 0, e);
-    TRY(d, rc);
-    return ST_OK;
+    if (rc == cudaSuccess) {
+        call = "cudaGraphUpload";
+        rc = cudaGraphUpload(out->exec, d->stream);
+    }
+    if (rc == cudaErrorMemoryAllocation)
+        return out_of_memory(d, "memory for a recording", 0, __LINE__, e);
+    return rc == cudaSuccess ? ST_OK : fail(d, rc, call, __LINE__, e);
 }
 
 static void end_recording(struct cuda *d)
@@ -606,7 +613,7 @@ static int ready_kernels(struct cuda *d, struct err *e)
                          "was made for %s (make CUDA_ARCH=...)",
                          d->g.info.sm / 10, d->g.info.sm % 10, d->index, d->g.info.name,
                          BACKEND_CUDA_ARCH);
-        TRY(d, rc);
+        if (rc != cudaSuccess) return fail(d, rc, "cudaFuncGetAttributes", __LINE__, e);
         d->shared_max[k] = d->g.info.max_shared_bytes - (int)is.sharedSizeBytes;
         if (is.ptxVersion < SM_OVERLAP) d->overlap = false; /* its gpu_begin does not wait */
         if (is.maxThreadsPerBlock < gpu_kern_max_threads((enum gpu_kern)k))

@@ -213,7 +213,8 @@ TEST(cuda_rt_tells_when_memory_is_out_and_goes_on)
     struct gpu *g = fresh(&e);
     void *p;
     CHECK_INT(g->ops->alloc(g, (size_t)2000000000, &p, &e), ST_DEVICE);
-    CHECK_HAS(e.text, "out of memory on GPU 0 (Fake GPU): asked for 2.00 GB, free 9");
+    CHECK_HAS(e.text, "engine/backend_cuda_rt.c:");
+    CHECK_HAS(e.text, ": out of memory on GPU 0 (Fake GPU): asked for 2.00 GB, free 9");
     CHECK_HAS(e.text, " of 1.00 GB");
     CHECK(p == NULL);
     err_clear(&e);
