@@ -653,11 +653,12 @@ static const char *small_bench(const char *name, const char *cpu, int threads, i
     if (what == 0) put_gemms(&b);
     struct points_row r = { .op = POINTS_GEMM, .dtype = POINTS_F32, .m = 1, .n = 8, .k = 8 };
     for (int i = 0; i < 2 && what == 1; i++) put(&b, r, 1e-6 * (i + 1));
-    for (int i = 0; i < 40 && what == 2; i++) {
+    for (int i = 0; i < 40 && what >= 2; i++) {
         r.m = i + 1;
         r.n = 8 * (i + 1);
         put(&b, r, i % 2 ? 1e-6 : 1e-1);
     }
+    if (what == 3) put_bytes(&b); /* of these there is a law */
     bench_close(&b, cpu);
     return path;
 }
@@ -679,6 +680,7 @@ TEST(calibrate_refuses_in_one_sentence)
     refused(args, "points are of another number of threads: 1");
     refused(small_bench("few.h5", "first processor", 1, 1), "same size");
     refused(small_bench("odd.h5", "first processor", 1, 2), "contradict");
+    refused(small_bench("half.h5", "first processor", 1, 3), "gemm: the points contradict the law");
     snprintf(b, sizeof b, "%s", test_path("sim.h5"));
     snprintf(a, sizeof a, "%s", small_bench("own.h5", NULL, 1, 0));
     write_run(b, "simulated", ENGINE_YAML, true);
