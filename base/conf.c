@@ -121,25 +121,37 @@ static int edits(const char *a, int na, const char *b, int nb)
     return row[na % 3][nb];
 }
 
-const char *conf_nearest(const char *text, const char *words, char *buf, size_t n)
+/* Of the words the one least far from text, if that is less than `limit`; else NULL. */
+static const char *nearest(const char *text, const char *words, int limit,
+                           int (*far)(const char *, const char *), char *buf, size_t n)
 {
-    int best = 3;
-    size_t len = strnlen(text, WORD_MAX + 1);
-    if (len > WORD_MAX || !words) return NULL;
+    int best = limit;
+    if (strnlen(text, WORD_MAX + 1) > WORD_MAX || !words) return NULL;
     for (const char *w = words; *w;) {
         size_t k = strcspn(w, " ");
+        char word[WORD_MAX + 1];
         if (k > 0 && k <= WORD_MAX && k < n) {
-            int d = edits(text, (int)len, w, (int)k);
+            snprintf(word, sizeof word, "%.*s", (int)k, w);
+            int d = far(text, word);
             if (d < best) {
                 best = d;
-                memcpy(buf, w, k);
-                buf[k] = 0;
+                memcpy(buf, word, k + 1);
             }
         }
         w += k;
         while (*w == ' ') w++;
     }
-    return best <= 2 ? buf : NULL;
+    return best < limit ? buf : NULL;
+}
+
+static int edits_of(const char *text, const char *word)
+{
+    return edits(text, (int)strlen(text), word, (int)strlen(word));
+}
+
+const char *conf_nearest(const char *text, const char *words, char *buf, size_t n)
+{
+    return nearest(text, words, 3, edits_of, buf, n);
 }
 
 /* The word behind the last dot. */
@@ -156,30 +168,11 @@ static int far_from(const char *key, const char *word)
 {
     const char *own = leaf(key), *end = leaf(word);
     int n = (int)strlen(own), len = (int)strlen(key), all = (int)strlen(word);
-    int off = edits(own, n, end, (int)strlen(end)), most = n > 4 ? 2 : n > 2;
+    int off = edits_of(own, end), most = n > 4 ? 2 : n > 2;
     bool named = end > word && strcmp(end, "name") == 0 && !strchr(key, '.');
     if (named && edits(key, len, word, all - 5) <= 2) return 0;
     if (off > most || (off > 0 && strlen(end) < 3)) return INT_MAX;
     return WORD_MAX * off + edits(key, len, word, all);
-}
-
-static const char *nearest_leaf(const char *key, const char *words, char *buf, size_t n)
-{
-    int best = INT_MAX;
-    if (strnlen(key, WORD_MAX + 1) > WORD_MAX) return NULL;
-    for (const char *w = words; *w;) {
-        size_t k = strcspn(w, " ");
-        char word[WORD_MAX + 1];
-        if (k <= WORD_MAX && k < n) {
-            snprintf(word, sizeof word, "%.*s", (int)k, w);
-            int far = far_from(key, word);
-            if (far < best) snprintf(buf, n, "%s", word);
-            if (far < best) best = far;
-        }
-        w += k;
-        while (*w == ' ') w++;
-    }
-    return best < INT_MAX ? buf : NULL;
 }
 
 /* "; did you mean 'x'?" or "". */
@@ -411,7 +404,7 @@ int conf_set_text(struct conf_set *s, const char *key, const char *text, const c
         const char *keys = all_keys(s);
         utf8_quote(key, shown, sizeof shown);
         hint(key, keys, near, sizeof near);
-        if (!*near && nearest_leaf(key, keys, like, sizeof like))
+        if (!*near && nearest(key, keys, INT_MAX, far_from, like, sizeof like))
             snprintf(near, sizeof near, "; did you mean '%s'?", like);
         return err_set(e, ST_USAGE, "%s: no key '%s'%s%s", where, shown,
                        is_group(s, key, strlen(key)) ? ", only keys below it" : "", near);

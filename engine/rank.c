@@ -145,6 +145,12 @@ static int tell_times(struct rank *r, const struct engine_rank_step *x, struct e
     return comm_send(r->world, 0, &t, parts ? sizeof t : sizeof t.times, e);
 }
 
+static void count_step(struct rank *r, const struct engine_rank_step *x)
+{
+    r->steps++;
+    r->step_ns += x->t1_ns - x->t0_ns;
+}
+
 static bool under_way(const struct rank *r)
 {
     return r->n_passed < 2 * r->n_issued;
@@ -174,8 +180,7 @@ static int look(struct rank *r, struct err *e)
         pass(r, x);
         if (r->n_passed % 2 || r->m.s.last) continue;
         timing_put(&r->timing, x);
-        r->steps++;
-        r->step_ns += x->t1_ns - x->t0_ns;
+        count_step(r, x);
         if (r->g->o.mpi && r->rank != 0) st = tell_times(r, x, e);
     }
     return st;
@@ -289,8 +294,7 @@ static int step_queued(struct rank *r, struct err *e)
     r->timing.now.t0_ns = x->t0_ns;
     r->timing.now.recv_ns = x->recv_ns;
     timing_end(&r->timing, r->world, r->tp);
-    r->steps++;
-    r->step_ns += r->timing.now.t1_ns - x->t0_ns;
+    count_step(r, &r->timing.now);
     return st;
 }
 
@@ -303,8 +307,7 @@ int rank_step(struct rank *r, struct err *e)
     if (st == ST_OK && r->m.s.last) st = finish(r, r->wire.step.n_out, e);
     if (r->g->o.operators) put_operators(r);
     timing_end(&r->timing, r->world, r->tp);
-    r->steps++;
-    r->step_ns += r->timing.now.t1_ns - r->timing.now.t0_ns;
+    count_step(r, &r->timing.now);
     return st;
 }
 
