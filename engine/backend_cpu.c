@@ -67,6 +67,20 @@ static void cpu_close(struct backend *b)
     free(c);
 }
 
+struct zero {
+    char *p;
+    size_t unit, n;
+};
+
+/* The first touch gets pages from the kernel, near the thread that touches them. */
+static void zero_part(void *arg, int part, int n_part)
+{
+    const struct zero *z = arg;
+    size_t from = z->n * (size_t)part / (size_t)n_part,
+           to = z->n * ((size_t)part + 1) / (size_t)n_part;
+    memset(z->p + from * z->unit, 0, (to - from) * z->unit);
+}
+
 static void *cpu_alloc(struct backend *b, size_t bytes, struct err *e)
 {
     struct cpu *c = cpu_of(b);
@@ -78,7 +92,11 @@ static void *cpu_alloc(struct backend *b, size_t bytes, struct err *e)
         return NULL;
     }
     if (unit == HUGE_BYTES) (void)madvise(p, whole, MADV_HUGEPAGE); /* slower without, no failure */
-    memset(p, 0, whole);
+    struct zero z = { p, unit, whole / unit };
+    if (z.unit == HUGE_BYTES)
+        team_run(c->t, zero_part, &z);
+    else
+        zero_part(&z, 0, 1);
     struct held *h = mem_alloc(sizeof *h);
     *h = (struct held){ c->held, p };
     c->held = h;

@@ -47,20 +47,36 @@ static uint16_t bf16_up(float x)
     return kern_f32(b) < x ? (uint16_t)(b + 1) : b;
 }
 
+static float largest(const float *x, int32_t n)
+{
+    float top = 0; /* fmaxf and rintf would be calls */
+    for (int32_t i = 0; i < n; i++) top = fabsf(x[i]) > top ? fabsf(x[i]) : top;
+    return top;
+}
+
+/* To the nearest integer, ties to even; |x| < 2^22. */
+static float nearest(float x)
+{
+    static const float ones = 0x1.8p23f; /* from here on floats are a whole one apart */
+    return x + ones - ones;
+}
+
 static void put_group(char *at, int32_t col, const float *x, int32_t n, int32_t group)
 {
-    float top = 0;
-    for (int32_t i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
-    uint16_t scale = bf16_up(top / 127);
+    float q[256] = { 0 };
+    uint16_t scale = bf16_up(largest(x, n) / 127);
     float step = kern_f32(scale);
     memcpy(at + 2 * col, &scale, 2);
     at += PANEL * 2 + 4 * col;
-    for (int32_t i = 0; i < group; i++) {
-        float q = i < n && step > 0 ? rintf(x[i] / step) : 0;
-        q = q > 127    ? 127
-            : q < -127 ? -127
-                       : q; /* only where x / step is not finite or step tiny */
-        at[(size_t)(i / 4) * PANEL * 4 + i % 4] = (char)(uint8_t)((int)q + 128);
+    for (int32_t i = 0; i < n && step > 0; i++) {
+        q[i] = x[i] / step;
+        q[i] = q[i] < 127 ? q[i] : 127; /* only where x / step is not finite or step tiny */
+        q[i] = q[i] > -127 ? q[i] : -127;
+    }
+    for (int32_t i = 0; i < group; i += 4, at += (size_t)PANEL * 4) {
+        uint8_t four[4];
+        for (int j = 0; j < 4; j++) four[j] = (uint8_t)((int)nearest(q[i + j]) + 128);
+        memcpy(at, four, 4);
     }
 }
 
