@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE /* sched_setaffinity */
 #include "bench/suite_cuda.h"
+#include "bench/suite_team.h"
 
 #include <math.h>
 #include <sched.h>
@@ -291,6 +292,7 @@ int suite_init(struct suite *s, const struct suite_opts *o, struct err *e)
     arena_init(&s->arena);
     s->may = arena_alloc(&s->arena, sizeof(cpu_set_t));
     s->cpus = pool_cpus();
+    s->cache_bytes = o->cache_bytes ? o->cache_bytes : suite_cache_look();
     sched_getaffinity(0, sizeof(cpu_set_t), s->may);
     int st = check(s, e);
     if (st == ST_OK) rough_look(s);

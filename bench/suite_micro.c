@@ -79,7 +79,7 @@ static int make_copies(struct product *p, enum backend_type type, int64_t n, int
     double one = (double)(n * k) * suite_weight_bytes(type == BACKEND_INT8   ? POINTS_INT8
                                                       : type == BACKEND_BF16 ? POINTS_BF16
                                                                              : POINTS_F32);
-    double want = ceil(1.5 * (double)suite_cache_bytes(p->s) / one) + 1;
+    double want = ceil(1.5 * (double)p->s->cache_bytes / one) + 1;
     p->n_copy = want > MAX_COPY ? MAX_COPY : (int)want;
     for (int i = 0; i < p->n_copy; i++) {
         p->w[i] = p->b->ops->mat_new(p->b, type, (int)n, (int)k, e);
@@ -140,7 +140,7 @@ static void add_product(struct suite *s, const int64_t nk[2], int type, int thre
     static const int32_t few[] = { 1, 16, 128, 0 };
     static const enum points_dtype dtype[] = { POINTS_F32, POINTS_BF16, POINTS_INT8 };
     static const char *const name[] = { "f32", "bf16", "int8" };
-    double run_s = 1.5 * (double)suite_cache_bytes(s) / 5e8; /* packing the copies */
+    double run_s = 1.5 * (double)s->cache_bytes / 5e8; /* packing the copies */
     char what[96];
     snprintf(what, sizeof what, "product %lld x %lld %s by %d", (long long)nk[0], (long long)nk[1],
              name[type], threads);
@@ -355,7 +355,7 @@ static void add_attention(struct suite *s, int threads)
     struct suite_heads h = { s->shard.n_head, s->shard.n_kv, s->spec.a.head_dim,
                              s->o.kv == BACKEND_F32 ? 4 : 2 };
     double block_bytes = 2.0 * BLOCK * (double)(h.n_kv_head * h.head_dim * h.elt_bytes);
-    int64_t blocks = (int64_t)(1.5 * (double)suite_cache_bytes(s) / block_bytes) + 1, rows = 0;
+    int64_t blocks = (int64_t)(1.5 * (double)s->cache_bytes / block_bytes) + 1, rows = 0;
     int n = attention_shapes(s, b);
     char what[64];
     snprintf(what, sizeof what, "attention by %d", threads);

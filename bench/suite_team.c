@@ -2,6 +2,7 @@
 #define _GNU_SOURCE /* sched_setaffinity, madvise */
 #include "bench/suite_team.h"
 
+#include <hwloc.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 
 #include "engine/bell.h"
 
-enum { MAX_TEAM = 8, HUGE_BYTES = 2 << 20 };
+enum { MAX_TEAM = 8, HUGE_BYTES = 2 << 20, DEFAULT_CACHE = 32 << 20 };
 
 struct suite_micro {
     struct {
@@ -50,15 +51,23 @@ struct team *suite_team(struct suite *s, int n, struct err *e)
     return m->team[i].t;
 }
 
-size_t suite_cache_bytes(const struct suite *s)
+/* sysconf() knows only caches of the whole package, of which a virtual machine may have a part. */
+size_t suite_cache_look(void)
 {
-    long n = s->o.cache_bytes ? (long)s->o.cache_bytes : sysconf(_SC_LEVEL3_CACHE_SIZE);
-    return n > 0 ? (size_t)n : (size_t)32 << 20;
+    hwloc_topology_t h;
+    size_t n = 0;
+    if (hwloc_topology_init(&h) != 0) return DEFAULT_CACHE;
+    hwloc_obj_t x = NULL;
+    bool loaded = hwloc_topology_load(h) == 0;
+    while (loaded && (x = hwloc_get_next_obj_by_type(h, HWLOC_OBJ_L3CACHE, x)))
+        n += (size_t)x->attr->cache.size;
+    hwloc_topology_destroy(h);
+    return n > 0 ? n : DEFAULT_CACHE;
 }
 
 size_t suite_memory_bytes(const struct suite *s)
 {
-    size_t n = 6 * suite_cache_bytes(s);
+    size_t n = 6 * s->cache_bytes;
     if (n > (size_t)768 << 20) n = (size_t)768 << 20;
     return (n + 3 * HUGE_BYTES - 1) / (3 * HUGE_BYTES) * (3 * HUGE_BYTES);
 }

@@ -15,8 +15,7 @@ struct team *suite_team(struct suite *s, int n, struct err *e);
 enum suite_use { SUITE_STREAM, SUITE_VALUES, SUITE_N_USE };
 void *suite_memory(struct suite *s, enum suite_use use, struct err *e);
 size_t suite_memory_bytes(const struct suite *s);
-size_t
-suite_cache_bytes(const struct suite *s); /* of the last cache, 32 MiB where it is not told */
+size_t suite_cache_look(void); /* bytes of all last-level caches; 32 MiB where that is not told */
 /* Thread counts to measure with: 1, 2, 4 ... and all; returns how many. */
 int suite_threads(const struct suite *s, int out[8]);
 
