@@ -8,6 +8,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/arena.h"
+
 /* Running sum with the lost low part kept aside (Neumaier 1974). */
 struct sum {
     double s, lost;
@@ -175,6 +177,27 @@ size_t stat_mser5(const double *x, size_t n, bool *found)
     }
     *found = k >= 10 && isfinite(low) && best_any <= k / 2;
     return 5 * best;
+}
+
+void stat_rising(double *y, const double *w, size_t n)
+{
+    double *mean = mem_alloc((2 * n + 1) * sizeof *mean), *weight = mean + n;
+    size_t *count = mem_alloc((n + 1) * sizeof *count), k = 0;
+    for (size_t i = 0; i < n; i++, k++) {
+        mean[k] = y[i];
+        weight[k] = w ? w[i] : 1;
+        count[k] = 1;
+        for (; k > 0 && mean[k - 1] > mean[k]; k--) {
+            double all = weight[k - 1] + weight[k];
+            mean[k - 1] = (mean[k - 1] * weight[k - 1] + mean[k] * weight[k]) / all;
+            weight[k - 1] = all;
+            count[k - 1] += count[k];
+        }
+    }
+    for (size_t j = 0, i = 0; j < k; j++)
+        for (size_t r = 0; r < count[j]; r++) y[i++] = mean[j];
+    free(mean);
+    free(count);
 }
 
 double stat_lag1(const double *x, size_t n)

@@ -42,6 +42,9 @@ void stat_quantile_ranks(size_t n, double p, double level, size_t *l, size_t *u)
  * Known answer: ten 10s then 0,1,0,1,...(40 values) -> 10. */
 size_t stat_mser5(const double *x, size_t n, bool *found);
 
+/* y becomes the least-squares rising curve of weights w (NULL: all one; pool adjacent violators). Known
+ * answer: 1 4 2 3 5 -> 1 3 3 3 5. */
+void stat_rising(double *y, const double *w, size_t n);
 double stat_lag1(const double *x, size_t n);
 /* Least squares y = a + b x; t of b under independent errors. */
 void stat_line(const double *x, const double *y, size_t n, double *a, double *b, double *t);

@@ -40,18 +40,21 @@ static int by_size(const void *a, const void *b)
 }
 
 /* Of several times for one m their median. More rows take no less time to compute: where a larger m
- * was measured faster, the smaller one was disturbed. */
+ * was measured faster, both are noise about a curve that rises. */
 static int64_t reduce(struct calibrate_row *x, int64_t n, bool waits)
 {
+    double *log_s = mem_alloc((2 * (size_t)n + 1) * sizeof *log_s), *weight = log_s + n;
     int64_t kept = 0;
     qsort(x, (size_t)n, sizeof *x, by_size);
     for (int64_t i = 0, k; i < n; i = k) {
         for (k = i; k < n && x[k].m == x[i].m; k++) continue;
-        double s = 0.5 * (x[(i + k) / 2].s + x[(i + k - 1) / 2].s);
-        x[kept] = x[i];
-        x[kept++].s = s;
+        log_s[kept] = log(0.5 * (x[(i + k) / 2].s + x[(i + k - 1) / 2].s));
+        weight[kept] = (double)(k - i);
+        x[kept++] = x[i];
     }
-    for (int64_t i = kept - 2; i >= 0 && !waits; i--) x[i].s = fmin(x[i].s, x[i + 1].s);
+    if (!waits) stat_rising(log_s, weight, (size_t)kept);
+    for (int64_t i = 0; i < kept; i++) x[i].s = exp(log_s[i]);
+    free(log_s);
     return kept;
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/doc.h"
+#include "base/stat.h"
 #include "model/table_in.h"
 
 enum {
@@ -183,29 +184,6 @@ static void plant(const struct point *p, int n, int axis, int depth, struct aren
     }
 }
 
-/* Least-squares rising curve (pool adjacent violators): a decode step never gets cheaper with
- * longer contexts, which measurement noise of a fraction of a microsecond pretends. */
-static void make_rising(double *y, int n)
-{
-    double *mean = mem_alloc((size_t)n * sizeof *mean);
-    int *count = mem_alloc((size_t)n * sizeof *count), k = 0;
-    for (int i = 0; i < n; i++) {
-        mean[k] = y[i];
-        count[k] = 1;
-        while (k > 0 && mean[k - 1] > mean[k]) {
-            mean[k - 1] =
-                (mean[k - 1] * count[k - 1] + mean[k] * count[k]) / (count[k - 1] + count[k]);
-            count[k - 1] += count[k];
-            k--;
-        }
-        k++;
-    }
-    for (int j = 0, i = 0; j < k; j++)
-        for (int r = 0; r < count[j]; r++) y[i++] = mean[j];
-    free(mean);
-    free(count);
-}
-
 static int list_index(struct table_list *l, int *n, const char *name, struct csv *c,
                       struct arena *a)
 {
@@ -310,7 +288,10 @@ static int read_attention(const char *dir, struct arena *a, struct table *t, str
         plant(v[DEC].p, v[DEC].n, 2, 2, a, &t->dec);
         plant(v[PRE].p, v[PRE].n, 0, 2, a, &t->pre);
         if (v[MIXED].n) plant(v[MIXED].p, v[MIXED].n, 0, 4, a, &t->mixed);
-        for (int i = 0; i < t->dec.n; i++) make_rising(t->dec.kid[i].y, t->dec.kid[i].n);
+        /* a decode step never gets cheaper with longer contexts, which measurement noise of a fraction
+         * of a microsecond pretends */
+        for (int i = 0; i < t->dec.n; i++)
+            stat_rising(t->dec.kid[i].y, NULL, (size_t)t->dec.kid[i].n);
     }
     for (int k = 0; k < N_KIND; k++) free(v[k].p);
     return st;

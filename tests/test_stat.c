@@ -100,6 +100,43 @@ TEST(stat_jackknife_of_the_mean_is_the_t_interval)
     CHECK(isnan(stat_ci_jackknife(1, minus, 1, 0.9).hi));
 }
 
+TEST(stat_rising_is_the_best_curve_of_those_that_rise)
+{
+    double y[] = { 1, 4, 2, 3, 5 };
+    const double known[] = { 1, 3, 3, 3, 5 };
+    stat_rising(y, NULL, 5);
+    for (int i = 0; i < 5; i++) CHECK_NEAR(y[i], known[i], 1e-12);
+    struct rng r = rng_stream(1, "test.rising");
+    for (uint64_t t = 0; t < 200; t++) {
+        enum { N = 9 };
+        double x[N], w[N], got[N];
+        for (uint64_t i = 0; i < N; i++) {
+            got[i] = x[i] = (double)rng_below(r, 40 * t + i, 7);
+            w[i] = 1 + (double)rng_below(r, 40 * t + 20 + i, 4);
+        }
+        stat_rising(got, w, N);
+        for (int i = 0; i < N; i++) { /* the largest, over beginnings, of the smallest mean */
+            double most = -INFINITY;
+            for (int from = 0; from <= i; from++) {
+                double least = INFINITY, sum = 0, all = 0;
+                for (int to = from; to < N; to++) {
+                    sum += w[to] * x[to];
+                    all += w[to];
+                    if (to >= i) least = fmin(least, sum / all);
+                }
+                most = fmax(most, least);
+            }
+            CHECK_NEAR(got[i], most, 1e-9);
+        }
+        double is = 0, was = 0;
+        for (int i = 0; i < N; i++) {
+            is += w[i] * got[i];
+            was += w[i] * x[i];
+        }
+        CHECK_NEAR(is, was, 1e-9); /* no bias */
+    }
+}
+
 TEST(stat_wilson_known_answers)
 {
     struct ci c = stat_ci_wilson(95, 100, 0.95);
