@@ -38,6 +38,8 @@ static const char usage[] =
     "    - {name: N, use: held-out, group: G, predicted: p.h5, measured: [m1.h5, m2.h5]}\n"
     "    - {name: N, use: calibrated, predicted: p.h5, measured: [m.h5]}\n"
     "    - {name: N, refused: the reason, measured: [m.h5]}\n"
+    "Beside `predicted`, `again: [p1.h5, p2.h5]` gives the prediction with a profile of each\n"
+    "repetition of the microbenchmarks alone: what it varies by joins the noise floor.\n"
     "A run that the prediction's hardware profile was calibrated with is never held out. One run "
     "a\n"
     "configuration leaves the noise unknown: inconclusive.\n"

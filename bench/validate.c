@@ -65,14 +65,16 @@ static double pooled(const struct validate_case *c, int q, int without, double *
     return log(stat_quantile_sorted(buf, n, levels[s]));
 }
 
-/* ln of the measured value, its interval, and the sd of one run. */
+/* ln of the measured value, its interval, and the sd of one run. Runs of the same requests as the
+ * prediction have what few requests do to a quantile in common with it, run by run. */
 static struct ci measured(const struct validate_case *c, int q, double *cv, struct arena *a)
 {
     int R = c->n_measured, m = (q - VALIDATE_LATENCY) / VALIDATE_N_STAT;
     double *y = arena_array(a, (size_t)R + 1, sizeof *y);
     for (int k = 0; k < R; k++) y[k] = log(c->measured[k].q[q]);
     *cv = stat_sd(y, (size_t)R);
-    if (!is_quantile(q) || !c->measured[0].x[m]) return stat_ci_mean(y, (size_t)R, LEVEL);
+    if (!is_quantile(q) || !c->unlike || !c->measured[0].x[m])
+        return stat_ci_mean(y, (size_t)R, LEVEL);
     size_t all = 1;
     for (int k = 0; k < R; k++) all += (size_t)c->measured[k].n_kept;
     double *buf = arena_array(a, all, sizeof *buf), est = pooled(c, q, -1, buf);
@@ -85,7 +87,7 @@ static void cover(struct validate_error *x, struct ci p)
 {
     x->has_interval = isfinite(p.lo) && isfinite(p.hi) && p.lo > 0;
     if (!x->has_interval) return;
-    double h = isfinite(x->floor) ? x->floor : 0, y = log(x->measured), mid = log(p.mid);
+    double h = isfinite(x->floor_runs) ? x->floor_runs : 0, y = log(x->measured), mid = log(p.mid);
     x->covered = x->measured >= p.lo && x->measured <= p.hi;
     x->covered_noisy = y >= mid - hypot(mid - log(p.lo), h) && y <= mid + hypot(log(p.hi) - mid, h);
 }
@@ -93,45 +95,91 @@ static void cover(struct validate_error *x, struct ci p)
 static void case_error(struct validate_case *c, int q, struct arena *a)
 {
     struct validate_error *x = &c->err[q];
-    *x = (struct validate_error){ NAN, NAN, NAN, NAN, NAN, false, false, false };
+    *x = (struct validate_error){ NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, false, false, false };
     if (c->n_measured == 0) return;
     struct ci y = measured(c, q, &x->cv, a);
     x->measured = exp(y.mid);
-    x->floor = (y.hi - y.lo) / 2;
+    x->floor_runs = (y.hi - y.lo) / 2;
     if (!isfinite(x->measured)) x->measured = NAN;
     if (c->refused) return;
+    double *again = arena_array(a, (size_t)c->n_again + 1, sizeof *again);
+    for (int k = 0; k < c->n_again; k++) again[k] = log(c->again[k].q[q]);
+    x->spread = stat_sd(again, (size_t)c->n_again);
     x->predicted = c->predicted.q[q];
     if (isfinite(x->predicted) && x->predicted > 0 && x->measured > 0)
         x->e = log(x->predicted / x->measured);
 }
 
-/* Two or three runs of a case say little about their scatter; all cases together say more. The
- * variance of a case is that of its runs and, with the weight of PRIOR_DOF degrees of freedom, the
+static double half_width(double level, double dof) /* in standard errors */
+{
+    return stat_t_quantile((1 + level) / 2, dof);
+}
+
+/* One part of the floors of all cases: standard errors of means of n values, NAN: not known. */
+struct part {
+    double *se, *dof;
+};
+
+static struct part part_new(int n_case, struct arena *a)
+{
+    return (struct part){ arena_array(a, (size_t)n_case + 1, sizeof(double)),
+                          arena_array(a, (size_t)n_case + 1, sizeof(double)) };
+}
+
+/* Two or three values of a case say little about their scatter; all cases together say more. The
+ * variance of a case is that of its n values and, with the weight of PRIOR_DOF degrees of freedom, the
  * typical one: the median over cases, of chi-square distributed values (Smyth, Stat. Appl. Genet.
  * Mol. Biol. 3, 2004, with the weight fixed). */
-static void share_noise(struct validate *v, int q)
+static void share_noise(struct part *p, int n_case, struct arena *a)
 {
     enum { MIN_CASE = 3, PRIOR_DOF = 4 };
-    double *var = arena_array(v->arena, (size_t)v->n_case + 1, sizeof *var);
-    size_t n = 0;
+    double *var = arena_array(a, (size_t)n_case + 1, sizeof *var);
+    size_t known = 0;
+    for (int i = 0; i < n_case; i++)
+        if (isfinite(p->se[i]))
+            var[known++] = p->se[i] * p->se[i] * (p->dof[i] + 1) /
+                           (gsl_cdf_chisq_Pinv(.5, p->dof[i]) / p->dof[i]);
+    if (known < MIN_CASE) return;
+    stat_sort(var, known);
+    double typical = stat_quantile_sorted(var, known, .5);
+    for (int i = 0; i < n_case; i++) {
+        if (!isfinite(p->se[i])) continue;
+        double dof = p->dof[i], n = dof + 1, own = p->se[i] * p->se[i] * n;
+        p->dof[i] = PRIOR_DOF + dof;
+        p->se[i] = sqrt((PRIOR_DOF * typical + dof * own) / p->dof[i] / n);
+    }
+}
+
+static double part_half(const struct part *p, int i, double level)
+{
+    return isfinite(p->se[i]) ? half_width(level, p->dof[i]) * p->se[i] : NAN;
+}
+
+/* Floors of a quantity: of the runs, and of the predictions again where there are any. */
+static void floors(struct validate *v, int q)
+{
+    struct part runs = part_new(v->n_case, v->arena), again = part_new(v->n_case, v->arena);
+    int n = 0;
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
-        if (!isfinite(c->err[q].floor)) continue;
-        double dof = c->n_measured - 1,
-               se = c->err[q].floor / stat_t_quantile((1 + LEVEL) / 2, dof);
-        var[n++] = se * se * c->n_measured / (gsl_cdf_chisq_Pinv(.5, dof) / dof);
+        const struct validate_error *x = &c->err[q];
+        runs.dof[i] = c->n_measured - 1;
+        runs.se[i] = isfinite(x->floor_runs) ? x->floor_runs / half_width(LEVEL, runs.dof[i]) : NAN;
+        again.dof[i] = c->n_again - 1;
+        again.se[i] = c->n_again > 1 ? x->spread / sqrt(c->n_again) : NAN;
+        n += !c->refused && c->use == VALIDATE_HELD_OUT && isfinite(x->e);
     }
-    if (n < MIN_CASE) return;
-    stat_sort(var, n);
-    double typical = stat_quantile_sorted(var, n, .5);
+    share_noise(&runs, v->n_case, v->arena);
+    share_noise(&again, v->n_case, v->arena);
+    double all = pow(LEVEL, 1. / (n > 1 ? n : 1));
     for (int i = 0; i < v->n_case; i++) {
-        struct validate_case *c = &v->c[i];
-        if (!isfinite(c->err[q].floor)) continue;
-        double dof = c->n_measured - 1,
-               se = c->err[q].floor / stat_t_quantile((1 + LEVEL) / 2, dof);
-        double all = PRIOR_DOF + dof;
-        double s2 = (PRIOR_DOF * typical + dof * se * se * c->n_measured) / all;
-        c->err[q].floor = stat_t_quantile((1 + LEVEL) / 2, all) * sqrt(s2 / c->n_measured);
+        struct validate_error *x = &v->c[i].err[q];
+        bool both = isfinite(again.se[i]);
+        x->floor = x->floor_runs = part_half(&runs, i, LEVEL);
+        x->floor_all = part_half(&runs, i, all);
+        if (!both) continue;
+        x->floor = hypot(x->floor, part_half(&again, i, LEVEL));
+        x->floor_all = hypot(x->floor_all, part_half(&again, i, all));
     }
 }
 
@@ -312,9 +360,11 @@ static void noise_of(const struct validate *v, const int *member, struct validat
     double floor = 0, var = 0, square = 0;
     for (int i = 0; i < s->n; i++) {
         const struct validate_case *c = &v->c[member[i]];
-        double cv = c->err[q].cv, e = c->err[q].e;
-        floor += sqrt(2 / M_PI) * cv / sqrt(c->n_measured);
-        var += cv * cv / c->n_measured;
+        double cv = c->err[q].cv, e = c->err[q].e, spread = c->err[q].spread;
+        double own = cv * cv / c->n_measured;
+        if (isfinite(spread)) own += spread * spread / c->n_again;
+        floor += sqrt(2 / M_PI * own);
+        var += own;
         square += e * e;
     }
     s->floor = floor / s->n; /* NAN as soon as one case has one run: not known */
@@ -386,7 +436,8 @@ static void rank_group(const struct validate *v, struct validate_rank *r)
             const struct validate_error *y = &v->c[j].err[r->q];
             if (strcmp(v->c[j].group, r->group) != 0 || v->c[j].refused || !isfinite(y->e))
                 continue;
-            double d = fabs(log(x->measured / y->measured)), floor = hypot(x->floor, y->floor);
+            double d = fabs(log(x->measured / y->measured)),
+                   floor = hypot(x->floor_runs, y->floor_runs);
             if (!(d > floor)) continue; /* also with single runs: noise is not known */
             r->n_decided++;
             r->n_right +=
@@ -487,8 +538,9 @@ static void no_figure(const struct validate *v, struct validate_bar *b, int q)
                  held, held == 1 ? "" : "s", why ? ": " : "", why ? why : "");
 }
 
-/* Every error within its limit, or within its own floor where that is larger; but what passes only
- * because its floor is more than twice the limit was not judged, and nothing that has no floor. */
+/* Every error within its limit, or within its own floor where that is larger: of the worst of n the
+ * floor is that which n perfect predictions would all be within. But what passes only because its floor
+ * is more than twice the limit was not judged, and nothing that has no floor. */
 static void error_bar(const struct validate *v, struct validate_bar *b, int q, double median_limit,
                       double worst_limit)
 {
@@ -498,14 +550,17 @@ static void error_bar(const struct validate *v, struct validate_bar *b, int q, d
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
         if (c->refused || c->use != VALIDATE_HELD_OUT || !isfinite(c->err[q].e)) continue;
-        double ape = fabs(expm1(c->err[q].e)), floor = expm1(c->err[q].floor);
-        bool within = isfinite(floor) && ape <= floor;
+        double ape = fabs(expm1(c->err[q].e)), floor = expm1(c->err[q].floor),
+               floor_all = expm1(c->err[q].floor_all);
+        bool within = isfinite(floor) && ape <= floor, over = ape > worst_limit;
+        bool within_all = isfinite(floor) && ape <= floor_all;
         n++;
-        n_over += ape > worst_limit && !within;
+        n_over += over && !within_all;
         if (isfinite(floor)) excess[n_known++] = within ? 0 : ape;
-        n_known_over += isfinite(floor) && ape > worst_limit && !within;
-        n_saved += ape > worst_limit && within;
-        n_blind += ape > median_limit && within && floor > 2 * worst_limit;
+        n_known_over += isfinite(floor) && over && !within_all;
+        n_saved += over && within_all;
+        n_blind += (ape > median_limit && within && floor > 2 * worst_limit) ||
+                   (over && within_all && floor_all > 2 * worst_limit);
     }
     stat_sort(excess, (size_t)n_known);
     median = stat_quantile_sorted(excess, (size_t)n_known, .5);
@@ -528,7 +583,8 @@ static void error_bar(const struct validate *v, struct validate_bar *b, int q, d
                  100 * worst_limit, n_over + n_saved, n);
     size_t at = strlen(b->text);
     if (n_saved)
-        snprintf(b->text + at, sizeof b->text - at, ", %d of them within the noise floor", n_saved);
+        snprintf(b->text + at, sizeof b->text - at,
+                 ", %d of them within the noise floor of the worst of %d", n_saved, n);
     at = strlen(b->text);
     if (n_blind) snprintf(b->text + at, sizeof b->text - at, "; too noisy to judge %d", n_blind);
     at = strlen(b->text);
@@ -621,7 +677,7 @@ void validate_compute(struct validate *v)
 {
     for (int i = 0; i < v->n_case; i++)
         for (int q = 0; q < VALIDATE_N; q++) case_error(&v->c[i], q, v->arena);
-    for (int q = 0; q < VALIDATE_N; q++) share_noise(v, q);
+    for (int q = 0; q < VALIDATE_N; q++) floors(v, q);
     for (int i = 0; i < v->n_case; i++) compute_case(v, &v->c[i]);
     for (int u = 0; u < VALIDATE_N_USE; u++)
         for (int q = 0; q < VALIDATE_N; q++) summarise(v, (enum validate_use)u, q);

@@ -9,27 +9,33 @@
  * turns that not every run served is left out, and counted. Runs that turn out to hold other requests
  * are compared as distributions and say so.
  *
- *     e        ln(predicted / measured) of a case. Measured: geometric mean over runs for means and
- *              throughput, the quantile of the pooled requests for quantiles
+ *     e        ln(predicted / measured) of a case. Measured: geometric mean over runs, of a run's
+ *              quantile too, since the same few requests make it on both sides; of other requests
+ *              than the prediction's the quantile of all runs' requests pooled
  *     noise    three things, which texts call by these names:
  *       noise floor      of a case: half-width of the 90 % interval of ln(measured): Student's t over
- *                        runs, jackknife over runs for quantiles; with three cases or more, the
- *                        variance of each is drawn towards the typical one (weight of 4 degrees of
- *                        freedom). NAN with one run
+ *                        runs, jackknife over runs where requests are pooled; with three cases or
+ *                        more, the variance of each is drawn towards the typical one (weight of 4
+ *                        degrees of freedom). NAN with one run. Where the case has the prediction
+ *                        again, from each repetition of what its profile was measured by, what it
+ *                        varies by is measured too: its half-width joins in quadrature. Noise takes
+ *                        one of n cases beyond it in 1 - .9^n of all campaigns: the worst of n is
+ *                        judged by the floor at the level .9^(1/n) (Sidak 1967)
  *       run scatter      of a case: coefficient of variation c of one of its runs, as the sd of
  *                        ln(measured) over them
  *       request scatter  of a case and a latency: the sd of ln(latency) of a request over the runs, rms
  *                        over the requests
  *     bias     exp(mean e) - 1, Student's t over cases (over the runs, where there is one case)
  *     MAPE     mean |predicted / measured - 1|; the MAPE floor is what a perfect predictor would
- *              show: sqrt(2/pi) mean(c / sqrt(R)) of R runs
- *     excess   sqrt(max(0, mean e^2 - mean c^2/R))
+ *              show: sqrt(2/pi) mean(sqrt(c^2/R + b^2/S)) of R runs and S predictions again of scatter b
+ *     excess   sqrt(max(0, mean e^2 - mean(c^2/R + b^2/S)))
  *     TOST     accurate within delta if the 90 % interval of mean e lies inside (ln(1 - delta),
  *              ln(1 + delta)); not, if it lies outside; else inconclusive (Schuirmann 1987)
- *     coverage a predicted interval holds the measured value: as it stands, and with the floor
- *              added in quadrature, since a measured value is not the true one
- *     rank     Kendall's tau over the pairs of strategies whose measured difference exceeds both
- *              floors in quadrature; regret = (best measured - measured of the predicted best)/best
+ *     coverage a predicted interval holds the measured value: as it stands, and with the runs' part
+ *              of the floor added in quadrature, since a measured value is not the true one (what the
+ *              profile varies by is in the interval)
+ *     rank     Kendall's tau over the pairs of strategies whose measured difference exceeds both runs'
+ *              parts of the floors in quadrature; regret = (best measured - measured of the predicted best)/best
  *
  * Both sides are of one machine: a prediction whose profile was made on another processor or device
  * than was measured is refused, as are runs of several in one case. A host of the same processor and
@@ -132,6 +138,8 @@ struct validate_run {
 struct validate_error {         /* of one quantity of one case */
     double predicted, measured; /* NAN: not comparable */
     double e, cv, floor;        /* of logarithms; cv: run scatter, floor: noise floor */
+    double floor_runs, spread;  /* the runs' part of it; sd of the predictions again, NAN: none */
+    double floor_all; /* at the level by which nine times in ten all held out are within */
     bool has_interval, covered, covered_noisy;
 };
 struct validate_paired { /* of one latency, request by request */
@@ -152,7 +160,9 @@ struct validate_case {
     const char *calibrated; /* which run calibrated the prediction, in words; NULL: none known */
     enum validate_use use;
     struct validate_run predicted, *measured;
-    int n_measured;
+    struct validate_run
+        *again; /* the prediction, from a repetition of its profile's measurements */
+    int n_measured, n_again;
     bool noisy;
     struct validate_error err[VALIDATE_N];
     struct validate_paired paired[METRIC_N]; /* n = 0 for ITL */
@@ -219,7 +229,8 @@ int validate_find(struct validate *v, const char *predicted, const char *measure
  *     title: ...
  *     aa: {a: [x.h5, ...], b: [y.h5, ...]}
  *     cases:
- *       - {name: ..., use: held-out|calibrated, group: ..., predicted: p.h5, measured: [m.h5]}
+ *       - {name: ..., use: held-out|calibrated, group: ..., predicted: p.h5, again: [p.1.h5, p.2.h5],
+ *          measured: [m.h5]}
  *       - {name: ..., refused: why not, measured: [m.h5]}                                     */
 int validate_manifest(struct validate *v, const char *path, struct err *e);
 /* One run file, its rows in due order. Errors also: ST_USAGE of a run that ended early, since its
@@ -243,6 +254,8 @@ int validate_check_equal(const struct validate *v, struct err *e);
 /* Sets c->machine and c->sources. ST_USAGE where the sides are of different machines. */
 int validate_check_machine(struct validate_case *c, struct arena *a, struct err *e);
 const char *validate_first_file(const struct validate_case *c); /* for words about a case */
+/* ST_USAGE where a prediction again is of another scenario or machine, measured or there twice. */
+int validate_check_again(const struct validate_case *c, struct arena *a, struct err *e);
 /* Pairs the requests of a case's runs and reduces them to quantities. */
 void validate_pair(struct validate_case *c, struct arena *a);
 int validate_disturbed(const struct validate_case *c); /* of its runs: how many say so */

@@ -290,3 +290,33 @@ int validate_check_machine(struct validate_case *c, struct arena *a, struct err 
     }
     return ST_OK;
 }
+
+/* ---- the prediction again */
+
+int validate_check_again(const struct validate_case *c, struct arena *a, struct err *e)
+{
+    const struct validate_run *p = &c->predicted;
+    const char *part = "", *d, *one = NULL;
+    for (int i = 0; i < c->n_again; i++) {
+        const struct validate_run *x = &c->again[i], *twin = NULL;
+        for (int k = -1; k < i && !twin; k++) {
+            const struct validate_run *y = k < 0 ? p : &c->again[k];
+            if ((one = same(x, y))) twin = y;
+        }
+        if (twin)
+            return err_set(e, ST_USAGE, "case '%s', again: %s and %s are %s", c->name, twin->path,
+                           x->path, one);
+        if (x->measured)
+            return err_set(e, ST_USAGE, "case '%s', again: %s is no prediction: it was measured",
+                           c->name, x->path);
+        if ((d = unlike(p, x, &part, a)))
+            return err_set(e, ST_USAGE, "case '%s', again: %s predicts another %s than %s: %s",
+                           c->name, x->path, part, p->path, d);
+        if (alike(&p->machine, &x->machine) != ALIKE)
+            return err_set(e, ST_USAGE,
+                           "case '%s', again: %s was not predicted with a profile that was "
+                           "measured on the machine of %s",
+                           c->name, x->path, p->path);
+    }
+    return ST_OK;
+}

@@ -362,6 +362,20 @@ static int read_files(const struct doc *list, const char *path, struct arena *a,
     return st;
 }
 
+static int read_again(const struct doc *list, const char *path, struct arena *a,
+                      struct validate_case *c, struct err *e)
+{
+    int st = ST_OK;
+    if (list->kind != DOC_LIST || list->n < 2 || list->n > VALIDATE_MAX_RUN)
+        return wrong(list, e, "again takes a list of predicted files, two at least");
+    c->again = arena_array(a, (size_t)list->n, sizeof *c->again);
+    for (const struct doc *x = list->first; x && st == ST_OK; x = x->next)
+        st = x->kind == DOC_SCALAR
+                 ? validate_read(beside(path, x->text, a), a, &c->again[c->n_again++], e)
+                 : wrong(x, e, "is no file name");
+    return st;
+}
+
 /* The case that was just read, beside those before it. */
 static int check_case(const struct validate *v, struct validate_case *c, const struct doc *d,
                       struct err *e)
@@ -376,6 +390,7 @@ static int check_case(const struct validate *v, struct validate_case *c, const s
     if (st == ST_OK) st = validate_check_files(v, c, &why);
     if (st == ST_OK) st = validate_check_scenario(c, v->arena, &why);
     if (st == ST_OK) st = validate_check_machine(c, v->arena, &why);
+    if (st == ST_OK) st = validate_check_again(c, v->arena, &why);
     c->calibrated = validate_calibrated(c, v->arena);
     if (st == ST_OK && c->calibrated && c->use == VALIDATE_HELD_OUT)
         st = err_set(&why, ST_USAGE, "case '%s' is not held out: %s; say use: calibrated", c->name,
@@ -386,11 +401,10 @@ static int check_case(const struct validate *v, struct validate_case *c, const s
 
 static int read_case(struct validate *v, const struct doc *d, const char *path, struct err *e)
 {
-    static const char *const keys[] = {
-        "name", "use", "group", "predicted", "measured", "refused"
-    };
+    static const char *const keys[] = { "name",     "use",     "group", "predicted",
+                                        "measured", "refused", "again" };
     if (d->kind != DOC_MAP) return wrong(d, e, "a case is a map");
-    int st = check_keys(d, keys, 6, e);
+    int st = check_keys(d, keys, 7, e);
     const char *name = line_of(d, "name", v->arena), *group = line_of(d, "group", v->arena);
     const char *use = text_of(d, "use"), *predicted = text_of(d, "predicted");
     const char *refused = line_of(d, "refused", v->arena);
@@ -409,6 +423,10 @@ static int read_case(struct validate *v, const struct doc *d, const char *path, 
     const struct doc *m = doc_get(d, "measured");
     if (st == ST_OK && (predicted || m))
         st = m ? read_files(m, path, v->arena, c, e) : wrong(d, e, "measured: is missing");
+    const struct doc *again = doc_get(d, "again");
+    if (st == ST_OK && again)
+        st = predicted ? read_again(again, path, v->arena, c, e)
+                       : wrong(again, e, "there is no prediction");
     return st == ST_OK ? check_case(v, c, d, e) : st;
 }
 

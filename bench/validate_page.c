@@ -70,7 +70,7 @@ static bool scatter_panel(const struct validate *v, int k, double range[2], int 
     }
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
-        double floor = c->err[panel_q[k]].floor;
+        double floor = c->err[panel_q[k]].floor_runs;
         bool known = isfinite(floor);
         double h = known ? exp(fmin(floor, 100)) : 1;
         if (!scatter_point(c, k, &y, &z)) continue;

@@ -206,11 +206,12 @@ static void cell_error(struct table *t, const struct validate_error *x)
     cell(t, text);
 }
 
+static const int shown[] = { 0, 6, 1, 10 }; /* throughput, mean TPOT and TTFT, p99 TPOT */
+
 static void print_cases(const struct validate *v, struct table *t)
 {
     static const char *const head[] = { "configuration", "use",       "runs",    "throughput",
                                         "TPOT mean",     "TTFT mean", "TPOT p99" };
-    static const int shown[] = { 0, 6, 1, 10 };
     char text[24];
     heading(t, "Errors of every configuration: predicted / measured - 1 (and the noise floor, %)");
     head_row(t, head, 7);
@@ -221,6 +222,39 @@ static void print_cases(const struct validate *v, struct table *t)
         snprintf(text, sizeof text, "%d", c->n_measured);
         cell(t, text);
         for (int k = 0; k < 4; k++) cell_error(t, &c->err[shown[k]]);
+        end_row(t);
+    }
+}
+
+/* What was measured where nothing was predicted: a figure and its noise floor. */
+static void print_unpredicted(const struct validate *v, struct table *t)
+{
+    static const char *const head[] = { "configuration", "runs",      "throughput",
+                                        "TPOT mean",     "TTFT mean", "TPOT p99" };
+    char text[64], value[32];
+    int n = 0;
+    for (int i = 0; i < v->n_case; i++) {
+        const struct validate_case *c = &v->c[i];
+        if (!c->refused || c->n_measured == 0) continue;
+        if (n++ == 0) {
+            heading(t, "Measured without a prediction (and the noise floor, %)");
+            head_row(t, head, 6);
+        }
+        cell(t, c->name);
+        snprintf(text, sizeof text, "%d", c->n_measured);
+        cell(t, text);
+        for (int k = 0; k < 4; k++) {
+            const struct validate_error *x = &c->err[shown[k]];
+            if (shown[k] == VALIDATE_THROUGHPUT)
+                snprintf(value, sizeof value, "%.4g token/s", x->measured);
+            else
+                units_human_ns(x->measured, value, sizeof value);
+            if (isfinite(x->floor_runs))
+                snprintf(text, sizeof text, "%s (%.1f)", value, 100 * expm1(x->floor_runs));
+            else
+                snprintf(text, sizeof text, "%s (-)", value);
+            cell(t, isfinite(x->measured) ? text : "-");
+        }
         end_row(t);
     }
 }
@@ -418,6 +452,7 @@ static void print_all(const struct validate *v, struct table *t)
     for (int u = 0; u < VALIDATE_N_USE; u++) print_sums(v, (enum validate_use)u, t);
     print_quantiles(v, VALIDATE_HELD_OUT, t);
     print_cases(v, t);
+    print_unpredicted(v, t);
     print_rank(v, t);
     print_aa(v, t);
     print_doubts(v, t);
@@ -449,8 +484,12 @@ static void print_definitions(struct table *t)
           false },
         { "noise floor",
           "of a configuration's figure: half-width of the 90 % interval of its "
-          "measured value over its runs (quantiles: jackknife of the pooled "
-          "requests); unknown of one run",
+          "measured value over its runs (quantiles of runs whose requests cannot be "
+          "paired: jackknife of the pooled requests); unknown of one run; in quadrature "
+          "with that of its prediction over the repetitions of the profile's "
+          "measurements, where each gave one; the worst of n is judged by the floor at "
+          "the level 0.9^(1/n), within which nine times in ten all n of a perfect "
+          "predictor are",
           false },
         { "run scatter",
           "of a configuration's figure: coefficient of variation of one run among "
@@ -460,7 +499,9 @@ static void print_definitions(struct table *t)
           "of a configuration's latency: how much one and the same request "
           "differs from run to run (sd of its logarithm, rms over the requests)",
           true },
-        { "MAPE floor", "the MAPE that a perfect predictor would show, by the run scatter", false },
+        { "MAPE floor",
+          "the MAPE that a perfect predictor would show, by what the noise floor is made of",
+          false },
         { "equivalence",
           "the 90 % interval of mean e lies within the limits (two one-sided tests "
           "at 5 %)",
@@ -468,7 +509,8 @@ static void print_definitions(struct table *t)
         { "coverage",
           "how many predicted intervals hold the measured value; they are of the workload's seeds "
           "and of the constants (the laws' own error included), not of the scatter of measured "
-          "runs, so the noise floor is added in quadrature; `without` it is said beside",
+          "runs, so the runs' part of the noise floor is added in quadrature; `without` it "
+          "is said beside",
           false },
         { "latencies",
           "of requests due after the warm-up, paired one by one; throughput and ITL "
@@ -592,6 +634,9 @@ static json_t *json_case(const struct validate_case *c)
         json_put_f64(k, "measured", x->measured);
         json_put_f64(k, "log_error", x->e);
         json_put_f64(k, "log_floor", x->floor);
+        json_put_f64(k, "log_floor_runs", x->floor_runs);
+        json_put_f64(k, "log_floor_of_worst", x->floor_all);
+        if (isfinite(x->spread)) json_put_f64(k, "prediction_scatter", x->spread);
         json_put_f64(k, "run_scatter", x->cv);
         if (x->has_interval) json_put_bool(k, "covered", x->covered);
         if (x->has_interval) json_put_bool(k, "covered_with_noise", x->covered_noisy);

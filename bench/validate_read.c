@@ -508,5 +508,12 @@ void validate_pair(struct validate_case *c, struct arena *a)
         keep(r, kept, a);
         quantities(r, a);
     }
+    for (int k = 0; k < c->n_again; k++) {
+        struct validate_run *r = &c->again[k];
+        kept = arena_array(a, (size_t)r->n_request + 1, sizeof *kept);
+        for (int64_t i = 0; i < r->n_order; i++) kept[i] = counts(r, r->order[i]);
+        keep(r, kept, a);
+        quantities(r, a);
+    }
     c->left_out = left_out(c, a);
 }

@@ -412,6 +412,80 @@ TEST(validate_floor_of_two_runs)
     arena_release(&a);
 }
 
+/* What a prediction varies by with its profile's measurements is noise of the comparison as well: the
+ * floor of both holds nine errors in ten of a predictor that is perfect but for that. */
+TEST(validate_floor_of_predictions_again)
+{
+    enum { N = 300, R = 5, S = 4 };
+    struct arena a;
+    struct validate v = { .o = { .03, .03, .1, .1, .08, .05, 1 }, .arena = &a };
+    struct rng r = rng_stream(13, "again");
+    double noise = .03, scatter = .06;
+    int inside = 0, by_runs = 0;
+    uint64_t at = 0;
+    arena_init(&a);
+    v.c = arena_array(&a, N, sizeof *v.c);
+    v.n_case = N;
+    for (int i = 0; i < N; i++) {
+        struct validate_case *c = &v.c[i];
+        *c = (struct validate_case){ .name = "x", .group = "", .n_measured = R, .n_again = S };
+        c->measured = arena_array(&a, R, sizeof *c->measured);
+        c->again = arena_array(&a, S, sizeof *c->again);
+        double sum = 0;
+        for (int q = 0; q < VALIDATE_N; q++) c->predicted.ci[q] = (struct ci){ NAN, NAN, NAN };
+        for (int k = 0; k < R; k++) {
+            c->measured[k].created = "";
+            c->measured[k].q[VALIDATE_THROUGHPUT] = 7 * exp(noise * rng_normal(r, at++));
+        }
+        for (int k = 0; k < S; k++) {
+            double x = scatter * rng_normal(r, at++);
+            c->again[k].q[VALIDATE_THROUGHPUT] = 7 * exp(x);
+            sum += x / S;
+        }
+        c->predicted.q[VALIDATE_THROUGHPUT] = 7 * exp(sum);
+    }
+    validate_compute(&v);
+    for (int i = 0; i < N; i++) {
+        const struct validate_error *x = &v.c[i].err[VALIDATE_THROUGHPUT];
+        inside += fabs(x->e) <= x->floor;
+        by_runs += fabs(x->e) <= x->floor_runs;
+    }
+    CHECK(inside > .86 * N &&
+          inside < .97 * N); /* two half-widths of t in quadrature: a little more */
+    CHECK(by_runs < .7 * N);
+    const struct validate_sum *s = &v.sum[VALIDATE_HELD_OUT][VALIDATE_THROUGHPUT];
+    CHECK_NEAR(s->floor, sqrt(2 / M_PI * (noise * noise / R + scatter * scatter / S)), .1);
+    CHECK_NEAR(s->floor, s->mape, .15);
+    CHECK(s->excess < s->rmse / 2);
+    arena_release(&a);
+}
+
+/* Runs of the same requests as the prediction: each has its quantile; of other requests all are pooled. */
+TEST(validate_quantiles_run_by_run)
+{
+    struct arena a;
+    struct validate v;
+    struct err e = { 0 };
+    const char *s = scenario("q");
+    struct made p = { file("pq"), s, 200, 1, 0, 1, false, false, false, 0, 0, NULL };
+    struct made m = { file("mq.1"), s, 200, 1, 0, 1, false, true, false, 0, 0, NULL };
+    CHECK(make(&p) && make(&m));
+    m.path = file("mq.2");
+    m.factor = 1.44;
+    CHECK(make(&m));
+    int q = validate_q(METRIC_TPOT, VALIDATE_P99);
+    CHECK_OK(validate(&v, &a, list("pq"), list("mq.1 mq.2"), &e), &e);
+    CHECK(!v.c[0].unlike);
+    CHECK_NEAR(v.c[0].err[q].e, -log(1.2), 1e-6); /* geometric mean of 1 and 1.44 */
+    arena_release(&a);
+    p.add_in = 1;
+    CHECK(make(&p));
+    CHECK_OK(validate(&v, &a, list("pq"), list("mq.1 mq.2"), &e), &e);
+    CHECK(v.c[0].unlike != NULL);
+    CHECK_NEAR(v.c[0].err[q].e, -log(1.44), 1e-3); /* the slower run has the slowest requests */
+    arena_release(&a);
+}
+
 TEST(validate_distances_known)
 {
     double x[] = { 1, 2, 3, 4 }, y[] = { 3, 4, 5, 6 }, z[] = { 1, 1, 2 }, one[] = { 7 };

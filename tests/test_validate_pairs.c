@@ -474,6 +474,52 @@ TEST(validate_compares_machines)
     CHECK_HAS(cli_out, "b.h5 is a run of vllm, which does not name its machine");
 }
 
+TEST(validate_takes_predictions_again)
+{
+    char id[37];
+    const char *s = yaml("rate: 1/s", 4, 1), *other = yaml("rate: 2/s", 4, 1);
+    const struct {
+        const char *name, *kind, *scenario;
+        double f;
+    } made[] = { { "p", "simulated", s, 1 },     { "p1", "simulated", s, .9 },
+                 { "p2", "simulated", s, 1.1 },  { "load", "simulated", other, 1 },
+                 { "there", "simulated", s, 1 }, { "a", "measured", s, 1.02 },
+                 { "b", "measured", s, 1.03 },   { "c", "measured", s, 1.01 } };
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+        CHECK(make(made[i].name,
+                   (struct made){ made[i].kind, made[i].scenario, made[i].f, NULL, 0 }, id));
+        measured_on(made[i].name, "a cpu", "00000000aaaaaaaa");
+        if (*made[i].kind == 's')
+            predicted_for(made[i].name, i == 4 ? "another cpu" : "a cpu", "00000000aaaaaaaa", "");
+    }
+    CHECK_INT(manifest("again: [p1.h5, p2.h5], ", "p.h5", "a.h5, b.h5, c.h5"), 3);
+    CHECK_INT(cli_run("", "validate %s --json", test_path("m.yaml")), 3);
+    CHECK_HAS(cli_out, "\"prediction_scatter\": 0.14"); /* sd of ln 1/.9, ln 1/1.1 */
+    static const struct {
+        const char *again, *says;
+    } bad[] = { { "[p1.h5]", "two at least" },
+                { "p1.h5", "takes a list" },
+                { "[p1.h5, a.h5]", "a.h5 is no prediction: it was measured" },
+                { "[p1.h5, p1.h5]", "p1.h5 are one file" },
+                { "[p1.h5, p.h5]", "p.h5 are one file" },
+                { "[p1.h5, load.h5]", "load.h5 predicts another load than" },
+                { "[p1.h5, there.h5]", "there.h5 was not predicted with a profile" },
+                { "[p1.h5, none.h5]", "none.h5" } };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char use[80];
+        snprintf(use, sizeof use, "again: %s, ", bad[i].again);
+        int rc = manifest(use, "p.h5", "a.h5, b.h5");
+        CHECK(rc == 2 || rc == 5);
+        CHECK_HAS(cli_err, bad[i].says);
+        CHECK_TEXT(cli_out, "");
+    }
+    CHECK_INT(
+        cli_run("", "validate %s",
+                cli_put("n.yaml", "cases:\n  - {name: n, refused: why, again: [p1.h5, p2.h5]}\n")),
+        2);
+    CHECK_HAS(cli_err, "there is no prediction");
+}
+
 TEST(validate_says_that_a_profile_is_noisy)
 {
     char id[37];
