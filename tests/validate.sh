@@ -3,10 +3,10 @@
 # predicts the bundled engine on configurations that calibration has not seen (tests/validate.list), and compares.
 #
 #   1. A/A: one configuration again and again, in two arms by turns; its throughput is the capacity that loads refer to
-#   2. by rounds, so that a drift of the machine falls on all of them: for every (model, threads, ranks) `orrery bench --suite=model`
-#      and `orrery engine run` of its configurations, side by side; steal and other work are watched during each run, the speed
-#      of memory and processors before and after
-#   3. `orrery calibrate` from the benchmarks and the runs declared for it
+#   2. by rounds, many short ones, so that what neighbours on the host do falls on all of them: for every (model, threads, ranks)
+#      `orrery bench --suite=model` and `orrery engine run` of its configurations, side by side; steal and other work are watched
+#   3. `orrery calibrate` from the benchmarks and the runs declared for it; and from each round's alone, which tells how much the
+#      predictions depend on when they were measured
 #   4. `orrery simulate` of every configuration, `orrery validate` of all
 # Everything is kept under DIR (build/validate); a run file that is there already is measured again. Exit status: that of
 # `orrery validate` (0 accurate, 1 not, 3 inconclusive), 2 usage, 5 when a step failed. At most about 15 minutes (quick: 2) on two
@@ -28,13 +28,13 @@ for a; do
     esac
 done
 list=${VALIDATE_LIST:-tests/validate.list}
-limit_s=${VALIDATE_LIMIT_S:-840} rounds=${VALIDATE_ROUNDS:-9} n_aa=6 bench_time=10ms # rounds: at most
-[ $quick -eq 1 ] && { limit_s=${VALIDATE_LIMIT_S:-100}; n_aa=4; }
+limit_s=${VALIDATE_LIMIT_S:-840} rounds=${VALIDATE_ROUNDS:-24} n_aa=16 bench_time=10ms # rounds: at most
+[ $quick -eq 1 ] && { limit_s=${VALIDATE_LIMIT_S:-100}; n_aa=8; }
 t0=$(date +%s)
 cpus=$(nproc)
-mkdir -p "$dir/m" "$dir/p" "$dir/bench" "$dir/aa" "$dir/disturbed" || exit 5
-rm -f "$dir"/disturbed/*.h5 "$dir"/m/*.h5 "$dir"/p/*.h5 "$dir"/bench/*.h5 "$dir"/bench/*.csv "$dir"/aa/*.h5 "$dir"/*.h5 "$dir/noise" "$dir/failed"
-: > "$dir/noise"; : > "$dir/failed"; : > "$dir/speed"
+mkdir -p "$dir/m" "$dir/p" "$dir/again" "$dir/bench" "$dir/aa" "$dir/disturbed" || exit 5
+rm -f "$dir"/disturbed/*.h5 "$dir"/again/*.h5 "$dir"/m/*.h5 "$dir"/p/*.h5 "$dir"/bench/*.h5 "$dir"/bench/*.csv "$dir"/aa/*.h5 "$dir"/*.h5 "$dir/noise" "$dir/failed"
+: > "$dir/noise"; : > "$dir/failed"
 spent() { echo $(($(date +%s) - t0)); }
 say() { echo "[$(spent) s] $*" >&2; }
 
@@ -61,33 +61,20 @@ own_ticks() { # FILE: of what `times` wrote there, the processes that this shell
     awk -v hz="$(getconf CLK_TCK)" 'NR == 2 { gsub(/s/, ""); split($1, u, "m"); split($2, s, "m")
         printf "%d\n", hz * (u[1] * 60 + u[2] + s[1] * 60 + s[2]) }' "$1"
 }
-probe() { # what neighbours on the host leave: GB/s at which all processors together write zeros to memory, and rounds of a loop they make a us
-    p_i=0
-    while [ $p_i -lt "$cpus" ]; do
-        LC_ALL=C dd if=/dev/zero of=/dev/null bs=128M count=3 2>&1 | sed -n 's/^\([0-9]*\) bytes.* copied, \([0-9.e-]*\) s.*/\1 \2/p' &
-        p_i=$((p_i + 1))
-    done | awk '{ bytes += $1; if ($2 > s) s = $2 } END { printf "%.2f ", (s > 0 ? 1e-9 * bytes / s : 0) }'
-    p_i=0 p_from=$(date +%s.%N)
-    while [ $p_i -lt "$cpus" ]; do
-        awk 'BEGIN { while (i < 1000000) i++; print "" }' &
-        p_i=$((p_i + 1))
-    done > "$dir/loops"
-    wait
-    echo "$p_from $(date +%s.%N)" | awk '{ printf "%.1f\n", 1 / ($2 - $1) }'
-}
-watched() { # NAME COMMAND...: notes the share of the processors that others took, and the memory's speed before or after it
-    w_name=$1 w_speed=$(cat "$dir/speed"); shift
+# NAME COMMAND...: notes the shares of the processors that a hypervisor and others took, and whether that disturbed it: by what a run
+# says of its own serving, else more than 2 % and 5 %. Ranks behind the link are started by daemons, whose processor time is not ours
+watched() {
+    w_name=$1; shift
     times > "$dir/times.0" # not in a subshell, whose times are its own
-    set_before=$(cpu_ticks) at=$(date +%s.%N)
+    w_before=$(cpu_ticks) w_at=$(date +%s.%N)
     "$@" > "$dir/last.out" 2> "$dir/last.err"; rc=$?
     times > "$dir/times.1"
-    w_end="$(date +%s.%N) $set_before $(cpu_ticks)"
-    probe > "$dir/speed"
-    echo "$w_name $at $w_end $(own_ticks "$dir/times.0") $(own_ticks "$dir/times.1") $w_speed $(cat "$dir/speed")" |
-        awk -v cpus="$cpus" -v hz="$(getconf CLK_TCK)" '{ all = ($3 - $2) * cpus * hz
-            other = $6 - $4 - ($9 - $8); if (other < 0) other = 0
-            printf "%s %.4f %.4f %.2f %.1f\n", $1, ($7 - $5) / all, other / all, $10 < $12 ? $10 : $12,
-                $11 < $13 ? $11 : $13 }' >> "$dir/noise"
+    echo "$w_name $w_at $(date +%s.%N) $w_before $(cpu_ticks) $(own_ticks "$dir/times.0") $(own_ticks "$dir/times.1")" |
+        awk -v cpus="$cpus" -v hz="$(getconf CLK_TCK)" -v own="$(field disturbed)" '{ all = ($3 - $2) * cpus * hz
+            other = $6 - $4 - ($9 - $8); if (other < 0 || $1 ~ /link/) other = 0
+            steal = ($7 - $5) / all; other /= all
+            disturbed = own ? own == "true" : steal > .02 || other > .05
+            printf "%s %.4f %.4f %d\n", $1, steal, other, disturbed }' >> "$dir/noise"
     return $rc
 }
 engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
@@ -99,20 +86,12 @@ engine() { # NAME OUT.h5 model scenario threads tp pp ranks options...
     rc=$?
     [ $rc -le 1 ] && [ -f "$to" ]
 }
-# memory or the processors were slower than usual, a hypervisor took more than 2 % of the processors or other work more than 5 %;
-# ranks behind the link are started by daemons, whose processor time cannot be told from other work
-is_busy='($4 < .75 * memory || $5 < .8 * loop || $1 !~ /link/ && ($2 > .02 || $3 > .05))'
-speeds() { awk -v k="$1" '{ print $k }' "$dir/noise" | sort -g; } # of memory: 4, of the loop: 5, rising
-usual() { speeds "$1" | awk '{ x[NR] = $1 } END { print x[int(NR * 3 / 4 + .5)] + 0 }'; } # upper quartile
-usuals() { echo "-v memory=$(usual 4) -v loop=$(usual 5)"; }
 field() { tr -d ' ,"' < "$dir/last.out" | sed -n "s/^$1://p" | head -1; }
 last_error() { sed -n 's/^orrery [a-z]*: //p' "$dir/last.err" | head -1 | tr -d '"\\' | cut -c 1-200; }
 
 # ---- 1. the same again and again
 
 say "A/A: $n_aa runs in two arms; $cpus processors, load average $(cut -d ' ' -f 1 /proc/loadavg)"
-probe > /dev/null # the first touches memory that is cold
-probe > "$dir/speed"
 i=1
 while [ $i -le $n_aa ]; do
     engine "aa.$i" "$dir/aa/$i.h5" llama-25m chat 1 1 1 thread || { say "the A/A run failed: $(last_error)"; exit 5; }
@@ -120,6 +99,7 @@ while [ $i -le $n_aa ]; do
     i=$((i + 1))
 done
 capacity_25m=$(sort -g "$dir/aa.rates.$$" | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }')
+aa_scatter=$(awk '{ x = log($1); n++; s += x; q += x * x } END { printf "%.1f", 100 * sqrt((q - s * s / n) / (n - 1)) }' "$dir/aa.rates.$$")
 rm -f "$dir/aa.rates.$$"
 capacity_110m=
 if rows | awk '$4 == "llama-110m" && $10 != "burst" { n++ } END { exit !n }'; then
@@ -143,9 +123,12 @@ if grep -q ' link ' "$dir/rows" && ! sh tests/validate_link.sh $link_rate true >
     no_link=$(sed 's/.*: //; s/["\\]//g' "$dir/link.err" | tail -1)
     say "no slow link: $no_link"
 fi
+shared() { # TP PP THREADS: says why it is measured only; else nothing
+    [ $(($1 * $2 * $3)) -le "$cpus" ] || echo "$(($1 * $2)) ranks of $3 thread share $cpus processors, which no profile describes"
+}
 absent() { # RANKS TP PP THREADS: says why this machine cannot run it; else nothing
-    if [ $(($2 * $3 * $4)) -gt "$cpus" ]; then
-        echo "$(($2 * $3)) ranks of $4 thread on $cpus processors share them, which no profile describes; not measured"
+    if [ $(($2 * $3 * $4)) -gt $((2 * cpus)) ]; then
+        echo "$(($2 * $3)) ranks of $4 thread are too many for $cpus processors"
     elif [ "$1" = link ] && [ -n "$no_link" ]; then
         echo "no slow link on this machine: $no_link"
     fi
@@ -157,17 +140,18 @@ key_of() { # MODEL THREADS TP PP RANKS OPTIONS: the profile that a configuration
 }
 bench() { # NAME OUT.h5 KEY model threads tp pp ranks
     weights=f32 batch=256tok
-    case $3 in *int8*) weights=int8 ;; *link*) batch=64tok ;; esac
+    case $3 in *int8*) weights=int8 batch=128tok ;; *link*) batch=64tok ;; esac
+    case $4 in llama-25m) kv_cache=143MB ;; llama-110m) kv_cache=175MB ;; *) kv_cache=105MB ;; esac # what the loads need
     # shellcheck disable=SC2046
     watched "$1" $(ranks_are "$8" $(($6 * $7))) "$orrery" bench --suite=model --model="$4" --threads="$5" --strategy.tp="$6" \
-        --strategy.pp="$7" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch --max_ctx=512tok --max_seqs=16 \
+        --strategy.pp="$7" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch --max_ctx=512tok --max_seqs=16 --kv_cache=$kv_cache \
         --runs=1 --run_time=$bench_time --out="$2"
 }
 late() { [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s * 14 / 15)) ]; }
 measure_key() { # ROUND: one repetition of the benchmark of the configurations in key.rows
     read -r _ _ _ model _ threads tp pp how _ _ more < "$dir/key.rows"
     file=$dir/bench/$key.$1.h5
-    [ $can_bench -eq 1 ] && [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || return
+    [ $can_bench -eq 1 ] && [ -z "$(absent "$how" "$tp" "$pp" "$threads")$(shared "$tp" "$pp" "$threads")" ] || return
     if late "$1"; then return; fi
     bench "bench.$key.$1" "$file" "$key" "$model" "$threads" "$tp" "$pp" "$how" ||
         { say "bench $key: $(last_error)"; echo "bench.$key $(last_error)" >> "$dir/failed"; }
@@ -177,9 +161,14 @@ measure_runs() { # ROUND: one run of each configuration in key.rows
         [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || continue
         if late "$1"; then left_out=$((left_out + 1)); continue; fi
         file=$dir/m/$name.$1.h5
-        # shellcheck disable=SC2046,SC2086
-        engine "$name.$1" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
-            { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; }
+        for try in 1 2; do # a disturbed one once more, at once
+            # shellcheck disable=SC2046,SC2086
+            engine "$name.$1" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
+                { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; break; }
+            [ $try -eq 1 ] && tail -1 "$dir/noise" | grep -q ' 1$' || break
+            mv "$file" "$dir/disturbed/$name.$1.first.h5"
+            sed -i "\$ s/^$name.$1 /$name.$1.first /" "$dir/noise"
+        done
     done 3< "$dir/key.rows"
 }
 while read -r name use set model scenario threads tp pp how load group more; do
@@ -202,10 +191,8 @@ while [ $round -le 2 ] || ! late $round; do
 done
 
 # of every name the repetitions that were not disturbed, and three at least: the least disturbed
-# shellcheck disable=SC2046
-awk $(usuals) '{ m = $4 / memory; l = $5 / loop
-    name = $1; sub(/\.[0-9]+$/, "", name); print name, '"$is_busy"', (m < l ? m : l) - 10 * $2 - 10 * $3, $1 }' "$dir/noise" |
-    sort -k 1,1 -k 2,2n -k 3,3rg | awk '$1 != last { n = 0; last = $1 } ++n > 3 && $2 { print $4 }' |
+awk '{ name = $1; sub(/\.[0-9]+$/, "", name); print name, $4, $2 + $3, $1 }' "$dir/noise" | sort -k 1,1 -k 2,2n -k 3,3g |
+    awk '$1 != last { n = 0; last = $1 } ++n > 3 && $2 { print $4 }' |
     while read -r name; do
         case $name in
         aa.* | pilot.*) continue ;;
@@ -215,28 +202,45 @@ awk $(usuals) '{ m = $4 / memory; l = $5 / loop
         if [ -f "$dir/$file.h5" ]; then mv "$dir/$file.h5" "$dir/disturbed/$name.h5"; fi
     done
 
-# ---- 3. profiles, from benchmarks and declared runs only
+# ---- 3. profiles, from benchmarks and declared runs only: of all repetitions, and of each by itself
 
-for key in $(awk '!seen[$1]++ { print $1 }' "$dir/keyed.rows"); do
-    files=$(ls "$dir/bench/$key".*.h5 2> /dev/null)
-    [ -n "$files" ] || continue
+calibrate() { # NAME ROUND|'*' KEY: the profile DIR/NAME.h5 from that round's benchmark and declared runs, or from all
+    files=''
+    for f in "$dir/bench/$3".$2.h5; do [ -f "$f" ] && files="$files $f"; done
+    [ -n "$files" ] || return 1
     while read -r name use _ model _ threads tp pp how _ _ more <&3; do
         # the host's work between steps does not depend on the strategy: runs of TP1 tell it for all of the model
         of=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
-        case $key in "$of") ;; "${of%-tp1pp1}"-*) ;; *-link-*) [ "$key" = "${of%%-[0-9]*}-link-1t-${key##*-}" ] || continue ;; *) continue ;; esac
+        case $3 in "$of") ;; "${of%-tp1pp1}"-*) ;; *-link-*) [ "$3" = "${of%%-[0-9]*}-link-1t-${3##*-}" ] || continue ;; *) continue ;; esac
         [ "$use" = cal ] || continue
-        for f in "$dir"/m/"$name".*.h5; do [ -f "$f" ] && files="$files $f"; done
+        for f in "$dir/m/$name".$2.h5; do [ -f "$f" ] && files="$files $f"; done
     done 3< "$dir/rows"
     # shellcheck disable=SC2086
-    if ! watched "calibrate.$key" "$orrery" calibrate $files --out="$dir/$key.h5"; then
+    "$orrery" calibrate $files --out="$dir/$1.h5" > "$dir/last.out" 2> "$dir/last.err"
+}
+for key in $(awk '!seen[$1]++ { print $1 }' "$dir/keyed.rows"); do
+    calibrate "$key" '*' "$key"; rc=$?
+    [ -n "$files" ] || continue
+    if [ $rc -ne 0 ]; then
         say "calibrate $key: $(last_error)"
         echo "profile.$key $(last_error)" >> "$dir/failed"
     fi
     cp "$dir/last.out" "$dir/calibrate.$key.txt"
+    i=1
+    while [ $i -lt $round ]; do
+        calibrate "again/$key.$i" $i "$key" # where it does not: fewer predictions again
+        i=$((i + 1))
+    done
 done
 
 # ---- 4. predictions, and the comparison
 
+simulate() { # PROFILE NAME OPTIONS...: the configuration that was read last, to DIR/NAME.h5
+    s_profile=$1 s_name=$2; shift 2
+    "$orrery" simulate "scenarios/validate/$scenario.yaml" --model="$model" --hardware.name="$s_profile" --hardware.profile="$s_profile" \
+        --strategy.tp="$tp" --strategy.pp="$pp" --out="$dir/$s_name.h5" "$@" > "$dir/last.out" 2> "$dir/last.err"
+    [ $? -le 1 ] && [ -f "$dir/$s_name.h5" ]
+}
 manifest=$dir/manifest.yaml
 {
     echo "title: predicted and measured on $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $cpus processors"
@@ -247,35 +251,36 @@ manifest=$dir/manifest.yaml
 } > "$manifest"
 while read -r name use _ model scenario threads tp pp how load group more <&3; do
     key=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
-    profile=$dir/$key.h5 why=$(absent "$how" "$tp" "$pp" "$threads")
+    profile=$dir/$key.h5 why=$(absent "$how" "$tp" "$pp" "$threads") again=''
+    [ -n "$why" ] || why=$(shared "$tp" "$pp" "$threads")
     if [ -n "$why" ]; then
         :
     elif [ ! -f "$profile" ]; then
         why="no profile: $(sed -n "s/^profile.$key //p; s/^bench.$key //p" "$dir/failed" | head -1)"
     else
         # shellcheck disable=SC2046,SC2086
-        "$orrery" simulate "scenarios/validate/$scenario.yaml" --model="$model" --hardware.name="$profile" --hardware.profile="$profile" \
-            --strategy.tp="$tp" --strategy.pp="$pp" --out="$dir/p/$name.h5" $(rate_of "$model" "$load") $more \
-            > "$dir/last.out" 2> "$dir/last.err"
-        [ $? -le 1 ] && [ -f "$dir/p/$name.h5" ] || why="simulate: $(last_error)"
+        simulate "$profile" "p/$name" $(rate_of "$model" "$load") $more || why="simulate: $(last_error)"
+        for f in "$dir/again/$key".*.h5; do
+            [ -f "$f" ] || continue
+            i=${f%.h5} i=${i##*.}
+            # shellcheck disable=SC2046,SC2086
+            simulate "$f" "again/p.$name.$i" $(rate_of "$model" "$load") $more && again="$again${again:+, }again/p.$name.$i.h5"
+        done
+        case $again in *,*) again=", again: [$again]" ;; *) again='' ;; esac # one says nothing of scatter
     fi
     runs=$(cd "$dir" && ls m/"$name".*.h5 2> /dev/null | tr '\n' ',' | sed 's/,$//; s/,/, /g')
     word=held-out; [ "$use" = cal ] && word=calibrated
     if [ -n "$why" ]; then
         echo "  - {name: $name, refused: \"$why\"${runs:+, measured: [$runs]}}"
     elif [ -n "$runs" ]; then
-        echo "  - {name: $name, use: $word, group: $group, predicted: p/$name.h5, measured: [$runs]}"
+        echo "  - {name: $name, use: $word, group: $group, predicted: p/$name.h5$again, measured: [$runs]}"
     else
         echo "  - {name: $name, refused: \"it was not measured: $(sed -n "s/^run.$name //p" "$dir/failed" | head -1)\"}"
     fi >> "$manifest"
 done 3< "$dir/rows"
 
-# ranks behind the link are started by daemons, whose processor time is not this shell's
-grep -v -e '^calibrate' -e link "$dir/noise" > "$dir/noise.runs"
-n_run=$(wc -l < "$dir/noise.runs")
-# shellcheck disable=SC2046
-n_busy=$(awk $(usuals) "$is_busy"' { n++ } END { print n + 0 }' "$dir/noise.runs")
-span() { speeds "$1" | awk '{ x[NR] = $1 } END { print x[1] " .. " x[NR] }'; }
+n_run=$(wc -l < "$dir/noise")
+n_busy=$(awk '$4 { n++ } END { print n + 0 }' "$dir/noise")
 cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)
 ranks='threads (no mpirun)'
 [ -n "$mpi" ] && ranks=MPI
@@ -288,17 +293,13 @@ ranks='threads (no mpirun)'
     [ "$n_out" -gt 0 ] && echo "$n_out repetitions of runs and benchmarks were disturbed and are left out: they are in DIR/disturbed." \
         "Three of each are kept at least, the least disturbed."
     [ "$left_out" -gt 0 ] && echo "$left_out runs of later rounds did not fit into $limit_s s."
-    if [ "$n_busy" -gt $((n_run / 4)) ]; then
-        echo "NOISY MACHINE: $n_busy of $n_run runs were disturbed" \
-             "$(awk '{ if ($2 > s) s = $2; if ($3 > o) o = $3 }
-                     END { printf "(at most %.0f %% and %.0f %%)", 100 * s, 100 * o }' "$dir/noise.runs");" \
-             "the figures below are those of a busy machine."
-    else
-        echo "Noise watch: $n_busy of $n_run runs were disturbed."
-    fi
-    echo "Disturbed: a hypervisor took more than 2 % of the processors, other work more than 5 %, or, looked at before and after each run," \
-        "memory took writes at less than 75 % of the usual $(usual 4) GB/s ($(span 4)) or a loop made less than 80 % of the usual" \
-        "$(usual 5) rounds a us ($(span 5))."
+    noisy=
+    [ "$n_busy" -gt $((n_run / 4)) ] && noisy="other work or a hypervisor disturbed many; "
+    awk -v s="$aa_scatter" 'BEGIN { exit !(s > 5) }' && noisy="${noisy}neighbours on the host change its speed from one second to the next; "
+    [ -n "$noisy" ] && printf 'NOISY MACHINE: %sthe figures below are those of a busy machine.\n' "$noisy"
+    echo "Noise watch: the same run again and again scatters by $aa_scatter % (limit 5 %); $n_busy of $n_run runs and benchmarks were" \
+        "disturbed: a hypervisor took more than 2 % of the processors (at most $(awk '$2 > s { s = $2 } END { printf "%.0f", 100 * s }' "$dir/noise") %)," \
+        "other work more than 5 % (at most $(awk '$3 > o { o = $3 } END { printf "%.0f", 100 * o }' "$dir/noise") %), or took a run's processors away."
     [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
     echo
 } > "$dir/head.md"
