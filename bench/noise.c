@@ -1,8 +1,9 @@
 /* bench/noise.c - see noise.h. SPDX-License-Identifier: Apache-2.0 */
-#define _DEFAULT_SOURCE /* ru_nivcsw */
+#define _GNU_SOURCE /* ru_nivcsw, sched_getaffinity */
 #include "bench/noise.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,24 +26,37 @@ static void add_usage(int who, struct noise_count *c)
     if (who == RUSAGE_SELF) c->switches = (double)u.ru_nivcsw;
 }
 
-/* cpu  user nice system idle iowait irq softirq steal ... in 1 / _SC_CLK_TCK s */
+/* The processors that the process might use when it was first asked, before it pinned its threads; all
+ * of the machine, where it has more than a set holds. */
+static const cpu_set_t *may(void)
+{
+    static cpu_set_t set;
+    static bool seen, told;
+    if (!seen) told = sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0;
+    seen = true;
+    return told ? &set : NULL;
+}
+
+/* cpuN  user nice system idle iowait irq softirq steal ... in 1 / _SC_CLK_TCK s */
 void noise_count(struct noise_count *c)
 {
     enum { USER, NICE, SYSTEM, IDLE, IOWAIT, IRQ, SOFTIRQ, STEAL, N_FIELD };
-    double v[N_FIELD] = { 0 }, tick = (double)sysconf(_SC_CLK_TCK);
+    double v[N_FIELD], tick = (double)sysconf(_SC_CLK_TCK);
     *c = (struct noise_count){ .wall_s = 1e-9 * (double)clock_mono_ns() };
     add_usage(RUSAGE_SELF, c);
     add_usage(RUSAGE_CHILDREN, c);
     FILE *f = fopen("/proc/stat", "r");
-    if (!f) return;
     char line[256];
-    if (fgets(line, sizeof line, f) && strncmp(line, "cpu ", 4) == 0) {
-        char *at = line + 4;
+    while (f && fgets(line, sizeof line, f) && strncmp(line, "cpu", 3) == 0) {
+        char *at = line + 3;
+        if (*at == ' ') continue; /* all of them */
+        long cpu = strtol(at, &at, 10);
+        if (may() && (cpu < 0 || cpu >= CPU_SETSIZE || !CPU_ISSET(cpu, may()))) continue;
         for (int i = 0; i < N_FIELD; i++) v[i] = strtod(at, &at);
-        c->busy_s = (v[USER] + v[NICE] + v[SYSTEM] + v[IRQ] + v[SOFTIRQ]) / tick;
-        c->steal_s = v[STEAL] / tick;
+        c->busy_s += (v[USER] + v[NICE] + v[SYSTEM] + v[IRQ] + v[SOFTIRQ]) / tick;
+        c->steal_s += v[STEAL] / tick;
     }
-    fclose(f);
+    if (f) fclose(f);
 }
 
 /* About half a millisecond that no compiler takes out. */
@@ -64,7 +78,7 @@ static double spin_s(void)
 
 void noise_init(struct noise *n)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    long cpus = may() ? CPU_COUNT(may()) : sysconf(_SC_NPROCESSORS_ONLN);
     *n = (struct noise){ .cpus = cpus > 1 ? (int)cpus : 1, .spin_best_s = INFINITY };
     for (int i = 0; i < 5; i++) n->spin_best_s = fmin(n->spin_best_s, spin_s());
     noise_count(&n->last);
@@ -89,7 +103,7 @@ bool noise_judge(struct noise *n, const struct noise_count *now, double spin_rat
     n->worst_steal = fmax(n->worst_steal, n->steal_ratio);
     n->worst_others = fmax(n->worst_others, n->others_ratio);
     return n->steal_ratio > NOISE_STEAL || n->others_ratio > NOISE_OTHERS ||
-           n->switches_per_s > NOISE_SWITCHES || spin_ratio > NOISE_SPIN;
+           (n->switches_per_s > NOISE_SWITCHES && !n->crowded) || spin_ratio > NOISE_SPIN;
 }
 
 static double load_now(void)
@@ -137,10 +151,11 @@ static double clock_hz(int cpus)
     return n ? sum / n : 0;
 }
 
-void noise_begin(struct noise *n, double helpers, struct noise_span *x)
+void noise_begin(struct noise *n, double helpers, bool crowded, struct noise_span *x)
 {
     noise_init(n);
     n->helpers = helpers;
+    n->crowded = crowded;
     *x = (struct noise_span){ .load_begin = load_now(), .clock_begin_hz = clock_hz(n->cpus) };
 }
 
@@ -154,6 +169,7 @@ void noise_end(struct noise *n, struct noise_span *x)
     x->steal_ratio = counted ? n->steal_ratio : NAN;
     x->others_ratio = counted ? n->others_ratio : NAN;
     x->disturbed = counted ? busy : n->spin_ratio > NOISE_SPIN;
+    x->crowded = n->crowded;
     x->switches_per_s = n->switches_per_s;
     x->spin_ratio = n->spin_ratio;
     x->load_end = look.load;
@@ -173,7 +189,7 @@ void noise_print(const struct noise_span *x, FILE *f)
         fprintf(f, "%sthe hypervisor took %.1f %% of them", between, 100 * x->steal_ratio);
         between = "; ";
     }
-    if (x->switches_per_s > NOISE_SWITCHES) {
+    if (x->switches_per_s > NOISE_SWITCHES && !x->crowded) {
         fprintf(f, "%sthreads lost theirs %.0f times a second", between, x->switches_per_s);
         between = "; ";
     }

@@ -4,9 +4,11 @@
  *   - a hypervisor took more than NOISE_STEAL of the processors (/proc/stat), or
  *   - work of other processes took more than NOISE_OTHERS of them (/proc/stat less our own, and less
  *     what ranks in other processes may have used), or
- *   - threads of this process lost their processor more than NOISE_SWITCHES times a second, or
+ *   - threads of this process lost their processor more than NOISE_SWITCHES times a second, and it is
+ *     not ranks of its own job that share it (crowded), or
  *   - a loop of fixed work took NOISE_SPIN times as long as it did at best.
- * /proc counts in hundredths of a second, so looks should be half a second apart or more. Where there
+ * Of the processors that this process might use when it was first asked (noise_init, before threads are
+ * pinned). /proc counts in hundredths of a second, so looks should be half a second apart or more. Where there
  * is no /proc/stat only the last two are known. SPDX-License-Identifier: Apache-2.0 */
 #ifndef BENCH_NOISE_H
 #define BENCH_NOISE_H
@@ -28,8 +30,9 @@ struct noise_count { /* since boot, or since the process began */
 };
 
 struct noise {
-    int cpus;       /* of the machine */
+    int cpus;       /* that this process may use */
     double helpers; /* processors that ranks in other processes of ours may keep busy */
+    bool crowded;   /* ranks of ours are more than there are processors */
     double spin_best_s;
     struct noise_count last;
     double steal_ratio, others_ratio, switches_per_s, spin_ratio; /* of the last look */
@@ -52,11 +55,11 @@ struct noise_span {
     double switches_per_s, spin_ratio;
     double load_begin, load_end;
     double clock_begin_hz, clock_end_hz; /* mean of the processors; 0: not known */
-    bool disturbed;                      /* by the limits above */
+    bool disturbed, crowded;             /* disturbed: by the limits above */
 };
 
-/* helpers: processors that ranks in other processes of ours may keep busy. */
-void noise_begin(struct noise *n, double helpers, struct noise_span *x);
+/* helpers, crowded: as in struct noise. */
+void noise_begin(struct noise *n, double helpers, bool crowded, struct noise_span *x);
 void noise_end(struct noise *n, struct noise_span *x);
 /* One line that says by what, where it was disturbed; else, or where nothing is known, none. */
 void noise_print(const struct noise_span *x, FILE *f);

@@ -90,7 +90,7 @@ struct suite {
     struct suite_job *job;
     int n_row, cap_row, n_job, cap_job;
     double read_bytes_per_s, flop_per_s; /* of all processors, a rough look: for guesses of time */
-    size_t cache_bytes;                  /* of all last-level caches, as hwloc tells them */
+    size_t cache_bytes;                  /* o.cache_bytes, or of all last-level caches */
     double clock_s, clock_share; /* one reading of the clock; all readings of a step, at worst */
     int cpus, n_skipped;
     const char *skipped[8]; /* what cannot be measured here, in words */

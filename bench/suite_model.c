@@ -456,7 +456,8 @@ static int run_shape(struct suite *s, const struct suite_job *j, struct suite_va
     int n_warm = s->cuda ? 2 : took_s < s->o.run_s;
     for (int i = 0; i < n_warm && st == ST_OK; i++) st = one_step(s, &x, &warm, &got, e);
     /* what ranks of other processes tell comes with the step after it */
-    while (st == ST_OK && (u.steps < (s->o.mpi ? 2 : 1) || 1e-9 * (double)u.ns < s->o.run_s))
+    while (st == ST_OK &&
+           (u.steps < (s->o.mpi || s->cuda ? 2 : 1) || 1e-9 * (double)u.ns < s->o.run_s))
         st = one_step(s, &x, &u, &got, e);
     if (st == ST_OK && h->at[SLOT_REPLAY] >= 0) st = watched_steps(s, &x, &u, e);
     if (st != ST_OK) return st;
@@ -679,7 +680,8 @@ static void add_prompts(struct suite *s, const int32_t *tok, const int32_t *past
     for (const int32_t *t = tok; *t; t++)
         for (const int32_t *p = past; *p >= 0; p++) {
             if (*t > s->o.max_tok || (t > tok && t[1] == 0 && t[-1] == *t)) continue;
-            if (p > past && abs(p[0] - p[-1]) <= p[0] / 8) continue; /* as good as the same */
+            bool twin = p[1] >= 0 && abs(p[1] - p[0]) <= p[0] / 8; /* as good as the same */
+            if (twin) continue;
             add(s, (struct group){ 1, *t, *p }, none);
         }
 }

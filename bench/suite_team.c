@@ -67,8 +67,9 @@ size_t suite_cache_look(void)
 
 size_t suite_memory_bytes(const struct suite *s)
 {
-    size_t n = 6 * s->cache_bytes;
-    if (n > (size_t)768 << 20) n = (size_t)768 << 20;
+    size_t n = 6 * s->cache_bytes, most = (size_t)768 << 20;
+    if (most < 3 * s->cache_bytes) most = 3 * s->cache_bytes;
+    if (n > most) n = most;
     return (n + 3 * HUGE_BYTES - 1) / (3 * HUGE_BYTES) * (3 * HUGE_BYTES);
 }
 

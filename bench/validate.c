@@ -129,7 +129,8 @@ static struct part part_new(int n_case, struct arena *a)
 /* Two or three values of a case say little about their scatter; all cases together say more. The
  * variance of a case is that of its n values and, with the weight of PRIOR_DOF degrees of freedom, the
  * typical one: the median over cases, of chi-square distributed values (Smyth, Stat. Appl. Genet.
- * Mol. Biol. 3, 2004, with the weight fixed). */
+ * Mol. Biol. 3, 2004, with the weight fixed). Predictions of cases that share a profile are not
+ * independent, so that the typical one of them is less certain than it is taken for. */
 static void share_noise(struct part *p, int n_case, struct arena *a)
 {
     enum { MIN_CASE = 3, PRIOR_DOF = 4 };
@@ -167,7 +168,8 @@ static void floors(struct validate *v, int q)
         runs.se[i] = isfinite(x->floor_runs) ? x->floor_runs / half_width(LEVEL, runs.dof[i]) : NAN;
         again.dof[i] = c->n_again - 1;
         again.se[i] = c->n_again > 1 ? x->spread / sqrt(c->n_again) : NAN;
-        n += !c->refused && c->use == VALIDATE_HELD_OUT && isfinite(x->e);
+        n +=
+            !c->refused && c->use == VALIDATE_HELD_OUT && isfinite(x->e) && isfinite(x->floor_runs);
     }
     share_noise(&runs, v->n_case, v->arena);
     share_noise(&again, v->n_case, v->arena);
@@ -584,7 +586,7 @@ static void error_bar(const struct validate *v, struct validate_bar *b, int q, d
     size_t at = strlen(b->text);
     if (n_saved)
         snprintf(b->text + at, sizeof b->text - at,
-                 ", %d of them within the noise floor of the worst of %d", n_saved, n);
+                 ", %d of them within the noise floor of the worst of %d", n_saved, n_known);
     at = strlen(b->text);
     if (n_blind) snprintf(b->text + at, sizeof b->text - at, "; too noisy to judge %d", n_blind);
     at = strlen(b->text);

@@ -18,7 +18,8 @@
  *                        more, the variance of each is drawn towards the typical one (weight of 4
  *                        degrees of freedom). NAN with one run. Where the case has the prediction
  *                        again, from each repetition of what its profile was measured by, what it
- *                        varies by is measured too: its half-width joins in quadrature. Noise takes
+ *                        varies by is measured too: its half-width joins in quadrature, which is an
+ *                        upper bound where both drifted together. Noise takes
  *                        one of n cases beyond it in 1 - .9^n of all campaigns: the worst of n is
  *                        judged by the floor at the level .9^(1/n) (Sidak 1967)
  *       run scatter      of a case: coefficient of variation c of one of its runs, as the sd of

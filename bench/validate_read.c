@@ -510,8 +510,11 @@ void validate_pair(struct validate_case *c, struct arena *a)
     }
     for (int k = 0; k < c->n_again; k++) {
         struct validate_run *r = &c->again[k];
-        kept = arena_array(a, (size_t)r->n_request + 1, sizeof *kept);
-        for (int64_t i = 0; i < r->n_order; i++) kept[i] = counts(r, r->order[i]);
+        if (!same || r->n_order != p->n_order || differs(p, r, a)) { /* the turns that it served */
+            kept = arena_array(a, (size_t)r->n_request + 1, sizeof *kept);
+            for (int64_t i = 0; i < r->n_order; i++) kept[i] = counts(r, r->order[i]);
+            same = false;
+        }
         keep(r, kept, a);
         quantities(r, a);
     }

@@ -76,8 +76,11 @@ TEST(bench_noise_is_what_others_took)
     c.wall_s = 7, c.own_s += 5; /* clocks that disagree a little are no noise */
     CHECK(!noise_judge(&n, &c, 1.0));
     CHECK_NEAR(n.worst_others, 0.2, 1e-9);
+    n.crowded = true; /* ranks of ours take turns */
+    c.wall_s = 7.5, c.switches += 500;
+    CHECK(!noise_judge(&n, &c, 1.0));
     n.helpers = 1;
-    c.wall_s = 8, c.busy_s += 1.05;
+    c.wall_s = 8.5, c.busy_s += 1.05;
     CHECK(!noise_judge(&n, &c, 1.0));
     CHECK_NEAR(n.others_ratio, 0.025, 1e-9);
 }
@@ -113,12 +116,12 @@ TEST(bench_noise_of_a_run_names_its_causes)
     CHECK(json_is_null(cli_at(j, "noise.clock_end_hz")));
     json_decref(j);
     struct noise n;
-    noise_begin(&n, 0, &x);
+    noise_begin(&n, 0, false, &x);
     noise_end(&n, &x);
     CHECK(x.wall_s >= 0 && x.spin_ratio >= 1);
     bool brief = x.wall_s < NOISE_LEAST_S; /* for what is counted in hundredths of a second */
     CHECK(isnan(x.others_ratio) == brief && isnan(x.steal_ratio) == brief);
-    noise_begin(&n, 0, &x);
+    noise_begin(&n, 0, false, &x);
     n.last.wall_s -= 10;
     noise_end(&n, &x);
     CHECK(x.wall_s >= 10 && x.others_ratio >= 0 && x.steal_ratio >= 0);

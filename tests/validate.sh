@@ -3,7 +3,7 @@
 # predicts the bundled engine on configurations that calibration has not seen (tests/validate.list), and compares.
 #
 #   1. A/A: one configuration again and again, in two arms by turns; its throughput is the capacity that loads refer to
-#   2. by rounds, many short ones, so that what neighbours on the host do falls on all of them: for every (model, threads, ranks)
+#   2. by rounds, some five, so that what neighbours on the host do falls on all of them: for every (model, threads, ranks)
 #      `orrery bench --suite=model` and `orrery engine run` of its configurations, side by side; steal and other work are watched
 #   3. `orrery calibrate` from the benchmarks and the runs declared for it; and from each round's alone, which tells how much the
 #      predictions depend on when they were measured
@@ -73,7 +73,7 @@ watched() {
         awk -v cpus="$cpus" -v hz="$(getconf CLK_TCK)" -v own="$(field disturbed)" '{ all = ($3 - $2) * cpus * hz
             other = $6 - $4 - ($9 - $8); if (other < 0 || $1 ~ /link/) other = 0
             steal = ($7 - $5) / all; other /= all
-            disturbed = own ? own == "true" : steal > .02 || other > .05
+            disturbed = own != "" ? own == "true" : steal > .02 || other > .05
             printf "%s %.4f %.4f %d\n", $1, steal, other, disturbed }' >> "$dir/noise"
     return $rc
 }
@@ -166,8 +166,8 @@ measure_runs() { # ROUND: one run of each configuration in key.rows
             engine "$name.$1" "$file" "$model" "$scenario" "$threads" "$tp" "$pp" "$how" $(rate_of "$model" "$load") $more ||
                 { say "run $name: $(last_error)"; echo "run.$name $(last_error)" >> "$dir/failed"; break; }
             [ $try -eq 1 ] && tail -1 "$dir/noise" | grep -q ' 1$' || break
-            mv "$file" "$dir/disturbed/$name.$1.first.h5"
-            sed -i "\$ s/^$name.$1 /$name.$1.first /" "$dir/noise"
+            mv "$file" "$dir/m/$name.${1}b.h5" # a repetition of its own: which ones are kept is seen at the end
+            sed -i "\$ s/^$name.$1 /$name.${1}b /" "$dir/noise"
         done
     done 3< "$dir/key.rows"
 }
@@ -191,16 +191,11 @@ while [ $round -le 2 ] || ! late $round; do
 done
 
 # of every name the repetitions that were not disturbed, and three at least: the least disturbed
-awk '{ name = $1; sub(/\.[0-9]+$/, "", name); print name, $4, $2 + $3, $1 }' "$dir/noise" | sort -k 1,1 -k 2,2n -k 3,3g |
-    awk '$1 != last { n = 0; last = $1 } ++n > 3 && $2 { print $4 }' |
-    while read -r name; do
-        case $name in
-        aa.* | pilot.*) continue ;;
-        bench.*) file=bench/${name#bench.} ;;
-        *) file=m/$name ;;
-        esac
-        if [ -f "$dir/$file.h5" ]; then mv "$dir/$file.h5" "$dir/disturbed/$name.h5"; fi
-    done
+while read -r name steal other disturbed; do
+    case $name in bench.*) file=bench/${name#bench.} ;; *) file=m/$name ;; esac
+    if [ -f "$dir/$file.h5" ]; then echo "${name%.*} $disturbed $steal $other $name $file"; fi
+done < "$dir/noise" | sort -k 1,1 -k 2,2n -k 3,3gr | awk '$1 != last { n = 0; last = $1 } ++n > 3 && $2 { print $5, $6 }' |
+    while read -r name file; do mv "$dir/$file.h5" "$dir/disturbed/$name.h5"; done
 
 # ---- 3. profiles, from benchmarks and declared runs only: of all repetitions, and of each by itself
 
@@ -208,13 +203,18 @@ calibrate() { # NAME ROUND|'*' KEY: the profile DIR/NAME.h5 from that round's be
     files=''
     for f in "$dir/bench/$3".$2.h5; do [ -f "$f" ] && files="$files $f"; done
     [ -n "$files" ] || return 1
+    runs='' declared=''
     while read -r name use _ model _ threads tp pp how _ _ more <&3; do
         # the host's work between steps does not depend on the strategy: runs of TP1 tell it for all of the model
         of=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
-        case $3 in "$of") ;; "${of%-tp1pp1}"-*) ;; *-link-*) [ "$3" = "${of%%-[0-9]*}-link-1t-${3##*-}" ] || continue ;; *) continue ;; esac
+        case $3 in "$of") ;; "${of%-tp1pp1}"-*) ;; *-link-*) [ "$3" = "${of%-[0-9]*}-link-1t-${3##*-}" ] || continue ;; *) continue ;; esac
         [ "$use" = cal ] || continue
-        for f in "$dir/m/$name".$2.h5; do [ -f "$f" ] && files="$files $f"; done
+        declared=yes
+        for f in "$dir/m/$name".$2.h5 "$dir/m/$name.${2}b.h5"; do [ -f "$f" ] && runs="$runs $f"; done
     done 3< "$dir/rows"
+    # a round whose declared run was left out would give another kind of profile
+    if [ "$2" != '*' ] && [ -n "$declared" ] && [ -z "$runs" ]; then return 1; fi
+    files="$files$runs"
     # shellcheck disable=SC2086
     "$orrery" calibrate $files --out="$dir/$1.h5" > "$dir/last.out" 2> "$dir/last.err"
 }
@@ -295,7 +295,7 @@ ranks='threads (no mpirun)'
     [ "$left_out" -gt 0 ] && echo "$left_out runs of later rounds did not fit into $limit_s s."
     noisy=
     [ "$n_busy" -gt $((n_run / 4)) ] && noisy="other work or a hypervisor disturbed many; "
-    awk -v s="$aa_scatter" 'BEGIN { exit !(s > 5) }' && noisy="${noisy}neighbours on the host change its speed from one second to the next; "
+    awk -v s="$aa_scatter" 'BEGIN { exit !(s > 5) }' && noisy="${noisy}equal runs differ by more than 5 %; "
     [ -n "$noisy" ] && printf 'NOISY MACHINE: %sthe figures below are those of a busy machine.\n' "$noisy"
     echo "Noise watch: the same run again and again scatters by $aa_scatter % (limit 5 %); $n_busy of $n_run runs and benchmarks were" \
         "disturbed: a hypervisor took more than 2 % of the processors (at most $(awk '$2 > s { s = $2 } END { printf "%.0f", 100 * s }' "$dir/noise") %)," \
