@@ -149,26 +149,26 @@ static double spread_of(const struct seen_list *l)
     return out;
 }
 
-/* Sorted groups to points: the median time on the device, the mean of predicted ones (shapes differ
- * a little). Sequences and tokens have no say in it but through the prediction. */
+/* Sorted groups to points: the mean time on the device, as throughput is made of sums of steps, the
+ * slow ones included, and the mean of predicted ones (shapes differ a little). Sequences and tokens
+ * have no say in it but through the prediction. */
 static int64_t device_points(const struct seen_list *l, const struct predictor *p,
                              struct fit_step_point *out)
 {
     double spread = spread_of(l);
     int64_t n = 0;
     for (int64_t i = 0, k; i < l->n && n < MAX_GROUPS; i = k) {
-        double device = 0, own = 0;
+        double device = 0, own = 0, sum = 0;
         for (k = i; k < l->n && alike(l->x + i, l->x + k); k++) {
+            sum += l->x[k].s;
             device += device_s(p, &l->x[k].shape);
             own += l->x[k].sd_log;
         }
         double m = (double)(k - i);
-        const struct seen *mid = l->x + (i + k) / 2, *low = l->x + (i + k - 1) / 2;
-        out[n++] =
-            (struct fit_step_point){ .device_s = device / m,
-                                     .n_coll = p->n_coll,
-                                     .s = 0.5 * (mid->s + low->s),
-                                     .sd_log = own > 0 ? own / m : 1.2533 * spread / sqrt(m) };
+        out[n++] = (struct fit_step_point){ .device_s = device / m,
+                                            .n_coll = p->n_coll,
+                                            .s = sum / m,
+                                            .sd_log = own > 0 ? own / m : spread / sqrt(m) };
     }
     return n;
 }

@@ -205,9 +205,10 @@ calibrate() { # NAME ROUND|'*' KEY: the profile DIR/NAME.h5 from that round's be
     [ -n "$files" ] || return 1
     runs='' declared=''
     while read -r name use _ model _ threads tp pp how _ _ more <&3; do
-        # the host's work between steps does not depend on the strategy: runs of TP1 tell it for all of the model
+        # the host's work between steps does not depend on the strategy: runs of TP1 tell it for all of the model; not behind the
+        # link, whose ranks are hosts by themselves
         of=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
-        case $3 in "$of") ;; "${of%-tp1pp1}"-*) ;; *-link-*) [ "$3" = "${of%-[0-9]*}-link-1t-${3##*-}" ] || continue ;; *) continue ;; esac
+        case $3 in "$of") ;; "${of%-tp1pp1}"-*) ;; *) continue ;; esac
         [ "$use" = cal ] || continue
         declared=yes
         for f in "$dir/m/$name".$2.h5 "$dir/m/$name.${2}b.h5"; do [ -f "$f" ] && runs="$runs $f"; done
