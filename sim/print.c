@@ -279,7 +279,7 @@ void print_sweep_row(const struct print_in *in, const char *value, FILE *f)
     char attained[16] = "-";
     if (print_has_slo(&in->s->slo))
         snprintf(attained, sizeof attained, "%.1f %%", 100 * o->q[Q_ATTAIN].mid);
-    fprintf(f, "%-16.16s %5lld %10.4g %10.5g %9s %9s %9s %9s %8s %4.0f %%%s\n", value,
+    fprintf(f, "%-16.16s %5lld %10.4g %10.5g %9s %9s %9s %9s %8s %4.0f %%%s%s%s\n", value,
             (long long)(g->tp * g->pp * g->dp), o->q[Q_REQUESTS_PER_S].mid,
             o->q[Q_OUT_TOK_PER_S].mid,
             units_cell_ns(outcome_latency(o, METRIC_TTFT, STAT_P50).mid, t[0], N_TEXT),
@@ -289,5 +289,6 @@ void print_sweep_row(const struct print_in *in, const char *value, FILE *f)
             100 * busy,
             metrics_overloaded(&o->all) ? " overloaded"
             : o->all.whole              ? " short run"
-                                        : "");
+                                        : "",
+            o->extrapolated ? " EXTRAPOLATED" : "", in->d->profile.noise ? " NOISY PROFILE" : "");
 }

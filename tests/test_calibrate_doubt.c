@@ -128,6 +128,9 @@ TEST_LIMIT(calibrate_noise_goes_with_the_profile, 60)
         CHECK((strstr(cli_out, "\nnoise       NOISY PROFILE: 90 % of the samples kept of ") !=
                NULL) == bad);
         CHECK((strstr(cli_out, "NOISY") != NULL) == bad);
+        CHECK(simulate("--hardware=%s --sweep=workload.rate=1/s,2/s", profile) < 2);
+        CHECK((strstr(cli_out, " NOISY PROFILE\n") != NULL) == bad);
+        CHECK(simulate("--hardware=%s --out=%s", profile, run_path) < 2);
         /* processors, not one of so many GPUs */
         CHECK_HAS(cli_out, " on measured-machine (1 rank of 1 thread, ");
         CHECK_HAS(cli_out, "of each rank (the host has ");
