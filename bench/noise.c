@@ -76,10 +76,15 @@ static double spin_s(void)
     return 1e-9 * (double)(clock_mono_ns() - t0);
 }
 
-void noise_init(struct noise *n)
+int noise_cpus(void)
 {
     long cpus = may() ? CPU_COUNT(may()) : sysconf(_SC_NPROCESSORS_ONLN);
-    *n = (struct noise){ .cpus = cpus > 1 ? (int)cpus : 1, .spin_best_s = INFINITY };
+    return cpus > 1 ? (int)cpus : 1;
+}
+
+void noise_init(struct noise *n)
+{
+    *n = (struct noise){ .cpus = noise_cpus(), .spin_best_s = INFINITY };
     for (int i = 0; i < 5; i++) n->spin_best_s = fmin(n->spin_best_s, spin_s());
     noise_count(&n->last);
 }

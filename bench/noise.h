@@ -7,9 +7,9 @@
  *   - threads of this process lost their processor more than NOISE_SWITCHES times a second, and it is
  *     not ranks of its own job that share it (crowded), or
  *   - a loop of fixed work took NOISE_SPIN times as long as it did at best.
- * Of the processors that this process might use when it was first asked (noise_init, before threads are
- * pinned). /proc counts in hundredths of a second, so looks should be half a second apart or more. Where there
- * is no /proc/stat only the last two are known. SPDX-License-Identifier: Apache-2.0 */
+ * Of the processors that this process might use when it was first asked (noise_cpus, before threads
+ * are pinned). /proc counts in hundredths of a second, so looks should be half a second apart or
+ * more. Where there is no /proc/stat only the last two are known. SPDX-License-Identifier: Apache-2.0 */
 #ifndef BENCH_NOISE_H
 #define BENCH_NOISE_H
 
@@ -39,6 +39,8 @@ struct noise {
     double worst_steal, worst_others;                             /* of all looks */
 };
 
+/* How many processors this process might use when it was first asked, by this or noise_init. */
+int noise_cpus(void);
 void noise_init(struct noise *n);
 /* Reads the counters as they stand. Errors: none; what cannot be read is 0. */
 void noise_count(struct noise_count *c);

@@ -633,7 +633,7 @@ int serving_run(struct serving *v, int argc, char *const *argv, struct err *e)
     v->journal.fd = -1;
     v->row_stride = 1;
     metrics_init(&v->m);
-    noise_init(&v->noise); /* before threads are pinned */
+    int cpus = noise_cpus(); /* before threads are pinned */
     st = open_engines(v, e);
     if (st == ST_OK && v->o.out) st = start_files(v, e);
     if (st == ST_OK) {
@@ -641,7 +641,7 @@ int serving_run(struct serving *v, int argc, char *const *argv, struct err *e)
         begin_monitor(v);
         int here = v->eo.mpi ? comm_mpi_place(v->eo.mpi)->n : v->eo.tp * v->eo.pp;
         double helpers = v->eo.mpi ? (double)(here - 1) * v->eo.threads : 0;
-        noise_begin(&v->noise, helpers, here * v->eo.threads > v->noise.cpus, &v->quiet);
+        noise_begin(&v->noise, helpers, here * v->eo.threads > cpus, &v->quiet);
         st = run_trace(v, t, e);
         noise_end(&v->noise, &v->quiet);
         describe(v);

@@ -194,16 +194,38 @@ static void print_requests(const struct validate *v, struct table *t)
     }
 }
 
-/* "-3.3 % (2.1)": an error and its noise floor. */
+/* "-3.3 % (2.1)": a figure and its noise floor. */
+static void cell_floor(struct table *t, const char *figure, double floor)
+{
+    char text[64];
+    if (isfinite(floor))
+        snprintf(text, sizeof text, "%s (%.1f)", figure, 100 * expm1(floor));
+    else
+        snprintf(text, sizeof text, "%s (-)", figure);
+    cell(t, text);
+}
+
 static void cell_error(struct table *t, const struct validate_error *x)
 {
-    char text[64], a[24];
+    char a[24];
     percent(expm1(x->e), true, a);
-    if (isfinite(x->e) && isfinite(x->floor))
-        snprintf(text, sizeof text, "%s (%.1f)", a, 100 * expm1(x->floor));
+    if (isfinite(x->e))
+        cell_floor(t, a, x->floor);
     else
-        snprintf(text, sizeof text, isfinite(x->e) ? "%s (-)" : "%s", a);
-    cell(t, text);
+        cell(t, a);
+}
+
+static void cell_measured(struct table *t, const struct validate_error *x, int q)
+{
+    char text[32];
+    if (q == VALIDATE_THROUGHPUT)
+        snprintf(text, sizeof text, "%.4g token/s", x->measured);
+    else
+        units_human_ns(x->measured, text, sizeof text);
+    if (isfinite(x->measured))
+        cell_floor(t, text, x->floor_runs);
+    else
+        cell(t, "-");
 }
 
 static const int shown[] = { 0, 6, 1, 10 }; /* throughput, mean TPOT and TTFT, p99 TPOT */
@@ -231,7 +253,7 @@ static void print_unpredicted(const struct validate *v, struct table *t)
 {
     static const char *const head[] = { "configuration", "runs",      "throughput",
                                         "TPOT mean",     "TTFT mean", "TPOT p99" };
-    char text[64], value[32];
+    char text[24];
     int n = 0;
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
@@ -243,18 +265,7 @@ static void print_unpredicted(const struct validate *v, struct table *t)
         cell(t, c->name);
         snprintf(text, sizeof text, "%d", c->n_measured);
         cell(t, text);
-        for (int k = 0; k < 4; k++) {
-            const struct validate_error *x = &c->err[shown[k]];
-            if (shown[k] == VALIDATE_THROUGHPUT)
-                snprintf(value, sizeof value, "%.4g token/s", x->measured);
-            else
-                units_human_ns(x->measured, value, sizeof value);
-            if (isfinite(x->floor_runs))
-                snprintf(text, sizeof text, "%s (%.1f)", value, 100 * expm1(x->floor_runs));
-            else
-                snprintf(text, sizeof text, "%s (-)", value);
-            cell(t, isfinite(x->measured) ? text : "-");
-        }
+        for (int k = 0; k < 4; k++) cell_measured(t, &c->err[shown[k]], shown[k]);
         end_row(t);
     }
 }

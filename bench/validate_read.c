@@ -483,6 +483,14 @@ int validate_disturbed(const struct validate_case *c)
     return n;
 }
 
+/* The rows of r that count, whatever other runs say of them. */
+static bool *own_rows(const struct validate_run *r, struct arena *a)
+{
+    bool *kept = arena_array(a, (size_t)r->n_request + 1, sizeof *kept);
+    for (int64_t i = 0; i < r->n_order; i++) kept[i] = counts(r, r->order[i]);
+    return kept;
+}
+
 void validate_pair(struct validate_case *c, struct arena *a)
 {
     struct validate_run *p = &c->predicted;
@@ -501,21 +509,13 @@ void validate_pair(struct validate_case *c, struct arena *a)
     }
     for (int k = c->refused ? 0 : -1; k < c->n_measured; k++) {
         struct validate_run *r = k < 0 ? p : &c->measured[k];
-        if (!same) {
-            kept = arena_array(a, (size_t)r->n_request + 1, sizeof *kept);
-            for (int64_t i = 0; i < r->n_order; i++) kept[i] = counts(r, r->order[i]);
-        }
-        keep(r, kept, a);
+        keep(r, same ? kept : own_rows(r, a), a);
         quantities(r, a);
     }
     for (int k = 0; k < c->n_again; k++) {
         struct validate_run *r = &c->again[k];
-        if (!same || r->n_order != p->n_order || differs(p, r, a)) { /* the turns that it served */
-            kept = arena_array(a, (size_t)r->n_request + 1, sizeof *kept);
-            for (int64_t i = 0; i < r->n_order; i++) kept[i] = counts(r, r->order[i]);
-            same = false;
-        }
-        keep(r, kept, a);
+        bool alike = same && r->n_order == p->n_order && !differs(p, r, a);
+        keep(r, alike ? kept : own_rows(r, a), a); /* of other turns those that it served */
         quantities(r, a);
     }
     c->left_out = left_out(c, a);

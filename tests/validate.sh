@@ -194,7 +194,8 @@ done
 while read -r name steal other disturbed; do
     case $name in bench.*) file=bench/${name#bench.} ;; *) file=m/$name ;; esac
     if [ -f "$dir/$file.h5" ]; then echo "${name%.*} $disturbed $steal $other $name $file"; fi
-done < "$dir/noise" | sort -k 1,1 -k 2,2n -k 3,3gr | awk '$1 != last { n = 0; last = $1 } ++n > 3 && $2 { print $5, $6 }' |
+done < "$dir/noise" | awk '{ print $1, $2, $3 + $4, $5, $6 }' | sort -k 1,1 -k 2,2n -k 3,3g |
+    awk '$1 != last { n = 0; last = $1 } ++n > 3 && $2 { print $4, $5 }' |
     while read -r name file; do mv "$dir/$file.h5" "$dir/disturbed/$name.h5"; done
 
 # ---- 3. profiles, from benchmarks and declared runs only: of all repetitions, and of each by itself
