@@ -63,18 +63,16 @@ static float nearest(float x)
 
 static void put_group(char *at, int32_t col, const float *x, int32_t n, int32_t group)
 {
-    float q[256];
+    float q[256] = { 0 };
     uint16_t scale = bf16_up(largest(x, n) / 127);
     float step = kern_f32(scale);
     memcpy(at + 2 * col, &scale, 2);
     at += PANEL * 2 + 4 * col;
-    int32_t used = step > 0 ? n : 0;
-    for (int32_t i = 0; i < used; i++) {
+    for (int32_t i = 0; i < n && step > 0; i++) {
         q[i] = x[i] / step;
         q[i] = q[i] < 127 ? q[i] : 127; /* only where x / step is not finite or step tiny */
         q[i] = q[i] > -127 ? q[i] : -127;
     }
-    for (int32_t i = used; i < group; i++) q[i] = 0;
     for (int32_t i = 0; i < group; i += 4, at += (size_t)PANEL * 4) {
         uint8_t four[4];
         for (int j = 0; j < 4; j++) four[j] = (uint8_t)((int)nearest(q[i + j]) + 128);
