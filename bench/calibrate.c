@@ -563,6 +563,7 @@ static int describe(struct calibrate *c, struct err *e)
     p->engine = "orrery";
     p->gpu = c->gpu.name;
     p->threads = c->threads;
+    p->ranks = c->ranks;
     p->fit = c->fit;
     p->extra = c->extra;
     hardware(c, &p->hw, machine);

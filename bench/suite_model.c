@@ -3,7 +3,9 @@
  * One engine for all of them, its KV blocks scattered. A GPU's hold keys and values of random tokens,
  * as a GPU that multiplies zeros takes less power and so keeps a higher clock; a processor's, whose
  * speed does not depend on values, hold zeros until a step writes there. A run of a job is one step
- * that is not counted and then some that are.
+ * that is not counted and then some that are. Of a processor's decode steps a dozen are, unless they
+ * are long: weights that a last cache can hold come into it step by step once no prompts are between,
+ * and answers are made in rows of such steps.
  *
  * A GPU computes while the host looks elsewhere, so its operators have no times of their own here
  * (bench/suite_cuda.h has): a step is one point, and of a step that is a recording the replay's part
@@ -23,7 +25,8 @@
 #include "engine/backend_gpu.h"
 #include "engine/backend_timed.h"
 
-enum { N_GROUP = 2, WAIT_LOOKS = 20000 };
+enum { N_GROUP = 2, WAIT_LOOKS = 20000, ROW_STEPS = 12 };
+#define ROW_S 0.06 /* a row of decode steps is not continued beyond */
 
 /* `count` sequences of n_q new tokens after pos cached ones each. */
 struct group {
@@ -440,6 +443,15 @@ static int checked_step(struct suite *s, const struct suite_job *j, const struct
     return ST_OK;
 }
 
+/* Whether one more step is to be counted. */
+static bool counts_on(const struct suite *s, const struct shape *h, const struct sums *u)
+{
+    double took_s = 1e-9 * (double)u->ns;
+    /* what ranks of other processes tell comes with the step after it */
+    if (u->steps < (s->o.mpi || s->cuda ? 2 : 1) || took_s < s->o.run_s) return true;
+    return !s->cuda && h->n_prompt == 0 && u->steps < ROW_STEPS && took_s < ROW_S;
+}
+
 static int run_shape(struct suite *s, const struct suite_job *j, struct suite_value *v,
                      struct err *e)
 {
@@ -455,10 +467,7 @@ static int run_shape(struct suite *s, const struct suite_job *j, struct suite_va
      * the references in its cache, which is nothing in a long step */
     int n_warm = s->cuda ? 2 : took_s < s->o.run_s;
     for (int i = 0; i < n_warm && st == ST_OK; i++) st = one_step(s, &x, &warm, &got, e);
-    /* what ranks of other processes tell comes with the step after it */
-    while (st == ST_OK &&
-           (u.steps < (s->o.mpi || s->cuda ? 2 : 1) || 1e-9 * (double)u.ns < s->o.run_s))
-        st = one_step(s, &x, &u, &got, e);
+    while (st == ST_OK && counts_on(s, h, &u)) st = one_step(s, &x, &u, &got, e);
     if (st == ST_OK && h->at[SLOT_REPLAY] >= 0) st = watched_steps(s, &x, &u, e);
     if (st != ST_OK) return st;
     tell(h, &u, v);
@@ -619,7 +628,8 @@ static double guess_s(const struct suite *s, const struct shape *h, int first)
         a_step += times * suite_guess_s(s, r->bytes, r->flop);
     }
     a_step = a_step * s->o.tp * s->o.pp + 5e-5;
-    run = ceil(s->o.run_s / a_step) * a_step;
+    double row_s = h->n_prompt == 0 ? fmin(ROW_S, ROW_STEPS * a_step) : 0;
+    run = ceil(fmax(s->o.run_s, row_s) / a_step) * a_step;
     if (s->o.mpi && run < 2 * a_step) run = 2 * a_step;
     return a_step + (a_step < s->o.run_s ? a_step : 0) + run;
 }

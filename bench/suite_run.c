@@ -484,7 +484,9 @@ int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log 
             if (p.done[(size_t)run * (size_t)s->n_job + (size_t)j]) p.n_done += s->job[j].run_s;
     progress_start(&p.progress, "bench", "s", suite_round_s(s) * o->runs, o->progress);
     noise_init(&log->noise);
-    if (s->o.mpi) log->noise.helpers = (comm_mpi_place(s->o.mpi)->n - 1.0) * s->o.threads;
+    int here = s->o.mpi ? comm_mpi_place(s->o.mpi)->n : s->o.tp * s->o.pp;
+    if (s->o.mpi) log->noise.helpers = (here - 1.0) * s->o.threads;
+    log->noise.crowded = here * s->o.threads > log->noise.cpus;
     log->epoch_ns = clock_mono_ns();
     p.look_s = p.save_s = log->t0_s;
     st = rounds(s, o, log, &p, e);

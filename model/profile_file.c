@@ -260,6 +260,7 @@ static int put_machine(h5 *f, const struct profile_file *p, struct err *e)
     int st = h5_group(f, "/machine", "what was measured, and when", e);
     if (st == ST_OK) st = put_texts(f, "/machine", text, sizeof text / sizeof *text, e);
     if (st == ST_OK) st = h5_attr_i64(f, "/machine", "threads", p->threads, e);
+    if (st == ST_OK) st = h5_attr_i64(f, "/machine", "ranks", p->ranks, e);
     if (st == ST_OK) st = h5_attr_i64(f, "/machine", "host_overlap", p->host_overlap, e);
     if (st == ST_OK) st = h5_attr_f64(f, "/machine", "allreduce_limit", p->ar_limit_bytes, e);
     if (st == ST_OK) st = h5_text(f, "/used", p->used ? p->used : "", "points and runs used", e);

@@ -1,7 +1,7 @@
 /* model/profile_file.h - a measured profile: what was measured about one machine, in one HDF5 file.
  *
  *     /             schema "orrery-profile", version, title, source, history, ... (base/prov.h)
- *     /machine      attributes: machine, date, engine, threads, host_overlap, and, "" where not
+ *     /machine      attributes: machine, date, engine, threads, ranks, host_overlap, and, "" where not
  *                   known, cpu, gpu, host (as measured files name them) and noise
  *     /used         text: points and runs used
  *     /runs         optional, text: the measured runs among them (struct profile_file)
@@ -63,6 +63,7 @@ struct profile_file {
     const char *runs;
     const char *title; /* NULL: made of machine and date */
     int threads;       /* of a rank */
+    int ranks;         /* of the engine inside which operators were measured; 0: not known */
     bool host_overlap; /* of the host's work with the device's, see struct profile */
     double ar_limit_bytes;
     /* One node: gpu is one device, sys.n_gpu how many ranks it can hold. Efficiencies of the fits

@@ -318,13 +318,15 @@ static const char *missing(struct lay *l)
 }
 
 /* Points are of one engine alone on its host: replicas, and more threads than processors, share more
- * than the laws know of. */
+ * than the laws know of, unless the points are of an engine divided alike. */
 static const char *crowd(const struct profile_file *p, const struct strategy *s, struct arena *a)
 {
     int64_t threads = s->tp * s->pp * s->dp * (p->threads > 1 ? p->threads : 1);
     const struct hw_system *host = &p->hw.sys;
     if (host->fabric != HW_HOST || !hw_on_processors(&p->hw)) return NULL;
-    if (host->host_cores > 0 && threads > host->host_cores)
+    bool alike =
+        s->dp == 1 && p->ranks == s->tp * s->pp && (!p->ops || p->ops->tp == s->tp);
+    if (host->host_cores > 0 && threads > host->host_cores && !alike)
         return arena_printf(a, "%lld threads on %d processors", (long long)threads,
                             (int)host->host_cores);
     return s->dp > 1 ? "replicas beside each other on one host" : NULL;

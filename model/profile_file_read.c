@@ -188,6 +188,8 @@ static void read_laws(struct in *in, struct profile_file *out)
 static void read_machine(struct in *in, struct profile_file *out)
 {
     char *used = NULL, *runs = NULL;
+    struct err older = { 0 };
+    int64_t ranks;
     out->machine = name(in, "/machine", "machine");
     out->date = name(in, "/machine", "date");
     out->engine = name(in, "/machine", "engine");
@@ -197,6 +199,8 @@ static void read_machine(struct in *in, struct profile_file *out)
     out->noise = text(in, "/machine", "noise");
     out->title = name(in, "/", "title");
     out->threads = (int)count(in, "/machine", "threads", 1 << 20);
+    if (in->st == ST_OK && h5_read_attr_i64(in->f, "/machine", "ranks", &ranks, &older) == ST_OK)
+        out->ranks = (int)count(in, "/machine", "ranks", 1 << 20);
     out->host_overlap = count(in, "/machine", "host_overlap", 1) != 0;
     out->ar_limit_bytes = number(in, "/machine", "allreduce_limit");
     out->used = "";

@@ -338,6 +338,7 @@ TEST(profile_file_refuses_what_it_did_not_write)
                 { "/machine", "threads", 0, "threads" },
                 { "/hardware", "devices", -3, "devices" },
                 { "/laws/gemm_f32", "ranks", 1e9, "ranks" },
+                { "/machine", "ranks", 1e9, "ranks" },
                 { "/laws/step", "held_median", INFINITY, "held_median" },
                 { "/laws/step", "held_median", -0.1, "held_median" },
                 { "/laws/gemm_f32", "tau", 1e300, "tau" },

@@ -175,6 +175,15 @@ TEST(profile_missing_operators_mark_the_answer)
     CHECK_OK(profile_file_write(path, &m.p, &m.prov, &m.e), &m.e);
     coverage(&m, path, "llama-25m", s, &extrapolated, &none);
     CHECK_TEXT(none, "allreduce, allgather, step, 4 threads on 2 processors");
+    m.p.ranks = 4; /* the points are of four that shared the two */
+    CHECK_OK(profile_file_write(path, &m.p, &m.prov, &m.e), &m.e);
+    coverage(&m, path, "llama-25m", s, &extrapolated, &none);
+    CHECK_TEXT(none, "allreduce, allgather, step");
+    s.dp = 2;
+    m.p.hw.sys.n_gpu = 8;
+    CHECK_OK(profile_file_write(path, &m.p, &m.prov, &m.e), &m.e);
+    coverage(&m, path, "llama-25m", s, &extrapolated, &none);
+    CHECK_TEXT(none, "allreduce, allgather, step, 8 threads on 2 processors");
     machine_release(&m);
 }
 

@@ -103,7 +103,7 @@ aa_scatter=$(awk '{ x = log($1); n++; s += x; q += x * x } END { printf "%.1f", 
 rm -f "$dir/aa.rates.$$"
 capacity_110m=
 if rows | awk '$4 == "llama-110m" && $10 != "burst" { n++ } END { exit !n }'; then
-    engine pilot.110m "$dir/aa/110m.h5" llama-110m chat 1 1 1 thread --workload.requests=16 && capacity_110m=$(field requests_per_s)
+    engine pilot.110m "$dir/aa/110m.h5" llama-110m chat 1 1 1 thread --workload.requests=16 --policy.max_batch_tokens=128tok && capacity_110m=$(field requests_per_s)
 fi
 awk '$3 > .2 { n++ } END { exit n < NR / 2 }' "$dir/noise" &&
     say "other work takes a fifth of the processors or more: stop it, or expect noise, not a judgement"
@@ -123,9 +123,6 @@ if grep -q ' link ' "$dir/rows" && ! sh tests/validate_link.sh $link_rate true >
     no_link=$(sed 's/.*: //; s/["\\]//g' "$dir/link.err" | tail -1)
     say "no slow link: $no_link"
 fi
-shared() { # TP PP THREADS: says why it is measured only; else nothing
-    [ $(($1 * $2 * $3)) -le "$cpus" ] || echo "$(($1 * $2)) ranks of $3 thread share $cpus processors, which no profile describes"
-}
 absent() { # RANKS TP PP THREADS: says why this machine cannot run it; else nothing
     if [ $(($2 * $3 * $4)) -gt $((2 * cpus)) ]; then
         echo "$(($2 * $3)) ranks of $4 thread are too many for $cpus processors"
@@ -140,7 +137,7 @@ key_of() { # MODEL THREADS TP PP RANKS OPTIONS: the profile that a configuration
 }
 bench() { # NAME OUT.h5 KEY model threads tp pp ranks
     weights=f32 batch=256tok
-    case $3 in *int8*) weights=int8 batch=128tok ;; *link*) batch=64tok ;; esac
+    case $3 in *int8*) weights=int8 batch=128tok ;; *110m*) batch=128tok ;; *link*) batch=64tok ;; esac # as the policies of the list
     case $4 in llama-25m) kv_cache=143MB ;; llama-110m) kv_cache=175MB ;; *) kv_cache=105MB ;; esac # what the loads need
     # shellcheck disable=SC2046
     watched "$1" $(ranks_are "$8" $(($6 * $7))) "$orrery" bench --suite=model --model="$4" --threads="$5" --strategy.tp="$6" \
@@ -151,7 +148,7 @@ late() { [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s * 14 / 15)) ]; }
 measure_key() { # ROUND: one repetition of the benchmark of the configurations in key.rows
     read -r _ _ _ model _ threads tp pp how _ _ more < "$dir/key.rows"
     file=$dir/bench/$key.$1.h5
-    [ $can_bench -eq 1 ] && [ -z "$(absent "$how" "$tp" "$pp" "$threads")$(shared "$tp" "$pp" "$threads")" ] || return
+    [ $can_bench -eq 1 ] && [ -z "$(absent "$how" "$tp" "$pp" "$threads")" ] || return
     if late "$1"; then return; fi
     bench "bench.$key.$1" "$file" "$key" "$model" "$threads" "$tp" "$pp" "$how" ||
         { say "bench $key: $(last_error)"; echo "bench.$key $(last_error)" >> "$dir/failed"; }
@@ -254,7 +251,6 @@ manifest=$dir/manifest.yaml
 while read -r name use _ model scenario threads tp pp how load group more <&3; do
     key=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
     profile=$dir/$key.h5 why=$(absent "$how" "$tp" "$pp" "$threads") again=''
-    [ -n "$why" ] || why=$(shared "$tp" "$pp" "$threads")
     if [ -n "$why" ]; then
         :
     elif [ ! -f "$profile" ]; then
