@@ -70,6 +70,7 @@ size_t suite_memory_bytes(const struct suite *s)
     size_t n = 6 * s->cache_bytes, most = (size_t)768 << 20;
     if (most < 3 * s->cache_bytes) most = 3 * s->cache_bytes;
     if (n > most) n = most;
+    if (s->o.kind == SUITE_MODEL) n /= 2; /* it is read only, no third of it by itself */
     return (n + 3 * HUGE_BYTES - 1) / (3 * HUGE_BYTES) * (3 * HUGE_BYTES);
 }
 

@@ -324,8 +324,7 @@ static const char *crowd(const struct profile_file *p, const struct strategy *s,
     int64_t threads = s->tp * s->pp * s->dp * (p->threads > 1 ? p->threads : 1);
     const struct hw_system *host = &p->hw.sys;
     if (host->fabric != HW_HOST || !hw_on_processors(&p->hw)) return NULL;
-    bool alike =
-        s->dp == 1 && p->ranks == s->tp * s->pp && (!p->ops || p->ops->tp == s->tp);
+    bool alike = s->dp == 1 && p->ranks == s->tp * s->pp && (!p->ops || p->ops->tp == s->tp);
     if (host->host_cores > 0 && threads > host->host_cores && !alike)
         return arena_printf(a, "%lld threads on %d processors", (long long)threads,
                             (int)host->host_cores);

@@ -136,12 +136,13 @@ key_of() { # MODEL THREADS TP PP RANKS OPTIONS: the profile that a configuration
     echo "$1$w-${2}t-tp$3pp$4"
 }
 bench() { # NAME OUT.h5 KEY model threads tp pp ranks
-    weights=f32 batch=256tok
+    weights=f32 batch=256tok ctx=256tok # as long as `chat` becomes
+    case $3 in llama-25m-?t-tp1pp1) ctx=512tok ;; esac
     case $3 in *int8*) weights=int8 batch=128tok ;; *110m*) batch=128tok ;; *link*) batch=64tok ;; esac # as the policies of the list
     case $4 in llama-25m) kv_cache=143MB ;; llama-110m) kv_cache=175MB ;; *) kv_cache=105MB ;; esac # what the loads need
     # shellcheck disable=SC2046
     watched "$1" $(ranks_are "$8" $(($6 * $7))) "$orrery" bench --suite=model --model="$4" --threads="$5" --strategy.tp="$6" \
-        --strategy.pp="$7" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch --max_ctx=512tok --max_seqs=16 --kv_cache=$kv_cache \
+        --strategy.pp="$7" --strategy.weights=$weights --strategy.kv=f32 --max_batch=$batch --max_ctx=$ctx --max_seqs=16 --kv_cache=$kv_cache \
         --runs=1 --run_time=$bench_time --out="$2"
 }
 late() { [ "$1" -gt 1 ] && [ "$(spent)" -gt $((limit_s * 14 / 15)) ]; }
