@@ -98,16 +98,19 @@ int doc_open(const char *path, struct err *e)
     if (fd < 0) return err_file(e, "open", path, errno), -1;
     bool known = fstat(fd, &info) == 0;
     const char *what = NULL;
+    int st = ST_USAGE;
     if (known && S_ISDIR(info.st_mode))
         what = "it is a directory";
     else if (known && !S_ISREG(info.st_mode) && !handed_over(path))
         what = S_ISFIFO(info.st_mode)   ? "it is a pipe, not a file"
                : S_ISSOCK(info.st_mode) ? "it is a socket, not a file"
                                         : "it is a device, not a file";
-    else if (!known || fcntl(fd, F_SETFL, 0) != 0) /* from here on reading waits */
+    else if (!known || fcntl(fd, F_SETFL, 0) != 0) { /* from here on reading waits */
         what = strerror(errno);
+        st = ST_IO;
+    }
     if (!what) return fd;
-    err_set(e, ST_IO, "cannot read %s: %s", path, what);
+    err_set(e, st, "cannot read %s: %s", path, what);
     close(fd);
     return -1;
 }

@@ -32,8 +32,8 @@ struct doc {
     struct doc *first, *next; /* children in file order; next sibling */
 };
 
-/* All nodes live in `a`. Errors: ST_IO if the file cannot be read, ST_USAGE if it is malformed or not
- * there. */
+/* All nodes live in `a`. Errors: ST_IO if the file cannot be read, ST_USAGE if it is malformed, no file
+ * or not there. */
 int doc_read_yaml(struct arena *a, const char *path, struct doc **out, struct err *e);
 int doc_parse_yaml(struct arena *a, const char *name, const void *bytes, size_t n, struct doc **out,
                    struct err *e);
@@ -51,13 +51,13 @@ char *doc_place(const struct doc *d, char *buf, size_t n);
  * ends). */
 int doc_check_text(const char *name, const char *bytes, size_t n, struct err *e);
 
-/* A file for reading, -1 on ST_IO, or on ST_USAGE where there is none. A directory, a device or a named pipe, where nobody may ever write, is
- * refused at once; what the shell or the caller has opened for this process (/dev/stdin, /dev/fd/N) is
- * read to its end, and /dev/null is empty. */
+/* A file for reading; -1 on ST_IO, and on ST_USAGE where there is none. A directory, a device or a named
+ * pipe, where nobody may ever write, is refused at once (ST_USAGE); what the shell or the caller has
+ * opened for this process (/dev/stdin, /dev/fd/N) is read to its end, and /dev/null is empty. */
 int doc_open(const char *path, struct err *e);
 
 /* A whole file as bytes (NUL-terminated, n excludes it) in `a`. Errors: ST_IO; ST_USAGE past `max`, and
- * where there is none. */
+ * where there is no file. */
 int doc_read_bytes(struct arena *a, const char *path, size_t max, char **bytes, size_t *n,
                    struct err *e);
 

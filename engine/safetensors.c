@@ -207,11 +207,11 @@ int safetensors_open(struct safetensors *s, const char *path, struct arena *a, s
     struct stat info;
     *s = (struct safetensors){ .path = path };
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not to wait for a pipe */
-    if (fd < 0) return err_set(e, ST_IO, "cannot open %s: %s", path, strerror(errno));
+    if (fd < 0) return err_file(e, "open", path, errno);
     void *map = MAP_FAILED;
     int st = ST_OK;
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
-        st = err_set(e, ST_IO, "%s: not a regular file", path);
+        st = err_set(e, ST_USAGE, "%s: not a regular file", path);
     else if (info.st_size < LENGTH_BYTES)
         st = err_set(e, ST_USAGE, "%s: %lld bytes are no safetensors file", path,
                      (long long)info.st_size);

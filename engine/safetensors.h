@@ -33,8 +33,8 @@ struct safetensors {
     int n;
 };
 
-/* Errors: ST_IO if it cannot be read; ST_USAGE if it is malformed: one sentence with the path. On
- * failure nothing is left open. path and a must outlive s. */
+/* Errors: ST_IO if it cannot be read; ST_USAGE if it is malformed, no file or not there: one sentence
+ * with the path. On failure nothing is left open. path and a must outlive s. */
 int safetensors_open(struct safetensors *s, const char *path, struct arena *a, struct err *e);
 void safetensors_close(struct safetensors *s);
 

@@ -226,10 +226,10 @@ TEST(doc_reads_of_what_is_no_plain_file)
     CHECK_INT(doc_read_yaml(&arena, test_path("absent.yaml"), &d, &e), ST_USAGE);
     CHECK_HAS(e.text, "No such file");
     err_clear(&e);
-    CHECK_INT(doc_read_yaml(&arena, test_dir(), &d, &e), ST_IO);
+    CHECK_INT(doc_read_yaml(&arena, test_dir(), &d, &e), ST_USAGE);
     CHECK_HAS(e.text, "it is a directory");
     err_clear(&e);
-    CHECK_INT(doc_read_bytes(&arena, "/dev/zero", 1 << 20, &bytes, &n, &e), ST_IO);
+    CHECK_INT(doc_read_bytes(&arena, "/dev/zero", 1 << 20, &bytes, &n, &e), ST_USAGE);
     CHECK_HAS(e.text, "/dev/zero: it is a device, not a file");
     err_clear(&e);
     CHECK_OK(doc_read_bytes(&arena, "/dev/null", 10, &bytes, &n, &e), &e);
@@ -268,7 +268,7 @@ TEST(doc_reads_up_to_its_limit)
     char cmd[1200];
     CHECK_INT(mkfifo(fifo, 0600), 0);
     err_clear(&e);
-    CHECK_INT(doc_read_bytes(&arena, fifo, 200000, &bytes, &n, &e), ST_IO);
+    CHECK_INT(doc_read_bytes(&arena, fifo, 200000, &bytes, &n, &e), ST_USAGE);
     CHECK_HAS(e.text, "it is a pipe, not a file");
     snprintf(cmd, sizeof cmd, "(head -c 200000 /dev/zero | tr '\\0' x > %s) &", fifo);
     CHECK_INT(test_run(cmd, NULL, 0, NULL, 0), 0);

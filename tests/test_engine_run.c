@@ -643,11 +643,11 @@ TEST(engine_run_refuses_pipes_devices_and_directories)
     static const char *const name[] = { "config.json", "model.safetensors",
                                         "model.safetensors.index.json" };
     CHECK_INT(mkfifo(test_path("pipe.yaml"), 0600), 0);
-    CHECK_INT(cli_run("timeout 20", "engine run %s", test_path("pipe.yaml")), 2 + 3);
+    CHECK_INT(cli_run("timeout 20", "engine run %s", test_path("pipe.yaml")), 2);
     CHECK_HAS(cli_err, "pipe.yaml: it is a pipe, not a file");
-    CHECK_INT(cli_run("timeout 20", "engine run %s", test_dir()), 5);
+    CHECK_INT(cli_run("timeout 20", "engine run %s", test_dir()), 2);
     CHECK_HAS(cli_err, "it is a directory");
-    CHECK_INT(cli_run("timeout 20", "engine run /dev/zero"), 5);
+    CHECK_INT(cli_run("timeout 20", "engine run /dev/zero"), 2);
     CHECK_HAS(cli_err, "/dev/zero: it is a device, not a file");
     for (int i = 0; i < 3; i++) {
         snprintf(dir, sizeof dir, "%s/m%d", test_dir(), i);
@@ -660,8 +660,7 @@ TEST(engine_run_refuses_pipes_devices_and_directories)
         unlink(file);
         if (i == 2) unlink(strcat(strcpy(args, dir), "/model.safetensors"));
         CHECK_INT(mkfifo(file, 0600), 0);
-        int st = cli_run("timeout 20", "engine run %s --model=%s", scenario(), dir);
-        if (!CHECK(st == 2 || st == 5)) printf("%s: %d\n", name[i], st);
+        CHECK_INT(cli_run("timeout 20", "engine run %s --model=%s", scenario(), dir), 2);
         CHECK_HAS(cli_err, i == 1 ? "model.safetensors: not a regular file" : "it is a pipe");
     }
 }
