@@ -7,6 +7,7 @@
 
 #include "base/units.h"
 #include "bench/calibrate.h"
+#include "model/deploy.h"
 
 enum { ACT_BYTES = 2, LOGIT_BYTES = 4, SAMPLER_PASSES = 4, MAX_GROUPS = 16 };
 
@@ -104,6 +105,27 @@ static int check_tp(const struct calibrate *c, struct err *e)
     return ST_OK;
 }
 
+/* --model says of what model points are that do not say so themselves: not another one than they say. One
+ * whose sizes are not known here may be any. */
+static int check_model(const struct calibrate *c, struct err *e)
+{
+    struct arch asked, told;
+    struct deploy_request q = { .model = c->o.model };
+    if (!c->o.model) return ST_OK;
+    int st = deploy_model(&q, c->a, &asked, e);
+    for (int i = 0; i < c->n_file && st == ST_OK; i++) {
+        q.model = c->file[i].model;
+        if (c->file[i].is_run || !q.model || !*q.model || strcmp(q.model, c->o.model) == 0 ||
+            deploy_model(&q, c->a, &told, NULL) != ST_OK)
+            continue;
+        if (told.n_layer != asked.n_layer ||
+            strcmp(profile_file_shape(&told, c->a), profile_file_shape(&asked, c->a)) != 0)
+            st = err_set(e, ST_USAGE, "--model=%s: the points of %s are of %s", c->o.model,
+                         c->file[i].path, q.model);
+    }
+    return st;
+}
+
 static bool is_in_situ(const struct points_row *r)
 {
     return r->op == POINTS_GEMM ? r->part != POINTS_NO_PART : r->ranks > 0;
@@ -134,6 +156,7 @@ int calibrate_choose(struct calibrate *c, struct err *e)
         st = only(c, offsetof(struct points_row, ranks), c->o.ranks, "ranks", &c->ranks, e);
     if (st == ST_OK) st = choose_comm(c, e);
     if (st == ST_OK) st = check_tp(c, e);
+    if (st == ST_OK) st = check_model(c, e);
     if (st == ST_OK) mark_used(c);
     return st;
 }

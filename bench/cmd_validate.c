@@ -33,6 +33,7 @@ static const char usage[] =
     "larger, and the mean error's equivalence to none (two one-sided tests at 5 %).\n"
     "A manifest is a YAML map:\n"
     "  title: ...\n"
+    "  notes: [what a reader must know of the measurement]\n"
     "  aa: {a: [x1.h5, x3.h5], b: [x2.h5, x4.h5]}      equal runs, in turns: the A/A check\n"
     "  cases:\n"
     "    - {name: N, use: held-out, group: G, predicted: p.h5, measured: [m1.h5, m2.h5]}\n"

@@ -668,11 +668,21 @@ static void judge(struct validate *v)
         missed = missed || v->bar[i].verdict == VALIDATE_MISSED || t == VALIDATE_MISSED;
         open = open || v->bar[i].verdict == VALIDATE_INCONCLUSIVE || t == VALIDATE_INCONCLUSIVE;
     }
+    int n_run = 0, n_disturbed = 0;
+    for (int i = 0; i < v->n_case; i++)
+        if (!v->c[i].refused && v->c[i].use == VALIDATE_HELD_OUT) {
+            n_run += v->c[i].n_measured;
+            n_disturbed += validate_disturbed(&v->c[i]);
+        }
+    v->disturbed = 2 * n_disturbed > n_run;
     for (int i = 4; i < VALIDATE_N_BAR; i++)
         missed = missed || v->bar[i].verdict == VALIDATE_MISSED;
     for (int i = 0; i < VALIDATE_N_AA; i++)
         open = open || v->aa[i].differs || v->drift[i].differs || v->aa[i].blind;
-    v->verdict = missed ? VALIDATE_MISSED : open ? VALIDATE_INCONCLUSIVE : VALIDATE_MET;
+    open = open || (missed && v->disturbed);
+    v->verdict = missed && !v->disturbed ? VALIDATE_MISSED
+                 : open                  ? VALIDATE_INCONCLUSIVE
+                                         : VALIDATE_MET;
 }
 
 void validate_compute(struct validate *v)

@@ -43,7 +43,9 @@
  * another name is marked, since copies of a machine and containers have such; where one side does not
  * say (the catalog's constants, a run of another tool) that is noted.
  *
- * What has no noise floor is not judged: with one run a configuration every verdict is inconclusive.
+ * What has no noise floor is not judged: with one run a configuration every verdict is inconclusive. Nor
+ * is anything found wrong where other work disturbed most of the held-out runs: a floor is of how far
+ * runs lie apart, and what slows all of them alike is not in it.
  * Cases that calibrated the prediction are marked and never averaged with the others: those that say
  * so, and those of a run that the prediction's hardware profile was made of.
  * SPDX-License-Identifier: Apache-2.0 */
@@ -206,6 +208,8 @@ enum {
 struct validate {
     struct validate_opts o;
     const char *title;
+    const char **note; /* [n_note] lines of the manifest */
+    int n_note;
     struct validate_case *c;
     int n_case, n_refused, n_of[VALIDATE_N_USE], n_noisy, n_extrapolated;
     int n_single;                /* held out, of one run each: their noise floor is not known */
@@ -217,6 +221,7 @@ struct validate {
     struct validate_bar bar[VALIDATE_N_BAR];
     struct validate_aa aa[VALIDATE_N_AA], drift[VALIDATE_N_AA];
     enum validate_verdict verdict;
+    bool disturbed; /* most of the runs of held-out cases */
     struct arena *arena;
 };
 
@@ -228,6 +233,7 @@ int validate_find(struct validate *v, const char *predicted, const char *measure
                   const char *calibrated, struct err *e);
 /* A manifest, paths relative to it:
  *     title: ...
+ *     notes: [what a reader must know of the measurement, ...]
  *     aa: {a: [x.h5, ...], b: [y.h5, ...]}
  *     cases:
  *       - {name: ..., use: held-out|calibrated, group: ..., predicted: p.h5, again: [p.1.h5, p.2.h5],

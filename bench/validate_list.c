@@ -11,7 +11,7 @@
 #include "bench/validate.h"
 #include "traces/run.h"
 
-enum { MAX_FILE = 4096, MAX_NAME = 200 };
+enum { MAX_FILE = 4096, MAX_NAME = 200, MAX_NOTE = 2000 };
 
 struct file {
     const char *path, *title;
@@ -450,16 +450,31 @@ static int read_arms(struct validate *v, const struct doc *d, const char *path, 
     return st == ST_OK ? ST_OK : wrong(d, e, why.text);
 }
 
+static int read_notes(struct validate *v, const struct doc *list, struct err *e)
+{
+    if (list->kind != DOC_LIST) return wrong(list, e, "notes takes a list of lines");
+    v->note = arena_array(v->arena, (size_t)list->n + 1, sizeof *v->note);
+    for (const struct doc *x = list->first; x; x = x->next) {
+        if (x->kind != DOC_SCALAR) return wrong(x, e, "a note is a line of text");
+        char *text = arena_copy_text(v->arena, x->text, strnlen(x->text, MAX_NOTE));
+        utf8_tidy(text, '?');
+        v->note[v->n_note++] = text;
+    }
+    return ST_OK;
+}
+
 int validate_manifest(struct validate *v, const char *path, struct err *e)
 {
-    static const char *const keys[] = { "title", "aa", "cases" };
+    static const char *const keys[] = { "title", "notes", "aa", "cases" };
     struct doc *root;
     int st = doc_read_yaml(v->arena, path, &root, e);
     if (st != ST_OK) return st;
     if (root->kind != DOC_MAP) return wrong(root, e, "a manifest is a map with `cases`");
-    st = check_keys(root, keys, 3, e);
+    st = check_keys(root, keys, 4, e);
     const struct doc *cases = doc_get(root, "cases"), *aa = doc_get(root, "aa");
+    const struct doc *notes = doc_get(root, "notes");
     v->title = line_of(root, "title", v->arena);
+    if (st == ST_OK && notes) st = read_notes(v, notes, e);
     if (st == ST_OK && (!cases || cases->kind != DOC_LIST || !cases->n))
         st = wrong(root, e, "cases: is missing, or no list");
     for (const struct doc *x = cases ? cases->first : NULL; x && st == ST_OK; x = x->next)

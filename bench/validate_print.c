@@ -78,6 +78,7 @@ static void print_head(const struct validate *v, FILE *f, bool md)
         if (v->c[i].n_measured > most) most = v->c[i].n_measured;
     }
     if (v->title) fprintf(f, md ? "## %s\n\n" : "%s\n", v->title);
+    for (int i = 0; i < v->n_note; i++) fprintf(f, md ? "%s\n\n" : "%s\n", v->note[i]);
     fprintf(f,
             "%d configuration%s: %d held out, %d calibrated the prediction, %d without a "
             "prediction; %d measured run%s",
@@ -98,12 +99,15 @@ static void print_head(const struct validate *v, FILE *f, bool md)
                 v->n_single == 1 ? "" : "s");
     else if (!v->n_of[VALIDATE_HELD_OUT])
         fputs(": nothing was held out", f);
+    if (v->disturbed) fputs("; other work disturbed most measured runs", f);
     fputc('\n', f);
     for (int i = 0; i < v->n_case; i++)
         if (v->c[i].calibrated)
             fprintf(f, "%s%s: calibrated, not held out: %s\n", md ? "\n" : "", v->c[i].name,
                     v->c[i].calibrated);
 }
+
+static const int judged[] = { 0, 6, 1, 10 }; /* throughput, mean TPOT and TTFT, p99 TPOT */
 
 static void print_bars(const struct validate *v, struct table *t)
 {
@@ -113,6 +117,26 @@ static void print_bars(const struct validate *v, struct table *t)
         fprintf(t->f, t->md ? "- %s: **%s**: %s\n" : "  %-12s%-14s%s\n", b->name,
                 validate_verdict_word[b->verdict], b->text);
     }
+}
+
+/* Errors over their bar that only the floor of the worst of n accounts for. */
+static void print_beyond(const struct validate *v, struct table *t)
+{
+    const double limit[] = { v->o.worst, v->o.worst, v->o.delta_ttft, v->o.delta_tail };
+    bool any = false;
+    for (int i = 0; i < v->n_case; i++)
+        for (int k = 0; k < 4; k++) {
+            const struct validate_case *c = &v->c[i];
+            const struct validate_error *x = &c->err[judged[k]];
+            double ape = fabs(expm1(x->e));
+            if (c->refused || c->use != VALIDATE_HELD_OUT || !isfinite(x->floor)) continue;
+            if (!(ape > limit[k] && ape > expm1(x->floor))) continue;
+            if (!any) heading(t, "Beyond the bar and the configuration's own noise floor");
+            any = true;
+            fprintf(t->f, "%s%s, %s: %+.1f %%; own floor %.1f %%, that of the worst %.1f %%\n",
+                    t->md ? "- " : "  ", c->name, validate_q_name(judged[k]), 100 * expm1(x->e),
+                    100 * expm1(x->floor), 100 * expm1(x->floor_all));
+        }
 }
 
 static void print_sums(const struct validate *v, enum validate_use use, struct table *t)
@@ -228,8 +252,6 @@ static void cell_measured(struct table *t, const struct validate_error *x, int q
         cell(t, "-");
 }
 
-static const int shown[] = { 0, 6, 1, 10 }; /* throughput, mean TPOT and TTFT, p99 TPOT */
-
 static void print_cases(const struct validate *v, struct table *t)
 {
     static const char *const head[] = { "configuration", "use",       "runs",    "throughput",
@@ -243,7 +265,7 @@ static void print_cases(const struct validate *v, struct table *t)
         cell(t, c->refused ? "refused" : use_word[c->use]);
         snprintf(text, sizeof text, "%d", c->n_measured);
         cell(t, text);
-        for (int k = 0; k < 4; k++) cell_error(t, &c->err[shown[k]]);
+        for (int k = 0; k < 4; k++) cell_error(t, &c->err[judged[k]]);
         end_row(t);
     }
 }
@@ -265,7 +287,7 @@ static void print_unpredicted(const struct validate *v, struct table *t)
         cell(t, c->name);
         snprintf(text, sizeof text, "%d", c->n_measured);
         cell(t, text);
-        for (int k = 0; k < 4; k++) cell_measured(t, &c->err[shown[k]], shown[k]);
+        for (int k = 0; k < 4; k++) cell_measured(t, &c->err[judged[k]], judged[k]);
         end_row(t);
     }
 }
@@ -460,6 +482,7 @@ static void print_all(const struct validate *v, struct table *t)
 {
     print_head(v, t->f, t->md);
     print_bars(v, t);
+    print_beyond(v, t);
     for (int u = 0; u < VALIDATE_N_USE; u++) print_sums(v, (enum validate_use)u, t);
     print_quantiles(v, VALIDATE_HELD_OUT, t);
     print_cases(v, t);
@@ -719,6 +742,10 @@ json_t *validate_json(const struct validate *v)
     json_put_text(j, "verdict", tost_word[v->verdict]);
     json_put_text(j, "revision", prov_revision());
     json_put_text(j, "title", v->title);
+    json_t *notes = json_array();
+    for (int i = 0; i < v->n_note; i++) json_array_append_new(notes, json_string(v->note[i]));
+    json_put(j, "notes", notes);
+    json_put_bool(j, "runs_mostly_disturbed", v->disturbed);
     json_put_i64(j, "configurations.held_out", v->n_of[VALIDATE_HELD_OUT]);
     json_put_i64(j, "configurations.calibrated", v->n_of[VALIDATE_CALIBRATED]);
     json_put_i64(j, "configurations.refused", v->n_refused);

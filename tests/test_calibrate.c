@@ -356,6 +356,27 @@ static void write_run(const char *path, const char *kind, const char *yaml, bool
 #define ENGINE_YAML                                                                                \
     "model: llama-25m\nhardware: h100-sxm\nstrategy: {tp: 1, pp: 1, weights: f32, kv: f32}\n"
 
+/* --model is for points that do not say of what model they are. */
+TEST(calibrate_refuses_points_of_another_model)
+{
+    static const char *const model[] = { "llama-25m", "llama-110m", "no-such" };
+    struct bench b;
+    const char *path = test_path("bench.h5");
+    bench_open(&b, path, 4, 0.005);
+    put_engine(&b);
+    CHECK_OK(points_note(b.p, "model", "llama-25m", &b.e), &b.e);
+    CHECK_OK(points_note(b.p, "strategy", "tp1 pp1 threads1", &b.e), &b.e);
+    bench_close(&b, NULL);
+    for (int i = 0; i < 3; i++) {
+        struct session *s = begin();
+        s->c.o.model = model[i];
+        CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
+        CHECK_INT(calibrate_fit(&s->c, &s->e), i ? ST_USAGE : ST_OK);
+        if (i) CHECK_HAS(s->e.text, i == 1 ? "are of llama-25m" : "no model 'no-such'");
+        end(s);
+    }
+}
+
 TEST(calibrate_predicts_the_steps_of_the_engine_it_measured)
 {
     struct bench b;

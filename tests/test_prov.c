@@ -23,7 +23,7 @@ TEST(prov_sha256_known_answers)
     CHECK_INT(prov_sha256_file(test_path("none"), hex, &e), ST_USAGE);
     CHECK_HAS(e.text, "No such file");
     err_clear(&e);
-    CHECK_INT(prov_sha256_file(test_dir(), hex, &e), ST_IO);
+    CHECK_INT(prov_sha256_file(test_dir(), hex, &e), ST_USAGE);
 }
 
 TEST(prov_collects_and_writes)

@@ -228,7 +228,7 @@ TEST(simulate_refuses_wrong_command_lines)
         { "", "one scenario file", 2 },
         { "scenarios/smoke.yaml scenarios/smoke.yaml", "one scenario file", 2 },
         { "no-such.yaml", "no-such.yaml", 2 },
-        { "scenarios", "", 5 },
+        { "scenarios", "it is a directory", 2 },
         { "scenarios/smoke.yaml --polcy.name=vllm", "did you mean 'policy.name'?", 2 },
         { "scenarios/smoke.yaml --workload.rate", "needs a value", 2 },
         { "scenarios/smoke.yaml --workload.rate=", "workload.rate", 2 },

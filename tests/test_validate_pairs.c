@@ -520,6 +520,36 @@ TEST(validate_takes_predictions_again)
     CHECK_HAS(cli_err, "there is no prediction");
 }
 
+TEST(validate_says_what_a_manifest_notes)
+{
+    char id[37], out[2][600], text[1400];
+    const char *s = yaml("rate: 1/s", 4, 1);
+    static const char rest[] = "cases:\n  - {name: n, predicted: p.h5, measured: [a.h5, b.h5]}\n";
+    CHECK(make("p", (struct made){ "simulated", s, 2, NULL, 0 }, id));
+    CHECK(make("a", (struct made){ "measured", s, 1, NULL, 0 }, id));
+    CHECK(make("b", (struct made){ "measured", s, 1.01, NULL, 0 }, id));
+    for (int i = 0; i < 2; i++)
+        snprintf(out[i], sizeof out[i], "%s", test_path(i ? "n.html" : "n.md"));
+    snprintf(text, sizeof text, "notes: [\"NOISY: a \\\"busy\\\" <hour>\", second]\n%s", rest);
+    const char *path = cli_put("notes.yaml", text);
+    CHECK_INT(cli_run("", "validate %s --out=%s", path, out[0]), 1);
+    CHECK_HAS(cli_out, "NOISY: a \"busy\" <hour>\nsecond\n1 configuration");
+    CHECK_HAS(cli_out, "Beyond the bar and the configuration's own noise floor\n  n, ");
+    CHECK_HAS(cli_out, "; own floor ");
+    CHECK_INT(cli_run("", "validate %s --out=%s", path, out[1]), 1);
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof text, "grep NOISY: %s", out[i]);
+        CHECK_INT(test_run(text, cli_out, sizeof cli_out, NULL, 0), 0);
+        CHECK_HAS(cli_out, i ? "busy" : "NOISY: a \"busy\" <hour>\n");
+        if (i) CHECK_HAS(cli_out, "&lt;hour&gt;");
+    }
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof text, "notes: %s\n%s", i ? "[{a: b}]" : "a line", rest);
+        CHECK_INT(cli_run("", "validate %s", cli_put("notes.yaml", text)), 2);
+        CHECK_HAS(cli_err, i ? "a note is a line of text" : "notes takes a list of lines");
+    }
+}
+
 TEST(validate_says_that_a_profile_is_noisy)
 {
     char id[37];

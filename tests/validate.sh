@@ -248,7 +248,7 @@ manifest=$dir/manifest.yaml
     printf '], b: ['; i=2; while [ $i -le $n_aa ]; do printf '%saa/%d.h5' "$([ $i -gt 2 ] && echo ', ')" $i; i=$((i + 2)); done
     echo ']}'
     echo 'cases:'
-} > "$manifest"
+} > "$manifest.cases"
 while read -r name use _ model scenario threads tp pp how load group more <&3; do
     key=$(key_of "$model" "$threads" "$tp" "$pp" "$how" "$more")
     profile=$dir/$key.h5 why=$(absent "$how" "$tp" "$pp" "$threads") again=''
@@ -275,7 +275,7 @@ while read -r name use _ model scenario threads tp pp how load group more <&3; d
         echo "  - {name: $name, use: $word, group: $group, predicted: p/$name.h5$again, measured: [$runs]}"
     else
         echo "  - {name: $name, refused: \"it was not measured: $(sed -n "s/^run.$name //p" "$dir/failed" | head -1)\"}"
-    fi >> "$manifest"
+    fi >> "$manifest.cases"
 done 3< "$dir/rows"
 
 n_run=$(wc -l < "$dir/noise")
@@ -286,10 +286,12 @@ ranks='threads (no mpirun)'
 {
     echo "Made by \`tests/validate.sh$([ $quick -eq 1 ] && echo ' --quick')\` on $(date -u +%Y-%m-%d), revision" \
          "$("$orrery" version | head -1 | sed 's/.*revision //'); $cpu, $cpus processors," \
-         "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), ranks over $ranks; $(spent) s." \
-         "Calibrated on: $(awk '$2 == "cal" { printf "%s%s", n++ ? ", " : "", $1 }' "$dir/rows")."
+         "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), ranks over $ranks; $(spent) s."
+    echo "Calibrated on the runs: $(awk '$2 == "cal" { printf "%s%s", n++ ? ", " : "", $1 }' "$dir/rows"). Of the other" \
+         "configurations no run entered a prediction, but each (model, threads, strategy, link) has a benchmark of its own: operators," \
+         "messages and whole steps inside an engine so divided, in batches and contexts as the loads', next to the runs."
     n_out=$(ls "$dir/disturbed" | wc -l)
-    [ "$n_out" -gt 0 ] && echo "$n_out repetitions of runs and benchmarks were disturbed and are left out: they are in DIR/disturbed." \
+    [ "$n_out" -gt 0 ] && echo "$n_out repetitions of runs and benchmarks were disturbed and are left out: they are in $dir/disturbed." \
         "Three of each are kept at least, the least disturbed."
     [ "$left_out" -gt 0 ] && echo "$left_out runs of later rounds did not fit into $limit_s s."
     noisy=
@@ -297,19 +299,24 @@ ranks='threads (no mpirun)'
     awk -v s="$aa_scatter" 'BEGIN { exit !(s > 5) }' && noisy="${noisy}equal runs differ by more than 5 %; "
     [ -n "$noisy" ] && printf 'NOISY MACHINE: %sthe figures below are those of a busy machine.\n' "$noisy"
     echo "Noise watch: the same run again and again scatters by $aa_scatter % (limit 5 %); $n_busy of $n_run runs and benchmarks were" \
-        "disturbed: a hypervisor took more than 2 % of the processors (at most $(awk '$2 > s { s = $2 } END { printf "%.0f", 100 * s }' "$dir/noise") %)," \
-        "other work more than 5 % (at most $(awk '$3 > o { o = $3 } END { printf "%.0f", 100 * o }' "$dir/noise") %), or took a run's processors away."
-    [ -s "$dir/failed" ] && { echo; echo "Failed:"; sed 's/^/- /' "$dir/failed"; }
-    echo
-} > "$dir/head.md"
-"$orrery" validate "$manifest" --out="$dir/table.md" > "$dir/result.txt"; rc=$?
-cat "$dir/head.md" "$dir/result.txt"
+        "disturbed. At most a hypervisor took $(awk '$2 > s { s = $2 } END { printf "%.0f", 100 * s }' "$dir/noise") % of the" \
+        "processors (limit 2 %) and other work $(awk '$3 > o { o = $3 } END { printf "%.0f", 100 * o }' "$dir/noise") % (limit 5 %);" \
+        "or they took a run's processors away for moments."
+    [ -s "$dir/failed" ] && sed 's/^/Failed: /' "$dir/failed"
+} > "$dir/head.txt"
+{ # before the cases: the title is the first line
+    head -1 "$manifest.cases"
+    echo 'notes:'
+    sed 's/[\\"]/\\&/g; s/.*/  - "&"/' "$dir/head.txt"
+    tail -n +2 "$manifest.cases"
+} > "$manifest"
+"$orrery" validate "$manifest" --out="$dir/table.md"; rc=$?
 if [ $rc -eq 2 ] || [ $rc -ge 5 ]; then exit 5; fi
 if [ -n "$html" ]; then
     "$orrery" validate "$manifest" --out="$html" > /dev/null || [ $? -le 3 ] || exit 5
 fi
 if [ -n "$out" ]; then
-    { echo "# Predicted and measured: the bundled engine on this machine"; echo; cat "$dir/head.md" "$dir/table.md"; } \
+    { echo "# Predicted and measured: the bundled engine on this machine"; echo; cat "$dir/table.md"; } \
         > "$out.part" && mv "$out.part" "$out" || exit 5
 fi
 if [ -n "$out" ] && [ -n "$join" ]; then # as the last section of a larger document
