@@ -132,12 +132,13 @@ static const char *csv(struct calibrate *c, bool by_seq)
         for (int64_t k = 0; k < n; k++)
             text = arena_printf(c->a, "%s%s,%lld,%.9g\n", text, t->name, (long long)x[k].m,
                                 1e6 * x[k].s);
-        calibrate_note(
-            c,
-            "table of %s: %lld row%s, %lld .. %lld %s; a row from its neighbours: median "
-            "%.2f %%, worst %.2f %% off",
-            t->name, (long long)n, units_s(n), (long long)x[0].m, (long long)x[n - 1].m,
-            by_seq ? "sequences" : "tokens", 100 * median, 100 * worst);
+        const char *off = "none has neighbours to tell its error by"; /* of two rows */
+        if (isfinite(median))
+            off = arena_printf(c->a, "a row from its neighbours: median %.2f %%, worst %.2f %% off",
+                               100 * median, 100 * worst);
+        calibrate_note(c, "table of %s: %lld row%s, %lld .. %lld %s; %s", t->name, (long long)n,
+                       units_s(n), (long long)x[0].m, (long long)x[n - 1].m,
+                       by_seq ? "sequences" : "tokens", off);
         rows += (int)n;
     }
     free(x);

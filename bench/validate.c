@@ -630,7 +630,9 @@ static void coverage_bar(const struct validate *v, struct validate_bar *b)
     }
     b->verdict = VALIDATE_INCONCLUSIVE;
     if (n == 0) {
-        snprintf(b->text, sizeof b->text, "no prediction has an interval");
+        snprintf(b->text, sizeof b->text, "%s",
+                 v->n_of[VALIDATE_HELD_OUT] ? "no prediction has an interval"
+                                            : "no configuration was held out");
         return;
     }
     double p = (double)k / n;
