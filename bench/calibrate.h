@@ -173,6 +173,9 @@ const char *calibrate_noise(const struct calibrate *c, const struct calibrate_fi
 const char *calibrate_noise_of_all(const struct calibrate *c);
 /* Notes of imported files that are of other models or other times than each other. */
 void calibrate_compare(struct calibrate *c);
+/* That two names of models are evidently not of one: other sizes (8b, 70b), other families. One model
+ * is written in many ways, so where a name tells neither they are taken for one. */
+bool calibrate_other_model(const char *a, const char *b);
 
 /* Host times and the common factor from runs; from whole steps of points without runs. */
 int calibrate_steps(struct calibrate *c, bool plan, struct err *e);

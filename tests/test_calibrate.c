@@ -562,13 +562,10 @@ TEST(calibrate_stages_that_share_a_memory)
 struct put_rows {
     run *o;
     struct err e;
+    struct rng r;
+    uint64_t draw;
+    bool garbage;
 };
-
-static void put_request(void *ctx, const struct run_request *r)
-{
-    struct put_rows *w = ctx;
-    run_put_request(w->o, r, &w->e);
-}
 
 static const char *put_text(const char *name, const char *text)
 {
@@ -581,7 +578,26 @@ static const char *put_text(const char *name, const char *text)
     return path;
 }
 
-static void serve_foreign(const char *scenario, const char *path, double step_s, double law)
+/* What another engine is made to be. */
+struct truth {
+    double step_s, request_s, law; /* 0: the catalog's */
+    const char *model;             /* that its run names; NULL: none */
+    bool garbage;                  /* times at random, over six decades */
+};
+
+static void put_request(void *ctx, const struct run_request *r)
+{
+    struct put_rows *w = ctx;
+    struct run_request x = *r;
+    if (w->garbage) {
+        double span = 1e9 * pow(10, 6 * rng_unit(w->r, w->draw++) - 4);
+        x.t_first_ns = x.t_due_ns + (int64_t)(1e9 * pow(10, 6 * rng_unit(w->r, w->draw++) - 4));
+        x.t_last_ns = x.t_first_ns + (int64_t)span;
+    }
+    run_put_request(w->o, &x, &w->e);
+}
+
+static void serve_foreign(const char *scenario, const char *path, const struct truth *t)
 {
     struct arena a;
     struct scenario *s = mem_zalloc(1, sizeof *s);
@@ -589,7 +605,7 @@ static void serve_foreign(const char *scenario, const char *path, double step_s,
     struct step *step;
     struct metrics m;
     struct prov v;
-    struct put_rows w = { .e = { 0 } };
+    struct put_rows w = { .r = rng_stream(5, "garbage"), .garbage = t->garbage };
     struct sim_sink sink = { .ctx = &w, .request = put_request };
     char word[] = "test", *argv[] = { word };
     arena_init(&a);
@@ -597,8 +613,9 @@ static void serve_foreign(const char *scenario, const char *path, double step_s,
     scenario_init(s, NULL, NULL, &a);
     CHECK_OK(scenario_read(s, scenario, NULL, &w.e), &w.e);
     CHECK_OK(scenario_deploy(s, &d, &w.e), &w.e);
-    d.profile.p[P_HOST_STEP_S].v = step_s;
-    d.profile.p[P_LAW].v = law;
+    if (t->step_s > 0) d.profile.p[P_HOST_STEP_S].v = t->step_s;
+    if (t->request_s > 0) d.profile.p[P_HOST_REQ_S].v = t->request_s;
+    if (t->law > 0) d.profile.p[P_LAW].v = t->law;
     CHECK_OK(deploy_step(&d, &d.profile, &a, &step, &w.e), &w.e);
     struct sim_setup u = { .deploy = &d,
                            .step = step,
@@ -613,6 +630,7 @@ static void serve_foreign(const char *scenario, const char *path, double step_s,
     prov_release(&v);
     h5_attr_text(run_h5(w.o), "/provenance", "kind", "measured", &w.e);
     h5_attr_text(run_h5(w.o), "/provenance", "source_tool", "vllm", &w.e);
+    if (t->model) h5_attr_text(run_h5(w.o), "/provenance", "model", t->model, &w.e);
     CHECK_OK(trace_open(&s->workload, s->path, 9, &u.trace, &w.e), &w.e);
     CHECK_OK(sim_run(&u, &a, &m, &w.e), &w.e);
     trace_close(u.trace);
@@ -620,6 +638,18 @@ static void serve_foreign(const char *scenario, const char *path, double step_s,
     metrics_release(&m);
     arena_release(&a);
     free(s);
+}
+
+/* The constants that the run gave are the truth's, or within their interval of it. */
+static void check_truth(const struct calibrate *c, const struct truth *t)
+{
+    for (int i = 0; i < c->profile.n_extra; i++) {
+        const struct profile_extra *x = &c->extra[i];
+        double truth = x->id == P_LAW ? t->law : x->id == P_HOST_STEP_S ? t->step_s : t->request_s;
+        if (truth > 0 && !CHECK(fabs(log(x->v / truth)) < fmax(0.05, 3 * x->sd_log)))
+            fprintf(stderr, "%s of %g: %g +- %g\n", profile_param_name(x->id), truth, x->v,
+                    x->sd_log);
+    }
 }
 
 TEST(calibrate_moves_a_foreign_engines_constants)
@@ -630,7 +660,8 @@ TEST(calibrate_moves_a_foreign_engines_constants)
         "s.yaml", "model: llama-3-8b\nhardware: h100-sxm\npolicy: {name: vllm, async: off}\n"
                   "workload: {rate: 12/s, requests: 400, prompt: {mean: 512tok}, "
                   "output: {mean: 96tok}}\n");
-    serve_foreign(scenario, run_path, 3e-3, 1.25);
+    const struct truth truth = { 3e-3, 0, 1.25, NULL, false };
+    serve_foreign(scenario, run_path, &truth);
     CHECK_OK(calibrate_add(&s->c, run_path, &s->e), &s->e);
     CHECK_INT(calibrate_fit(&s->c, &s->e), ST_USAGE);
     CHECK_HAS(s->e.text, "--scenario");
@@ -641,13 +672,100 @@ TEST(calibrate_moves_a_foreign_engines_constants)
     CHECK(s->c.foreign.after[0] < 0.02);
     CHECK(s->c.foreign.after[1] < 0.05);
     CHECK_TEXT(s->c.profile.engine, "vllm");
-    for (int i = 0; i < s->c.profile.n_extra; i++) {
-        const struct profile_extra *x = &s->c.extra[i];
-        double truth = x->id == P_LAW ? 1.25 : x->id == P_HOST_STEP_S ? 3e-3 : 0;
-        if (truth > 0 && !CHECK(fabs(log(x->v / truth)) < fmax(0.05, 3 * x->sd_log)))
-            fprintf(stderr, "%s %g +- %g\n", profile_param_name(x->id), x->v, x->sd_log);
-    }
+    check_truth(&s->c, &truth);
     end(s);
+}
+
+/* Where the host works beside the device, its time shows only when it is the longer one: far from
+ * the catalog's, which is hidden. */
+TEST_LIMIT(calibrate_finds_the_host_that_a_foreign_engine_waits_for, 120)
+{
+    static const struct truth truth[] = {
+        { 12e-3, 10e-3, 1, NULL, false },
+        { 3e-3, 20e-3, 0.9, NULL, false },
+    };
+    for (size_t i = 0; i < sizeof truth / sizeof *truth; i++) {
+        struct session *s = begin();
+        const char *path = test_path("vllm.h5");
+        s->c.o.scenario = "scenarios/smoke.yaml";
+        serve_foreign(s->c.o.scenario, path, truth + i);
+        CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
+        CHECK_OK(calibrate_fit(&s->c, &s->e), &s->e);
+        check_truth(&s->c, truth + i);
+        CHECK(s->c.foreign.after[0] < 0.02 && s->c.foreign.after[1] < 0.1);
+        end(s);
+    }
+}
+
+/* One at a time and of one length, every step is alike: a slow host and a slow device look the same. */
+TEST_LIMIT(calibrate_says_where_host_and_device_look_the_same, 60)
+{
+    struct session *s = begin();
+    const char *path = test_path("vllm.h5");
+    const struct truth truth = { 12e-3, 10e-3, 1, NULL, false };
+    s->c.o.scenario =
+        put_text("s.yaml", "model: llama-3-8b\nhardware: h100-sxm\n"
+                           "workload: {rate: 0.2/s, requests: 60, prompt: {mean: 1tok, dist: "
+                           "fixed}, output: {mean: 64tok, dist: fixed}}\n");
+    serve_foreign(s->c.o.scenario, path, &truth);
+    CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
+    CHECK_OK(calibrate_fit(&s->c, &s->e), &s->e);
+    CHECK_HAS(s->c.warned, "host and device cannot be told apart: host.step ");
+    CHECK_NEAR(s->c.extra[0].sd_log, FIT_OPEN_SD, 1e-12);
+    end(s);
+}
+
+TEST_LIMIT(calibrate_refuses_what_no_constants_explain, 60)
+{
+    struct session *s = begin();
+    const char *path = test_path("vllm.h5");
+    s->c.o.scenario = "scenarios/smoke.yaml";
+    serve_foreign(s->c.o.scenario, path, &(struct truth){ .garbage = true });
+    CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
+    CHECK_INT(calibrate_fit(&s->c, &s->e), ST_USAGE);
+    CHECK_HAS(s->e.text, "no constants explain its times (median error of TPOT ");
+    end(s);
+}
+
+/* The catalog's own run leaves nothing to explain, which is no reason to refuse it. */
+TEST_LIMIT(calibrate_doubts_a_run_of_another_model, 90)
+{
+    struct session *s = begin();
+    const char *path = test_path("vllm.h5");
+    s->c.o.scenario = "scenarios/smoke.yaml";
+    serve_foreign(s->c.o.scenario, path, &(struct truth){ .model = "llama-3-70b" });
+    CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
+    CHECK_OK(calibrate_fit(&s->c, &s->e), &s->e);
+    CHECK(s->c.foreign.after[0] < 1e-3 && s->c.foreign.after[1] < 1e-2);
+    CHECK_HAS(s->c.warned, "calls llama-3-70b, scenarios/smoke.yaml is of llama-3-8b");
+    end(s);
+}
+
+TEST(calibrate_takes_names_of_one_model_for_one)
+{
+    static const char *const same[][2] = {
+        { "meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b" },
+        { "llama3:8b", "llama-3-8b" },
+        { "/models/Meta-Llama-3-8B-Instruct-FP8/", "llama-3-8b" },
+        { "DeepSeek-R1-Distill-Llama-8B", "llama-3.1-8b" },
+        { "Qwen/Qwen3-0.6B", "qwen3-600M" },
+        { "mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b-v0.1" },
+        { "llama-1b1", "TinyLlama-1.1B-Chat-v1.0" },
+        { "Qwen2.5-7B-Instruct-1M", "qwen2.5-7b" },
+        { "my-model", "llama-3-8b" },
+        { "", "llama-3-8b" },
+    };
+    static const char *const other[][2] = {
+        { "llama-3-8b", "llama-3-70b" },  { "meta-llama/Llama-3.1-8B", "qwen3-8b" },
+        { "llama-2-7b", "llama-3-8b" },   { "mixtral-8x7b", "mixtral-8x22b" },
+        { "mistral-7b", "mixtral-8x7b" }, { "Qwen/Qwen2.5-0.5B", "qwen2.5-1.5b" },
+    };
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        if (!CHECK(!calibrate_other_model(same[i][0], same[i][1])))
+            fprintf(stderr, "%s, %s\n", same[i][0], same[i][1]);
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        if (!CHECK(calibrate_other_model(other[i][0], other[i][1])))
+            fprintf(stderr, "%s, %s\n", other[i][0], other[i][1]);
 }
 
 /* ---- what is refused */

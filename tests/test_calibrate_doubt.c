@@ -380,6 +380,7 @@ TEST(calibrate_doubts_a_scenario_that_does_not_describe_the_run)
     }
     CHECK_OK(run_commit(o, &e), &e);
     CHECK_INT(calibrate("%s --scenario=%s", path, yaml), 0);
-    CHECK_HAS(cli_out, "WARNING\n  law is 0.");
+    CHECK_HAS(cli_out, "WARNING\n");
+    CHECK_HAS(cli_out, "\n  law is 0.");
     CHECK_HAS(cli_out, "s.yaml may not describe the measured run");
 }
