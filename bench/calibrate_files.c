@@ -69,8 +69,8 @@ static const char *last_part(const char *name)
 static double size_of(const char *word, size_t n)
 {
     char *end;
-    double times = 1, v = isdigit((unsigned char)*word) ? strtod(word, &end) : 0;
-    if (!(v > 0)) return 0;
+    if (!isdigit((unsigned char)*word)) return 0;
+    double times = 1, v = strtod(word, &end);
     if (tolower((unsigned char)*end) == 'x' && isdigit((unsigned char)end[1])) {
         times = v;
         v = strtod(end + 1, &end);
