@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -249,6 +250,15 @@ static bool chosen(const struct test *t, int argc, char **argv, int first)
     return false;
 }
 
+/* What ended a test that did not end itself. */
+static const char *death(int sig)
+{
+    static char text[80];
+    if (sig == SIGALRM) return "(time limit)";
+    snprintf(text, sizeof text, "(signal %d: %s)", sig, strsignal(sig));
+    return text;
+}
+
 static double seconds(void)
 {
     struct timespec t;
@@ -292,8 +302,8 @@ int main(int argc, char **argv)
             n_skip++;
         } else
             n_fail++;
-        printf("%-8s %-60s %6.2f s%s\n", word, t->name, seconds() - start,
-               WIFSIGNALED(st) ? (WTERMSIG(st) == SIGALRM ? "  (time limit)" : "  (signal)") : "");
+        printf("%-8s %-60s %6.2f s%s%s\n", word, t->name, seconds() - start,
+               WIFSIGNALED(st) ? "  " : "", WIFSIGNALED(st) ? death(WTERMSIG(st)) : "");
     }
     if (list) return 0;
     printf("%d passed, %d failed, %d skipped\n", n_pass, n_fail, n_skip);
