@@ -34,6 +34,11 @@ const struct conf_row validate_rows[] = {
 /* clang-format on */
 #undef AT
 
+#define LATENCY_Q(m, s) (VALIDATE_LATENCY + METRIC_##m * VALIDATE_N_STAT + VALIDATE_##s)
+const int validate_judged[VALIDATE_N_JUDGED] = { VALIDATE_THROUGHPUT, LATENCY_Q(TPOT, MEAN),
+                                                 LATENCY_Q(TTFT, MEAN), LATENCY_Q(TPOT, P99) };
+#undef LATENCY_Q
+
 const char *validate_q_name(int q)
 {
     static const char *const names[VALIDATE_N] = {
@@ -312,6 +317,12 @@ static double delta_of(const struct validate_opts *o, int q)
     if (q == validate_q(METRIC_TPOT, VALIDATE_MEAN)) return o->delta_tpot;
     if (q == validate_q(METRIC_TTFT, VALIDATE_MEAN)) return o->delta_ttft;
     return q == validate_q(METRIC_TPOT, VALIDATE_P99) ? o->delta_tail : 0;
+}
+
+double validate_worst_limit(const struct validate_opts *o, int q)
+{
+    bool apart = q == VALIDATE_THROUGHPUT || q == validate_q(METRIC_TPOT, VALIDATE_MEAN);
+    return apart ? o->worst : delta_of(o, q);
 }
 
 static enum validate_verdict tost(struct ci bias, double delta)
@@ -615,13 +626,10 @@ static void rank_bar(const struct validate *v, struct validate_bar *b)
  * the configurations. */
 static void coverage_bar(const struct validate *v, struct validate_bar *b)
 {
-    const int which[] = { VALIDATE_THROUGHPUT, validate_q(METRIC_TPOT, VALIDATE_MEAN),
-                          validate_q(METRIC_TTFT, VALIDATE_MEAN),
-                          validate_q(METRIC_TPOT, VALIDATE_P99) };
     int n = 0, k = 0, strict = 0, cases = 0;
     bool known = true;
-    for (int i = 0; i < 4; i++) {
-        const struct validate_sum *s = &v->sum[VALIDATE_HELD_OUT][which[i]];
+    for (int i = 0; i < VALIDATE_N_JUDGED; i++) {
+        const struct validate_sum *s = &v->sum[VALIDATE_HELD_OUT][validate_judged[i]];
         n += s->n_interval;
         k += s->n_covered_noisy;
         strict += s->n_covered;
@@ -655,18 +663,15 @@ static void judge(struct validate *v)
                                                       "TPOT p99",   "ranking",   "coverage" };
     const struct validate_opts *o = &v->o;
     for (int i = 0; i < VALIDATE_N_BAR; i++) v->bar[i].name = name[i];
-    error_bar(v, &v->bar[0], VALIDATE_THROUGHPUT, o->delta_throughput, o->worst);
-    error_bar(v, &v->bar[1], validate_q(METRIC_TPOT, VALIDATE_MEAN), o->delta_tpot, o->worst);
-    error_bar(v, &v->bar[2], validate_q(METRIC_TTFT, VALIDATE_MEAN), o->delta_ttft, o->delta_ttft);
-    error_bar(v, &v->bar[3], validate_q(METRIC_TPOT, VALIDATE_P99), o->delta_tail, o->delta_tail);
+    for (int i = 0; i < VALIDATE_N_JUDGED; i++) {
+        int q = validate_judged[i];
+        error_bar(v, &v->bar[i], q, delta_of(o, q), validate_worst_limit(o, q));
+    }
     rank_bar(v, &v->bar[4]);
     coverage_bar(v, &v->bar[5]);
-    const int which[] = { VALIDATE_THROUGHPUT, validate_q(METRIC_TPOT, VALIDATE_MEAN),
-                          validate_q(METRIC_TTFT, VALIDATE_MEAN),
-                          validate_q(METRIC_TPOT, VALIDATE_P99) };
     bool missed = false, open = false;
-    for (int i = 0; i < 4; i++) {
-        enum validate_verdict t = v->sum[VALIDATE_HELD_OUT][which[i]].tost;
+    for (int i = 0; i < VALIDATE_N_JUDGED; i++) {
+        enum validate_verdict t = v->sum[VALIDATE_HELD_OUT][validate_judged[i]].tost;
         missed = missed || v->bar[i].verdict == VALIDATE_MISSED || t == VALIDATE_MISSED;
         open = open || v->bar[i].verdict == VALIDATE_INCONCLUSIVE || t == VALIDATE_INCONCLUSIVE;
     }
@@ -677,7 +682,7 @@ static void judge(struct validate *v)
             n_disturbed += validate_disturbed(&v->c[i]);
         }
     v->disturbed = 2 * n_disturbed > n_run;
-    for (int i = 4; i < VALIDATE_N_BAR; i++)
+    for (int i = VALIDATE_N_JUDGED; i < VALIDATE_N_BAR; i++)
         missed = missed || v->bar[i].verdict == VALIDATE_MISSED;
     for (int i = 0; i < VALIDATE_N_AA; i++)
         open = open || v->aa[i].differs || v->drift[i].differs || v->aa[i].blind;

@@ -79,6 +79,9 @@ static inline int validate_q(enum metric m, enum validate_stat s)
     return VALIDATE_LATENCY + (int)m * VALIDATE_N_STAT + (int)s;
 }
 const char *validate_q_name(int q); /* "throughput", "TTFT mean", "TPOT p99" */
+enum { VALIDATE_N_JUDGED = 4 };
+/* The quantities that have a bar: throughput, mean TPOT, mean TTFT, p99 TPOT. */
+extern const int validate_judged[VALIDATE_N_JUDGED];
 
 enum validate_use { VALIDATE_HELD_OUT, VALIDATE_CALIBRATED, VALIDATE_N_USE };
 enum validate_verdict { VALIDATE_MET, VALIDATE_MISSED, VALIDATE_INCONCLUSIVE };
@@ -92,6 +95,8 @@ struct validate_opts {
     int64_t seed; /* of the bootstrap */
 };
 extern const struct conf_row validate_rows[]; /* keys delta.*, worst, noise, seed */
+/* How far off the worst configuration may be, of a quantity that has a bar: a share. */
+double validate_worst_limit(const struct validate_opts *o, int q);
 
 /* Where the time goes that the stages are busy with one step of the engine, summed over stages, in
  * the window; in both columns the three add up to it:

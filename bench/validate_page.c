@@ -11,7 +11,7 @@
 #include "plots/html.h"
 #include "plots/plot_data.h"
 
-enum { N_PANEL = 4, N_OVERLAY = 4, MAX_NAME = 26 };
+enum { N_PANEL = VALIDATE_N_JUDGED, N_OVERLAY = 4, MAX_NAME = 26 };
 
 struct page {
     const struct validate *v;
@@ -42,15 +42,14 @@ static void head_lines(const struct page *p, struct gnuplot *g, const char *titl
     gnuplot_text(g, "fig_sub2", text, 118);
 }
 
-static const int panel_q[N_PANEL] = { 0, 6, 1, 10 };
 static const char *const panel_name[N_PANEL] = { "throughput [token/s]", "TPOT mean [ms]",
                                                  "TTFT mean [ms]", "TPOT p99 [ms]" };
 
 /* Measured [panel's unit] and predicted value of a case; false where a panel has no point of it. */
 static bool scatter_point(const struct validate_case *c, int k, double *y, double *z)
 {
-    const struct validate_error *x = &c->err[panel_q[k]];
-    double unit = panel_q[k] == VALIDATE_THROUGHPUT ? 1 : 1e-6;
+    const struct validate_error *x = &c->err[validate_judged[k]];
+    double unit = validate_judged[k] == VALIDATE_THROUGHPUT ? 1 : 1e-6;
     *y = x->measured * unit;
     *z = x->predicted * unit;
     return !c->refused && isfinite(x->e);
@@ -70,7 +69,7 @@ static bool scatter_panel(const struct validate *v, int k, double range[2], int 
     }
     for (int i = 0; i < v->n_case; i++) {
         const struct validate_case *c = &v->c[i];
-        double floor = c->err[panel_q[k]].floor_runs;
+        double floor = c->err[validate_judged[k]].floor_runs;
         bool known = isfinite(floor);
         double h = known ? exp(fmin(floor, 100)) : 1;
         if (!scatter_point(c, k, &y, &z)) continue;

@@ -107,8 +107,6 @@ static void print_head(const struct validate *v, FILE *f, bool md)
                     v->c[i].calibrated);
 }
 
-static const int judged[] = { 0, 6, 1, 10 }; /* throughput, mean TPOT and TTFT, p99 TPOT */
-
 static void print_bars(const struct validate *v, struct table *t)
 {
     heading(t, "Bars, on configurations that were held out");
@@ -122,19 +120,19 @@ static void print_bars(const struct validate *v, struct table *t)
 /* Errors over their bar that only the floor of the worst of n accounts for. */
 static void print_beyond(const struct validate *v, struct table *t)
 {
-    const double limit[] = { v->o.worst, v->o.worst, v->o.delta_ttft, v->o.delta_tail };
     bool any = false;
     for (int i = 0; i < v->n_case; i++)
-        for (int k = 0; k < 4; k++) {
+        for (int k = 0; k < VALIDATE_N_JUDGED; k++) {
+            int q = validate_judged[k];
             const struct validate_case *c = &v->c[i];
-            const struct validate_error *x = &c->err[judged[k]];
+            const struct validate_error *x = &c->err[q];
             double ape = fabs(expm1(x->e));
             if (c->refused || c->use != VALIDATE_HELD_OUT || !isfinite(x->floor)) continue;
-            if (!(ape > limit[k] && ape > expm1(x->floor))) continue;
+            if (!(ape > validate_worst_limit(&v->o, q) && ape > expm1(x->floor))) continue;
             if (!any) heading(t, "Beyond the bar and the configuration's own noise floor");
             any = true;
             fprintf(t->f, "%s%s, %s: %+.1f %%; own floor %.1f %%, that of the worst %.1f %%\n",
-                    t->md ? "- " : "  ", c->name, validate_q_name(judged[k]), 100 * expm1(x->e),
+                    t->md ? "- " : "  ", c->name, validate_q_name(q), 100 * expm1(x->e),
                     100 * expm1(x->floor), 100 * expm1(x->floor_all));
         }
 }
@@ -265,7 +263,7 @@ static void print_cases(const struct validate *v, struct table *t)
         cell(t, c->refused ? "refused" : use_word[c->use]);
         snprintf(text, sizeof text, "%d", c->n_measured);
         cell(t, text);
-        for (int k = 0; k < 4; k++) cell_error(t, &c->err[judged[k]]);
+        for (int k = 0; k < VALIDATE_N_JUDGED; k++) cell_error(t, &c->err[validate_judged[k]]);
         end_row(t);
     }
 }
@@ -287,7 +285,8 @@ static void print_unpredicted(const struct validate *v, struct table *t)
         cell(t, c->name);
         snprintf(text, sizeof text, "%d", c->n_measured);
         cell(t, text);
-        for (int k = 0; k < 4; k++) cell_measured(t, &c->err[judged[k]], judged[k]);
+        for (int k = 0; k < VALIDATE_N_JUDGED; k++)
+            cell_measured(t, &c->err[validate_judged[k]], validate_judged[k]);
         end_row(t);
     }
 }

@@ -356,17 +356,23 @@ static void write_run(const char *path, const char *kind, const char *yaml, bool
 #define ENGINE_YAML                                                                                \
     "model: llama-25m\nhardware: h100-sxm\nstrategy: {tp: 1, pp: 1, weights: f32, kv: f32}\n"
 
-/* --model is for points that do not say of what model they are. */
-TEST(calibrate_refuses_points_of_another_model)
+/* Points of an engine that serves llama-25m undivided. */
+static void write_engine(const char *path)
 {
-    static const char *const model[] = { "llama-25m", "llama-110m", "no-such" };
     struct bench b;
-    const char *path = test_path("bench.h5");
     bench_open(&b, path, 4, 0.005);
     put_engine(&b);
     CHECK_OK(points_note(b.p, "model", "llama-25m", &b.e), &b.e);
     CHECK_OK(points_note(b.p, "strategy", "tp1 pp1 threads1", &b.e), &b.e);
     bench_close(&b, NULL);
+}
+
+/* --model is for points that do not say of what model they are. */
+TEST(calibrate_refuses_points_of_another_model)
+{
+    static const char *const model[] = { "llama-25m", "llama-110m", "no-such" };
+    const char *path = test_path("bench.h5");
+    write_engine(path);
     for (int i = 0; i < 3; i++) {
         struct session *s = begin();
         s->c.o.model = model[i];
@@ -379,15 +385,10 @@ TEST(calibrate_refuses_points_of_another_model)
 
 TEST(calibrate_predicts_the_steps_of_the_engine_it_measured)
 {
-    struct bench b;
     struct session *s = begin();
     const char *path = test_path("bench.h5"), *run_path = test_path("run.h5");
     const char *out = test_path("here.h5");
-    bench_open(&b, path, 4, 0.005);
-    put_engine(&b);
-    CHECK_OK(points_note(b.p, "model", "llama-25m", &b.e), &b.e);
-    CHECK_OK(points_note(b.p, "strategy", "tp1 pp1 threads1", &b.e), &b.e);
-    bench_close(&b, NULL);
+    write_engine(path);
     write_run(run_path, "measured", ENGINE_YAML, true);
     s->c.o.out = out;
     CHECK_OK(calibrate_add(&s->c, path, &s->e), &s->e);
@@ -460,13 +461,8 @@ TEST(calibrate_says_which_run_gave_what)
         "(of another strategy, TP2-PP1; the points are of TP1-PP1)"
     };
     char bench_path[200], path[5][200], name[20];
-    struct bench b;
     snprintf(bench_path, sizeof bench_path, "%s", test_path("bench.h5"));
-    bench_open(&b, bench_path, 4, 0.005);
-    put_engine(&b);
-    points_note(b.p, "model", "llama-25m", &b.e);
-    points_note(b.p, "strategy", "tp1 pp1 threads1", &b.e);
-    bench_close(&b, NULL);
+    write_engine(bench_path);
     for (int i = 0; i < 5; i++) {
         snprintf(name, sizeof name, "run%d.h5", i);
         snprintf(path[i], sizeof path[i], "%s", test_path(name));

@@ -243,7 +243,6 @@ simulate() { # PROFILE NAME OPTIONS...: the configuration that was read last, to
 }
 manifest=$dir/manifest.yaml
 {
-    echo "title: predicted and measured on $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $cpus processors"
     printf 'aa: {a: ['; i=1; while [ $i -le $n_aa ]; do printf '%saa/%d.h5' "$([ $i -gt 1 ] && echo ', ')" $i; i=$((i + 2)); done
     printf '], b: ['; i=2; while [ $i -le $n_aa ]; do printf '%saa/%d.h5' "$([ $i -gt 2 ] && echo ', ')" $i; i=$((i + 2)); done
     echo ']}'
@@ -304,11 +303,11 @@ ranks='threads (no mpirun)'
         "or they took a run's processors away for moments."
     [ -s "$dir/failed" ] && sed 's/^/Failed: /' "$dir/failed"
 } > "$dir/head.txt"
-{ # before the cases: the title is the first line
-    head -1 "$manifest.cases"
+{
+    echo "title: predicted and measured on $cpu, $cpus processors"
     echo 'notes:'
     sed 's/[\\"]/\\&/g; s/.*/  - "&"/' "$dir/head.txt"
-    tail -n +2 "$manifest.cases"
+    cat "$manifest.cases"
 } > "$manifest"
 "$orrery" validate "$manifest" --out="$dir/table.md"; rc=$?
 if [ $rc -eq 2 ] || [ $rc -ge 5 ]; then exit 5; fi
