@@ -8,7 +8,9 @@
  * other, then a simplex from their best places, then least squares by differences, which also gives the
  * covariance. Of a host that works beside the device only the longer of the two shows: so one grid is
  * about the catalog's host.step and one about the measured step, and where the best of both explain
- * the times as well, a warning says so. What stays unexplained widens the intervals.
+ * the times as well, a warning says so. A constant that explains them as well with the catalog's value
+ * keeps that. Intervals are as wide as the covariance, as what one constant alone can move and still
+ * explain the times, and as what stays unexplained.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <gsl/gsl_multifit_nlinear.h>
 #include <gsl/gsl_multimin.h>
@@ -27,7 +29,7 @@ enum {
     STEPS = 40,
     SIMPLEX_STEPS = 120,
     GRID = 13,
-    N_BEST = 3
+    N_BEST = 2
 };
 static const double DIFFERENCE = 0.005;
 static const enum profile_id moved[N_PAR] = { P_HOST_STEP_S, P_HOST_REQ_S, P_LAW };
@@ -40,7 +42,11 @@ static const double LAW_LEAST = 0.7, LAW_MOST = 3;
 static const double GROSS = 0.5;
 /* A fit to noise moves a median by some percent, either way: better is by a tenth at least. */
 static const double BETTER = 0.9;
-static const double FINE = 1.06;
+/* Two rounds of grids: ln of the reach of the factor, either way, in both; of host.step in the second;
+ * and the sizes of simplex that the searches and the last one end with. */
+static const double LAW_SPAN[2] = { 0.7, 0.12 }, FINE = 1.06, SEARCH_END = 1e-3, LAST_END = 1e-4;
+/* How far one constant alone is moved to see whether it shows, of ln. */
+static const double SCAN_STEP = 0.1, SCAN_END = 1;
 /* Two places explain the times as well when their sums of squares differ by less than three sd of
  * one residual do; they are two explanations when their factors differ by more than this. */
 static const double AS_WELL = 9, APART = 0.05;
@@ -232,7 +238,8 @@ static void weigh(struct replay *k)
     for (int g = 0; g < 2 * GROUPS; g++) group_mean(k, g % GROUPS, g / GROUPS, &mean, &k->sd[g]);
 }
 
-static void keep(struct replay *k, const double *log_v, const gsl_matrix *cov, double factor)
+static void keep(struct replay *k, const double *log_v, const gsl_matrix *cov, double factor,
+                 const double least_sd[N_PAR])
 {
     struct calibrate *c = k->c;
     double left = median_error(k, 0), first = median_error(k, 1), sum = 0;
@@ -246,9 +253,9 @@ static void keep(struct replay *k, const double *log_v, const gsl_matrix *cov, d
         if (!isfinite(off[j])) off[j] = left;
     for (int j = 0; j < N_PAR; j++) {
         double var = fmax(0, gsl_matrix_get(cov, (size_t)j, (size_t)j)) * factor;
+        double sd = fmax(least_sd[j], sqrt(var + off[j] * off[j]));
         c->extra[c->profile.n_extra++] =
-            (struct profile_extra){ moved[j], exp(log_v[j]),
-                                    fmin(FIT_OPEN_SD, sqrt(var + off[j] * off[j])) };
+            (struct profile_extra){ moved[j], exp(log_v[j]), fmin(FIT_OPEN_SD, sd) };
     }
 }
 
@@ -287,7 +294,7 @@ static double cost(const gsl_vector *at, void *params)
 
 /* Where steps of the simulation hide the slope (host time and the common factor nearly make up for
  * each other), a simplex still finds the way. */
-static double wander(struct replay *k, double reach, double *log_v)
+static double wander(struct replay *k, double reach, double end, double *log_v)
 {
     gsl_multimin_function f = { cost, N_PAR, k };
     gsl_multimin_fminimizer *m =
@@ -298,7 +305,7 @@ static double wander(struct replay *k, double reach, double *log_v)
     bool going = gsl_multimin_fminimizer_set(m, &f, &from.vector, size) == GSL_SUCCESS;
     for (int i = 0; i < SIMPLEX_STEPS && going && !k->e.status; i++)
         going = gsl_multimin_fminimizer_iterate(m) == GSL_SUCCESS &&
-                gsl_multimin_test_size(gsl_multimin_fminimizer_size(m), 1e-4) == GSL_CONTINUE;
+                gsl_multimin_test_size(gsl_multimin_fminimizer_size(m), end) == GSL_CONTINUE;
     for (int j = 0; j < N_PAR; j++) log_v[j] = gsl_vector_get(m->x, (size_t)j);
     double least = gsl_multimin_fminimizer_minimum(m);
     gsl_vector_free(size);
@@ -310,8 +317,8 @@ struct place {
     double cost, log_v[N_PAR];
 };
 
-/* host.step from lo to hi times that of about, the factor from a half to twice the catalog's. */
-static void survey(struct replay *k, const double *about, double lo, double hi,
+/* host.step from lo to hi times that of about, ln of the factor up to span away from its. */
+static void survey(struct replay *k, const double *about, double lo, double hi, double span,
                    struct place best[N_BEST])
 {
     for (int i = 0; i < N_BEST; i++) best[i].cost = INFINITY;
@@ -320,7 +327,7 @@ static void survey(struct replay *k, const double *about, double lo, double hi,
         memcpy(at.log_v, about, sizeof at.log_v);
         int row = i / GRID, column = i % GRID;
         at.log_v[0] += log(lo) + log(hi / lo) * column / (GRID - 1);
-        at.log_v[2] = k->start[2] + log(2) * (2.0 * row / (GRID - 1) - 1);
+        at.log_v[2] += span * (2.0 * row / (GRID - 1) - 1);
         gsl_vector_view v = gsl_vector_view_array(at.log_v, N_PAR);
         at.cost = cost(&v.vector, k);
         for (int j = 0; j < N_BEST; j++)
@@ -373,10 +380,10 @@ static struct place best_about(struct replay *k, double log_step, double lo, dou
     least.log_v[0] = log_step;
     weigh_at(k, &least);
     for (int round = 0; round < 2; round++) {
-        survey(k, least.log_v, round ? 1 / FINE : lo, round ? FINE : hi, start);
+        survey(k, least.log_v, round ? 1 / FINE : lo, round ? FINE : hi, LAW_SPAN[round], start);
         least.cost = cost_of(k, &least);
         for (int i = 0; i < N_BEST && !k->e.status; i++) {
-            start[i].cost = wander(k, hi / lo < 2 ? 0.03 : 0.1, start[i].log_v);
+            start[i].cost = wander(k, hi / lo < 2 ? 0.03 : 0.1, SEARCH_END, start[i].log_v);
             if (start[i].log_v[0] > least_step && start[i].cost < least.cost) least = start[i];
         }
         least.cost = weigh_at(k, &least);
@@ -392,15 +399,55 @@ static double misfit(struct replay *k, const struct place *at)
     return sum;
 }
 
+/* What does not show (of a host and a device that work beside each other, the shorter) may have any
+ * value: what explains the times as well with the catalog's keeps it. */
+static void settle(struct replay *k, struct place *at, double factor)
+{
+    double limit = misfit(k, at) + AS_WELL * factor;
+    for (int n = 0; n < N_PAR && !k->e.status; n++) {
+        struct place least = *at;
+        double least_misfit = limit;
+        for (int j = 0; j < N_PAR; j++) {
+            struct place with = *at;
+            with.log_v[j] = k->start[j];
+            if (at->log_v[j] == k->start[j]) continue;
+            double x = misfit(k, &with);
+            if (x < least_misfit) least_misfit = x, least = with;
+        }
+        *at = least;
+    }
+}
+
+/* sd by how far each constant alone can move and explain the times as well, the farther way. */
+static void scan(struct replay *k, const struct place *at, double factor, double sd[N_PAR])
+{
+    double limit = misfit(k, at) + AS_WELL * factor;
+    for (int j = 0; j < N_PAR; j++) {
+        sd[j] = 0;
+        for (int side = -1; side <= 1; side += 2) {
+            double reach = 0;
+            bool as_well = true;
+            while (as_well && reach < SCAN_END && !k->e.status) {
+                struct place with = *at;
+                with.log_v[j] += side * (reach + SCAN_STEP);
+                as_well = misfit(k, &with) <= limit;
+                if (as_well) reach += SCAN_STEP;
+            }
+            sd[j] = fmax(sd[j], as_well ? FIT_OPEN_SD : reach / sqrt(AS_WELL));
+        }
+    }
+}
+
 /* The constants' intervals reach as far as the place that explains the times as well. */
 static void tell_apart(struct replay *k, const struct place *least, const struct place *rival,
                        double factor)
 {
     struct profile_extra *x = k->c->extra;
     double away = fabs(rival->log_v[2] - least->log_v[2]);
-    if (away < APART || misfit(k, rival) > misfit(k, least) + AS_WELL * factor) return;
+    if (misfit(k, rival) > misfit(k, least) + AS_WELL * factor) return;
     for (int j = 0; j < N_PAR; j++)
         x[j].sd_log = fmin(FIT_OPEN_SD, fmax(x[j].sd_log, fabs(rival->log_v[j] - least->log_v[j])));
+    if (away < APART) return;
     calibrate_warn(k->c,
                    "host and device cannot be told apart: host.step %.3g ms and law %.3g explain "
                    "the run as well as %.3g ms and %.3g",
@@ -410,7 +457,7 @@ static void tell_apart(struct replay *k, const struct place *least, const struct
 
 static int search(struct replay *k, struct err *e)
 {
-    double factor = 1;
+    double factor = 1, sd[N_PAR];
     struct place best[2];
     gsl_matrix *cov = gsl_matrix_calloc(N_PAR, N_PAR);
     best[0] = best_about(k, k->start[0], 1. / 8, 8);
@@ -418,11 +465,13 @@ static int search(struct replay *k, struct err *e)
     struct place *least = best[1].cost < best[0].cost ? best + 1 : best;
     struct place *rival = least == best ? best + 1 : best;
     if (isfinite(weigh_at(k, least))) {
-        wander(k, 0.03, least->log_v);
+        wander(k, 0.03, LAST_END, least->log_v);
         descend(k, DIFFERENCE, least->log_v, cov, &factor);
-        wander(k, 0.03, rival->log_v);
+        wander(k, 0.03, LAST_END, rival->log_v);
     }
-    if (!k->e.status && simulate(k, least->log_v) == ST_OK) keep(k, least->log_v, cov, factor);
+    settle(k, least, factor);
+    scan(k, least, factor, sd);
+    if (!k->e.status && simulate(k, least->log_v) == ST_OK) keep(k, least->log_v, cov, factor, sd);
     if (!k->e.status) tell_apart(k, least, rival, factor);
     if (!k->e.status) simulate(k, least->log_v); /* for the errors that are shown */
     gsl_matrix_free(cov);
