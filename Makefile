@@ -4,7 +4,7 @@
 # make tsan        the ranks under TSan
 # make golden      rewrite tests/golden          make fuzz       every reader, FUZZ_S=10 seconds each
 # make bench       speed, instruction counts     make accuracy   rewrite tests/accuracy.md
-# make validate    predict the bundled engine on this machine, and how far off; QUICK=1
+# make validate    predict the bundled engine on this machine, and how far off; QUICK=1, MINUTES=14
 # make gpu-check   check and measure an NVIDIA GPU, 9 minutes; files in $OUT or gpu-out; KEEP=1: its profile
 # make gpu-bundle  what gpu-check needs on a machine without the libraries, in build/opt/bundle
 # make deps        install missing packages      make install    PREFIX=/usr/local [DESTDIR=]
@@ -159,9 +159,9 @@ fuzz-run: $(FUZZ:%=$B/fuzz/%)
 	@sh tests/fuzz/run.sh $B $(FUZZ_S) $(FUZZ)
 bench: orrery $B/tests/run $B/tests/ranks $B/tests/bench_engine
 	sh tests/bench.sh ./orrery $B/tests/run $B/tests/bench_engine > $B/bench.md && mv $B/bench.md tests/bench.md
-# measures, calibrates, predicts, compares: 15 minutes; QUICK=1: 2, and nothing in tests/ is touched
+# measures, calibrates, predicts, compares: 15 minutes, or MINUTES, the more the less noise; QUICK=1: 2, and nothing in tests/ is touched
 validate: orrery
-	sh tests/validate.sh ./orrery --dir=build/validate --html=build/validate/report.html $(if $(QUICK),--quick,--out=tests/validation.md --join=tests/accuracy.md)
+	sh tests/validate.sh ./orrery --dir=build/validate --html=build/validate/report.html $(if $(QUICK),--quick,--out=tests/validation.md --join=tests/accuracy.md) $(if $(MINUTES),--minutes=$(MINUTES))
 gpu-check:
 	@sh tests/gpu_check.sh
 # by RPATH, which the libraries' own libraries are found by too

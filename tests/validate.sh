@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]: measures this machine, calibrates,
+# tests/validate.sh ORRERY [--quick | --minutes=N] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]: measures this machine, calibrates,
 # predicts the bundled engine on configurations that calibration has not seen (tests/validate.list), and compares.
 #
 #   1. A/A: one configuration again and again, in two arms by turns; its throughput is the capacity that loads refer to
@@ -9,17 +9,19 @@
 #      predictions depend on when they were measured
 #   4. `orrery simulate` of every configuration, `orrery validate` of all
 # Everything is kept under DIR (build/validate); a run file that is there already is measured again. Exit status: that of
-# `orrery validate` (0 accurate, 1 not, 3 inconclusive), 2 usage, 5 when a step failed. At most about 15 minutes (quick: 2) on two
-# processors: rounds follow each other until then, the last one may stay in pieces. Of each configuration and benchmark disturbed
-# repetitions are left out, and counted, as long as three remain. SPDX-License-Identifier: Apache-2.0
+# `orrery validate` (0 accurate, 1 not, 3 inconclusive), 2 usage, 5 when a step failed. At most about 15 minutes (quick: 2; --minutes
+# says others) on two processors: rounds follow each other until then, the last one may stay in pieces. More rounds make the noise
+# floors narrower. Of each configuration and benchmark disturbed repetitions are left out, and counted, as long as three remain.
+# SPDX-License-Identifier: Apache-2.0
 set -u
-orrery=${1:?usage: validate.sh ORRERY [--quick] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]}
+orrery=${1:?usage: validate.sh ORRERY [--quick | --minutes=N] [--dir=DIR] [--out=FILE.md] [--join=FILE.md] [--html=FILE.html]}
 shift
 case $orrery in /*) ;; *) orrery=$PWD/$orrery ;; esac # ranks may start elsewhere
-quick=0 dir=build/validate out='' join='' html='' no_link=''
+quick=0 minutes='' dir=build/validate out='' join='' html='' no_link=''
 for a; do
     case $a in
     --quick) quick=1 ;;
+    --minutes=*) minutes=${a#*=} ;;
     --dir=*) dir=${a#*=} ;;
     --out=*) out=${a#*=} ;;
     --join=*) join=${a#*=} ;;
@@ -30,6 +32,11 @@ done
 list=${VALIDATE_LIST:-tests/validate.list}
 limit_s=${VALIDATE_LIMIT_S:-840} rounds=${VALIDATE_ROUNDS:-24} n_aa=16 bench_time=10ms # rounds: at most
 [ $quick -eq 1 ] && { limit_s=${VALIDATE_LIMIT_S:-100}; n_aa=8; }
+case $minutes in
+'') ;;
+[1-9] | [1-9][0-9] | [1-9][0-9][0-9]) limit_s=$((minutes * 60)) ;;
+*) echo "validate.sh: --minutes is 1 .. 999, not '$minutes'" >&2; exit 2 ;;
+esac
 t0=$(date +%s)
 cpus=$(nproc)
 mkdir -p "$dir/m" "$dir/p" "$dir/again" "$dir/bench" "$dir/aa" "$dir/disturbed" || exit 5
@@ -283,9 +290,9 @@ cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)
 ranks='threads (no mpirun)'
 [ -n "$mpi" ] && ranks=MPI
 {
-    echo "Made by \`tests/validate.sh$([ $quick -eq 1 ] && echo ' --quick')\` on $(date -u +%Y-%m-%d), revision" \
+    echo "Made by \`tests/validate.sh$([ $quick -eq 1 ] && echo ' --quick')${minutes:+ --minutes=$minutes}\` on $(date -u +%Y-%m-%d), revision" \
          "$("$orrery" version | head -1 | sed 's/.*revision //'); $cpu, $cpus processors," \
-         "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), ranks over $ranks; $(spent) s."
+         "$(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo), ranks over $ranks; $((round - 1)) rounds, $(spent) s."
     echo "Calibrated on the runs: $(awk '$2 == "cal" { printf "%s%s", n++ ? ", " : "", $1 }' "$dir/rows"). Of the other" \
          "configurations no run entered a prediction, but each (model, threads, strategy, link) has a benchmark of its own: operators," \
          "messages and whole steps inside an engine so divided, in batches and contexts as the loads', next to the runs."
