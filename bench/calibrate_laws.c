@@ -25,9 +25,10 @@ static bool is_message(const struct points_row *r)
 
 /* ---- which of them belong together */
 
-/* The one value that a number of the kernel points has, or the wanted one. */
+/* The one value that a number of the kernel points has, or the wanted one. Where there are several, the
+ * option that chooses comes to *ask. */
 static int only(const struct calibrate *c, size_t at, int64_t wanted, const char *what, int *out,
-                struct err *e)
+                const char **ask, struct err *e)
 {
     int32_t seen[MAX_GROUPS];
     int n = 0;
@@ -48,16 +49,14 @@ static int only(const struct calibrate *c, size_t at, int64_t wanted, const char
     bool found = n == 0;
     for (int k = 0; k < n; k++) found |= seen[k] == *out;
     if (wanted <= 0 && n > 1)
-        return err_set(e, ST_USAGE,
-                       "points are of %s %s: a profile is of one number; say which with --%s", list,
-                       what, what);
-    if (!found)
+        *ask = arena_printf(c->a, "%s%s--%s (%s)", *ask, **ask ? ", " : "", what, list);
+    else if (!found)
         return err_set(e, ST_USAGE, "--%s=%d: points are of another number of %s: %s", what, *out,
                        what, list);
     return ST_OK;
 }
 
-static int choose_comm(struct calibrate *c, struct err *e)
+static int choose_comm(struct calibrate *c, const char **ask, struct err *e)
 {
     bool has[POINTS_NCCL + 1] = { false };
     char word[24];
@@ -76,11 +75,8 @@ static int choose_comm(struct calibrate *c, struct err *e)
         return err_set(e, ST_USAGE, "--comm=%s: the files have no points of messages",
                        points_word(POINTS_COMM_WORDS, c->o.comm, word, sizeof word));
     if (n > 1 && !c->o.comm)
-        return err_set(e, ST_USAGE,
-                       "messages were measured over %s: a profile is of one communicator; say "
-                       "which with --comm",
-                       list);
-    if (n > 0 && !has[c->comm])
+        *ask = arena_printf(c->a, "%s%s--comm (%s)", *ask, **ask ? ", " : "", list);
+    else if (n > 0 && !has[c->comm])
         return err_set(e, ST_USAGE, "--comm=%s: messages were measured over %s",
                        points_word(POINTS_COMM_WORDS, (int)c->comm, word, sizeof word), list);
     return ST_OK;
@@ -151,10 +147,16 @@ static void mark_used(struct calibrate *c)
 
 int calibrate_choose(struct calibrate *c, struct err *e)
 {
-    int st = only(c, offsetof(struct points_row, threads), c->o.threads, "threads", &c->threads, e);
+    const char *ask = "";
+    int st = only(c, offsetof(struct points_row, threads), c->o.threads, "threads", &c->threads,
+                  &ask, e);
     if (st == ST_OK)
-        st = only(c, offsetof(struct points_row, ranks), c->o.ranks, "ranks", &c->ranks, e);
-    if (st == ST_OK) st = choose_comm(c, e);
+        st = only(c, offsetof(struct points_row, ranks), c->o.ranks, "ranks", &c->ranks, &ask, e);
+    if (st == ST_OK) st = choose_comm(c, &ask, e);
+    if (st == ST_OK && *ask)
+        st =
+            err_set(e, ST_USAGE,
+                    "the points are of several kinds, a profile is of one: say which with %s", ask);
     if (st == ST_OK) st = check_tp(c, e);
     if (st == ST_OK) st = check_model(c, e);
     if (st == ST_OK) mark_used(c);

@@ -183,6 +183,21 @@ const char *step_unmeasured(const struct step *m, struct arena *a)
     return text;
 }
 
+/* Of a class its own constant's source; where others of the class are not as well known, whose and
+ * theirs. */
+static const char *source_of(const struct profile *p, enum profile_id own, enum profile_id first,
+                             enum profile_id last, struct arena *a)
+{
+    const struct param *x = &p->p[own];
+    for (int i = first; i <= (int)last && x->source; i++) {
+        const struct param *y = &p->p[i];
+        if (y->cover <= x->cover || y->cover < worst(p, first, last) || !y->source) continue;
+        return arena_printf(a, "%s; %s: %s, %s", y->source, profile_param_name(own),
+                            cover_name(x->cover), x->source);
+    }
+    return x->source;
+}
+
 const char *step_coverage(const struct step *m, const struct step_extent *x,
                           enum cover by_class[STEP_N_CLASS], bool *extrapolated, struct arena *a)
 {
@@ -212,7 +227,8 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
     for (int c = 0; c < STEP_N_CLASS; c++) {
         if ((c == STEP_COLL && !tp) || (c == STEP_P2P && !pp)) continue;
         bool own = c == STEP_COLL && p->ar_limit_bytes > 0;
-        const char *source = p->p[own ? P_CAR_B : cites[c]].source;
+        const char *source = c == STEP_HOST ? source_of(p, cites[c], P_HOST_STEP_S, P_HOST_OUT_S, a)
+                                            : p->p[own ? P_CAR_B : cites[c]].source;
         bool by_table = table && by_class[c] == COVER_TABLE;
         text = arena_printf(a, "%s%s%s %s%s%s%s", text, *text ? "; " : "",
                             step_class_name((enum step_class)c), cover_name(by_class[c]),

@@ -802,6 +802,14 @@ static const char *small_bench(const char *name, const char *cpu, int threads, i
         put(&b, r, i % 2 ? 1e-6 : 1e-1);
     }
     if (what == 3) put_bytes(&b); /* of these there is a law */
+    for (int k = POINTS_THREAD; k <= POINTS_MPI && what == 4; k++) {
+        r.threads = k - POINTS_THREAD + 1;
+        put(&b, r, 1e-6);
+        put(&b,
+            (struct points_row){
+                .op = POINTS_SENDRECV, .comm = (uint8_t)k, .ranks = 2, .bytes = 64 },
+            1e-5);
+    }
     bench_close(&b, cpu);
     return path;
 }
@@ -819,6 +827,8 @@ TEST(calibrate_refuses_in_one_sentence)
     snprintf(b, sizeof b, "%s", small_bench("c.h5", "first processor", 2, 0));
     snprintf(args, sizeof args, "%s %s", a, b);
     refused(args, "--threads");
+    refused(small_bench("kinds.h5", "first processor", 1, 4),
+            "say which with --threads (1, 2), --comm (thread, mpi)");
     snprintf(args, sizeof args, "%s --threads=3", a);
     refused(args, "points are of another number of threads: 1");
     refused(small_bench("few.h5", "first processor", 1, 1), "same size");

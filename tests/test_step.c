@@ -431,5 +431,13 @@ TEST(step_coverage_says_where_constants_come_from)
     x.max_ctx = 1000000;
     CHECK_HAS(step_coverage(v.step, &x, c, &out, &v.a), "outside");
     CHECK(out);
+    /* Where the host's constants are not all of one source, each class says whose is the worse one. */
+    v.profile.p[P_HOST_STEP_S].cover = COVER_FIT;
+    v.profile.p[P_HOST_STEP_S].source = "here";
+    CHECK_OK(env_prepare(&v), &v.e);
+    text = step_coverage(v.step, &x, c, &out, &v.a);
+    CHECK_INT(c[STEP_HOST], COVER_CLASS);
+    CHECK_HAS(text, "; host class default (class default, ");
+    CHECK_HAS(text, "; host.step: fitted, here)");
     env_release(&v);
 }
