@@ -392,8 +392,9 @@ static void say_result(const struct call *k, FILE *f)
     const struct suite *s = &k->s;
     const struct suite_log *log = &k->log;
     char wall[32], all[32];
-    if (k->runs > 1)
-        fprintf(f, "median of %d runs, half the distance of the quartiles\n", k->runs);
+    int runs = suite_runs(log);
+    if (runs > 1)
+        fprintf(f, "median of %d runs, half the distance of the quartiles\n", runs);
     else
         fprintf(f, "of one run: its times have no spread (--runs)\n");
     for (int j = 0; j < s->n_job; j++) {
@@ -469,7 +470,7 @@ static void print_json(const struct call *k)
     json_put_i64(j, "threads", s->o.threads);
     json_put_i64(j, "points", s->n_row);
     json_put_i64(j, "jobs", s->n_job);
-    json_put_i64(j, "runs", k->runs);
+    json_put_i64(j, "runs", suite_runs(&k->log));
     json_put_i64(j, "samples", k->log.n_sample);
     json_put_i64(j, "resumed", k->log.n_resumed);
     json_put_bool(j, "complete", k->log.complete);

@@ -92,6 +92,14 @@ void suite_log_release(struct suite_log *log)
     log->look = NULL;
 }
 
+int suite_runs(const struct suite_log *log)
+{
+    int n = 0;
+    for (int64_t i = 0; i < log->n_sample; i++)
+        if (log->sample[i].run >= n) n = log->sample[i].run + 1;
+    return n;
+}
+
 static size_t values(const struct suite_log *log, int point, double **x)
 {
     size_t n = 0;

@@ -49,6 +49,8 @@ void suite_order(uint64_t seed, int run, int n, int *order);
 int suite_run(struct suite *s, const struct suite_run_opts *o, struct suite_log *log,
               struct err *e);
 void suite_log_release(struct suite_log *log);
+/* Runs that the samples are of: more than were asked for, of a file that had more. */
+int suite_runs(const struct suite_log *log);
 /* Of a point's samples, noisy ones too; NAN without any. */
 double suite_median(const struct suite_log *log, int point);
 /* Half the distance of the quartiles as a share of the median; NAN of fewer than two samples. */

@@ -562,6 +562,9 @@ TEST(bench_command_writes_points)
     CHECK_INT(bench("--suite=model --runs=2 --run_time=1us --threads=1 --out=%s --resume", path),
               0);
     CHECK_HAS(cli_out, " of them before it went on, the other 0 in ");
+    CHECK_INT(bench("--suite=model --runs=1 --run_time=1us --threads=1 --out=%s --resume", path),
+              0);
+    CHECK_HAS(cli_out, "median of 2 runs, ");
     CHECK_INT(bench("--suite=model --runs=2 --threads=1 --max_seqs=3 --out=%s --resume", path), 2);
     CHECK_HAS(cli_err, "another suite");
     static const char *const other[] = { "--run_time=2us", "--run_time=1us --seed=7" };
