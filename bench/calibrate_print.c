@@ -29,7 +29,7 @@ static struct scale unit_of(enum profile_id id)
     if (ends_in(name, ".s0")) return (struct scale){ "B", "B", 1 };
     if (id == P_STAGE_TOK) return (struct scale){ "tok", "tok", 1 };
     if (id == P_PRE_X_TOK) return (struct scale){ "pairs/tok", "1/tok", 1 };
-    if (id == P_STAGE_SLOW) return (struct scale){ "of alone", "1", 1 };
+    if (id == P_STAGE_BESIDE) return (struct scale){ "of alone", "1", 1 };
     return (struct scale){ "", "1", 1 };
 }
 

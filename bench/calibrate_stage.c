@@ -1,5 +1,5 @@
-/* bench/calibrate_stage.c - stages of a pipeline on one host: how much they slow each other, and how
- * long tokens take back to the scheduler. SPDX-License-Identifier: Apache-2.0 */
+/* bench/calibrate_stage.c - stages of a pipeline on one host: how much they slow each other, or speed
+ * each other up, and how long tokens take back to the scheduler. SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdlib.h>
 
@@ -8,9 +8,10 @@
 #include "bench/calibrate.h"
 
 enum { FEW = 4, N_GRID = 61 };
+static const double LEAST = -0.9; /* what a step takes longer: no step takes a tenth of itself */
 
 /* A step of `tok` tokens, by itself and beside `others` busy stages; `more`: what it took longer beside
- * one of them, as a share of its time. */
+ * one of them, as a share of its time; a shorter time is not one that each of them shortens. */
 struct slowed {
     double tok, more, others, alone_s, beside_s, sd;
 };
@@ -30,12 +31,11 @@ static int64_t slowdowns(struct calibrate *c, struct slowed *out)
                 a->m != b->m || a->n != b->n || a->seqs != b->seqs || a->ctx != b->ctx ||
                 a->ctx_max != b->ctx_max)
                 continue;
-            double others = (double)(b->k - 1);
+            double longer = full->s / one->s - 1, others = longer > 0 ? (double)(b->k - 1) : 1;
             full->laws |= 1u << LAW_STAGE;
             one->laws |= 1u << LAW_STAGE;
-            out[n++] = (struct slowed){ (double)b->m, (full->s / one->s - 1) / others,
-                                        others,       one->s,
-                                        full->s,      full->own_sd };
+            out[n++] = (struct slowed){ (double)b->m, longer / others, (double)(b->k - 1),
+                                        one->s,       full->s,         full->own_sd };
             break;
         }
     }
@@ -66,7 +66,7 @@ static double best_slow(const struct slowed *s, int64_t n, double half, double *
     qsort(w, (size_t)n, sizeof *w, by_x);
     for (int64_t i = 0; i < n && below < all / 2; i++) {
         below += w[i].w;
-        slow = fmax(0, w[i].x);
+        slow = fmax(LEAST, w[i].x);
     }
     free(w);
     *sum = 0;
@@ -91,7 +91,8 @@ static double best_of(const struct slowed *s, int64_t n, double *value, double *
 
 static double predicted_s(const struct slowed *s, double value, double half)
 {
-    return s->alone_s * (1 + s->others * value / (1 + s->tok / half));
+    double others = value < 0 ? 1 : s->others;
+    return s->alone_s * (1 + others * value / (1 + s->tok / half));
 }
 
 static int by_tok(const void *a, const void *b)
@@ -132,7 +133,7 @@ static void put(struct fit *f, enum profile_id id, double v, double sd)
 /* The errors, ranges and points of the fit, as fit_run gives them; false: the points contradict it. */
 static bool judge(struct calibrate *c, const struct slowed *s, int64_t n, struct fit *f)
 {
-    double value = f->v[0], half = f->v[1], *dev = mem_alloc((size_t)n * sizeof *dev);
+    double value = f->v[0] - 1, half = f->v[1], *dev = mem_alloc((size_t)n * sizeof *dev);
     double *tok = arena_array(c->a, (size_t)n, sizeof *tok);
     double *measured = arena_array(c->a, (size_t)n, sizeof *measured);
     double *predicted = arena_array(c->a, (size_t)n, sizeof *predicted);
@@ -171,15 +172,15 @@ static void slow(struct calibrate *c, struct slowed *s, int64_t n, struct fit *f
     double value = 0, half = 1;
     qsort(s, (size_t)n, sizeof *s, by_tok);
     double best = best_of(s, n, &value, &half);
-    if (value <= 0) {
-        calibrate_note(c, "stage: beside busy stages steps take no longer (%lld point%s)",
+    /* mean absolute error to the standard error of a constant that n points share */
+    double sd = 1.2533 * best / (double)n / sqrt((double)n);
+    if (fabs(value) < 2 * sd || value == 0) {
+        calibrate_note(c, "stage: beside busy stages steps take as long as alone (%lld point%s)",
                        (long long)n, units_s(n));
         return;
     }
-    /* mean absolute error to the standard error of a constant that n points share */
-    double sd = 1.2533 * best / (double)n / sqrt((double)n) / value;
-    put(f, P_STAGE_SLOW, value, sd);
-    put(f, P_STAGE_TOK, half, 2 * sd);
+    put(f, P_STAGE_BESIDE, 1 + value, sd / (1 + value));
+    put(f, P_STAGE_TOK, half, 2 * sd / fabs(value));
     if (!judge(c, s, n, f)) {
         calibrate_note(
             c,
@@ -189,11 +190,11 @@ static void slow(struct calibrate *c, struct slowed *s, int64_t n, struct fit *f
         *f = (struct fit){ .law = f->law, .ranks = 1, .note = "", .source = f->source };
         return;
     }
-    f->note = arena_printf(
-        c->a,
-        "a step of 1 token takes %.0f %% longer beside another busy stage, one of "
-        "256 %.0f %%; mean error %.1f %% of its time alone",
-        100 * value / (1 + 1 / half), 100 * value / (1 + 256 / half), 100 * best / (double)n);
+    f->note = arena_printf(c->a,
+                           "a step of 1 token takes %.0f %% %s beside another busy stage, one of "
+                           "256 %.0f %%; mean error %.1f %% of its time alone",
+                           100 * fabs(value) / (1 + 1 / half), value > 0 ? "longer" : "less",
+                           100 * fabs(value) / (1 + 256 / half), 100 * best / (double)n);
 }
 
 static void way_back(struct calibrate *c, struct fit *f, bool plan)

@@ -59,7 +59,7 @@ static const struct {
     [P_HOST_GAP_S] = { "host.gap", TIME },
     [P_LAW] = { "law", NUMBER },
     [P_STAGE_RETURN_S] = { "stage.return", TIME },
-    [P_STAGE_SLOW] = { "stage.slow", NUMBER },
+    [P_STAGE_BESIDE] = { "stage.beside", NUMBER },
     [P_STAGE_TOK] = { "stage.tok", NUMBER },
 };
 
@@ -139,7 +139,8 @@ int profile_set(struct profile *p, const char *name, double v, struct err *e)
             const char *why = refusal(params[i].form, v);
             if (!why && i == P_GEMM_Q && v < 1) why = "must be at least 1";
             if (!why && i == P_LAW && (v < 0.01 || v > 100)) why = "must be from 0.01 to 100";
-            if (!why && i == P_STAGE_SLOW && v > 1000) why = "must be at most 1000";
+            if (!why && i == P_STAGE_BESIDE && (v < 0.1 || v > 1000))
+                why = "must be from 0.1 to 1000";
             if (!why && i == P_STAGE_RETURN_S && v > 3600) why = "must be at most an hour";
             if (why) return err_set(e, ST_USAGE, "profile.%s: %g: it %s", name, v, why);
             p->p[i] = (struct param){ v, 0, COVER_GUESS, "set by the user" };

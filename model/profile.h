@@ -73,9 +73,10 @@ enum profile_id { /* every uncertain constant, in the order of drawing */
                   P_HOST_GAP_S, /* device idle between steps although the host's work overlaps */
                   P_LAW, /* common factor on device times by law: what the laws' forms leave out */
                   P_STAGE_RETURN_S, /* from the last stage's end until the scheduler has its tokens */
-                  P_STAGE_SLOW,
-                  P_STAGE_TOK, /* stages that share a memory: a step of n tokens takes 1 + slow /
-                                  (1 + n / tok) times as long beside each other busy stage */
+                  P_STAGE_BESIDE,
+                  P_STAGE_TOK, /* stages that share a memory: with slow = beside - 1, a step of n tokens
+                                  takes 1 + slow / (1 + n / tok) times as long beside a busy stage;
+                                  each further one adds as much where that is more than alone */
                   P_N
 };
 

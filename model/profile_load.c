@@ -409,7 +409,7 @@ static void load_host(struct load *l)
         put(l, rows[i].id, get(l, d, rows[i].key, UNIT_TIME, 0),
             get(l, d, rows[i].sd, UNIT_RATIO, 0), COVER_CLASS, text_of(d, "source"));
     l->out->host_overlap = is(d, "overlap", "true");
-    static const enum profile_id none[] = { P_STAGE_RETURN_S, P_STAGE_SLOW, P_STAGE_TOK };
+    static const enum profile_id none[] = { P_STAGE_RETURN_S, P_STAGE_BESIDE, P_STAGE_TOK };
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
         put(l, none[i], 0, 0, COVER_GUESS, "stages have memories of their own");
 }

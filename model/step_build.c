@@ -283,7 +283,7 @@ static int prepare_tables(const struct step_setup *u, struct step *m, struct are
     m->output_ns = step_to_fp(p[P_HOST_OUT_S].v) >> STEP_FP_BITS;
     if (u->n_stage > 1) {
         m->return_ns = step_to_fp(p[P_STAGE_RETURN_S].v) >> STEP_FP_BITS;
-        m->stage_slow = p[P_STAGE_SLOW].v;
+        if (p[P_STAGE_BESIDE].v > 0) m->stage_slow = p[P_STAGE_BESIDE].v - 1;
         m->stage_tok = p[P_STAGE_TOK].v;
         m->stage0_drives = m->env.profile->stage0_drives;
     }

@@ -235,7 +235,7 @@ const char *step_coverage(const struct step *m, const struct step_extent *x,
                             !by_table && source ? " (" : "", !by_table && source ? source : "",
                             !by_table && source ? ")" : "");
     }
-    const struct param *stage = &p->p[P_STAGE_SLOW]; /* none: nothing is known of it */
+    const struct param *stage = &p->p[P_STAGE_BESIDE]; /* none: nothing is known of it */
     if (!(stage->v > 0)) stage = &p->p[P_STAGE_RETURN_S];
     if (pp && stage->v > 0)
         text = arena_printf(a, "%s; stages beside each other %s (%s)", text,

@@ -14,6 +14,13 @@ static bool works(const struct share *v, struct share_flight *const *f, int i, d
     return x->stage < v->n_stage && x->ready_ns <= t && (i == 0 || f[i - 1]->stage > x->stage);
 }
 
+/* How many times as long as alone x takes while so many stages are busy. */
+static double times_of(const struct share_flight *x, int busy)
+{
+    int others = x->slow < 0 && busy > 2 ? 1 : busy - 1;
+    return 1 + others * x->slow;
+}
+
 /* To the first event after t, an arrival or the end of a stage's work, but not past `most`. */
 static double step_on(const struct share *v, struct share_flight *const *f, int n, double t,
                       double most)
@@ -24,14 +31,14 @@ static double step_on(const struct share *v, struct share_flight *const *f, int 
     for (int i = 0; i < n; i++) {
         const struct share_flight *x = f[i];
         if (works(v, f, i, t))
-            next = fmin(next, t + x->left_ns * (1 + (busy - 1) * x->slow));
+            next = fmin(next, t + x->left_ns * times_of(x, busy));
         else if (x->stage < v->n_stage && x->ready_ns > t)
             next = fmin(next, x->ready_ns);
     }
     for (int i = n - 1; i >= 0; i--) { /* who moves on changes only what younger ones may do */
         struct share_flight *x = f[i];
-        double times = 1 + (busy - 1) * x->slow;
         if (!works(v, f, i, t)) continue;
+        double times = times_of(x, busy);
         if (x->began_ns < 0) x->began_ns = t;
         if (t + x->left_ns * times > next) {
             x->left_ns -= (next - t) / times;

@@ -1,10 +1,12 @@
 /* sim/share.h - a pipeline whose stages slow each other, as those of one host do that share its
- * memory, and whose first stage may also be the scheduler's.
+ * memory, or speed each other up, as was measured there too; and whose first stage may also be the
+ * scheduler's.
  *
- * A flight's work on a stage is the time it takes alone. While k stages are busy, each goes on at
- * 1 / (1 + (k - 1) slow) of that rate, slow = step_beside - 1 of its own batch. Flights keep their
- * order, one on a stage, messages between stages are buffered. Ends are foreseen with those in the
- * air alone; whatever joins them later moves them, so all are foreseen anew at each launch.
+ * A flight's work on a stage is the time it takes alone. While k > 1 stages are busy, each goes on at
+ * 1 / (1 + (k - 1) slow) of that rate, slow = step_beside - 1 of its own batch; where slow is
+ * negative, at 1 / (1 + slow), however many they are. Flights keep their order, one on a stage,
+ * messages between stages are buffered. Ends are foreseen with those in the air alone; whatever joins
+ * them later moves them, so all are foreseen anew at each launch.
  * Times are ns as double: up to 2^53, and sums of the same steps are the same.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SIM_SHARE_H

@@ -282,9 +282,9 @@ static void begin(struct sim *s, const struct sim_setup *u, struct arena *a, str
                                    .ended = on_ended,
                                    .ctx = s,
                                    .row_stride = 1 };
-    s->env.shared =
-        s->env.n_stage > 1 && u->p2p != SIM_RENDEZVOUS &&
-        (step_return_ns(u->step) > 0 || step_beside(u->step, 1) > 1 || step_stage0_drives(u->step));
+    s->env.shared = s->env.n_stage > 1 && u->p2p != SIM_RENDEZVOUS &&
+                    (step_return_ns(u->step) > 0 || step_beside(u->step, 1) != 1 ||
+                     step_stage0_drives(u->step));
     series_init(&s->env.series, u->bin_ns, a);
     s->rep = arena_array(a, (size_t)s->n_rep, sizeof *s->rep);
     s->load = arena_array(a, (size_t)s->n_rep, sizeof *s->load);

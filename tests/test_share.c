@@ -1,4 +1,4 @@
-/* tests/test_share.c - stages that slow each other: closed forms, and a clock that only knows ticks.
+/* tests/test_share.c - stages that slow each other, or speed each other up: closed forms, and a clock that only knows ticks.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <string.h>
@@ -85,6 +85,11 @@ TEST(share_two_batches_by_hand)
     share_foresee(&a.v, a.list, 2, 0, end);
     CHECK_NEAR(end[0], 200, 1e-12);
     CHECK_NEAR(end[1], 350, 1e-12);
+    /* Each in half of its time beside the other: 100 alone, 50 for both, 100 alone. */
+    a.f[0].slow = a.f[1].slow = -0.5;
+    share_foresee(&a.v, a.list, 2, 0, end);
+    CHECK_NEAR(end[0], 150, 1e-12);
+    CHECK_NEAR(end[1], 250, 1e-12);
 }
 
 /* The scheduler on the first stage takes tokens when that has nothing to do. */
@@ -124,7 +129,7 @@ static void by_ticks(const struct air *a, int n, double tick, double *end)
         }
         for (int i = 0; i < n; i++) {
             if (!on[i]) continue;
-            left[i] -= tick / (1 + (busy - 1) * a->f[i].slow);
+            left[i] -= tick / (1 + (a->f[i].slow < 0 ? busy > 1 : busy - 1) * a->f[i].slow);
             if (left[i] > 0) continue;
             ready[i] = t + tick + a->hop[i][stage[i]];
             if (++stage[i] < a->v.n_stage) {
@@ -151,7 +156,7 @@ TEST(share_is_what_ticks_add_up_to)
                 a.work[i][p] = 20 + 80 * rng_unit(r, draw++);
                 a.hop[i][p] = p + 1 < n ? 10 * rng_unit(r, draw++) : 0;
             }
-            launch(&a, i, 0, 1.5 * rng_unit(r, draw++));
+            launch(&a, i, 0, -0.8 + 2.3 * rng_unit(r, draw++));
         }
         share_foresee(&a.v, a.list, n, 0, end);
         by_ticks(&a, n, 1e-3, want);
@@ -186,7 +191,7 @@ TEST(share_by_pieces)
         air_init(&a, 3);
         for (int i = 0; i < 3; i++) {
             for (int p = 0; p < 3; p++) a.work[i][p] = 10 + 90 * rng_unit(r, draw++);
-            launch(&a, i, 0, rng_unit(r, draw++));
+            launch(&a, i, 0, -0.8 + 1.8 * rng_unit(r, draw++));
         }
         b = a;
         for (int i = 0; i < 3; i++) {
