@@ -174,7 +174,7 @@ static void slow(struct calibrate *c, struct slowed *s, int64_t n, struct fit *f
     double best = best_of(s, n, &value, &half);
     /* mean absolute error to the standard error of a constant that n points share */
     double sd = 1.2533 * best / (double)n / sqrt((double)n);
-    if (fabs(value) < 2 * sd || value == 0) {
+    if (fabs(value) <= 2 * sd) {
         calibrate_note(c, "stage: beside busy stages steps take as long as alone (%lld point%s)",
                        (long long)n, units_s(n));
         return;

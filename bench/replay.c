@@ -114,6 +114,13 @@ void replay_off(const struct replay *k, double off[REPLAY_N_OFF])
     }
 }
 
+/* Of n values, which it sorts; NAN of none. */
+static double median(double *x, size_t n)
+{
+    stat_sort(x, n);
+    return n > 0 ? stat_quantile_sorted(x, n, 0.5) : NAN;
+}
+
 double replay_median_error(const struct replay *k, int kind)
 {
     double *x = mem_alloc((size_t)k->n * sizeof *x);
@@ -122,8 +129,7 @@ double replay_median_error(const struct replay *k, int kind)
         double r = ratio(k, i, kind);
         if (isfinite(r)) x[n++] = fabs(exp(r) - 1);
     }
-    stat_sort(x, n);
-    double mid = n > 0 ? stat_quantile_sorted(x, n, 0.5) : NAN;
+    double mid = median(x, n);
     free(x);
     return mid;
 }
@@ -134,8 +140,7 @@ double replay_step_s(const struct replay *k)
     size_t n = 0;
     for (int64_t i = 0; i < k->n; i++)
         if (isfinite(k->measured[i].tpot_s)) x[n++] = k->measured[i].tpot_s;
-    stat_sort(x, n);
-    double mid = n > 0 ? stat_quantile_sorted(x, n, 0.5) : NAN;
+    double mid = median(x, n);
     free(x);
     return mid;
 }

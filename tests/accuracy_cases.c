@@ -14,7 +14,8 @@ const char *e2e_yaml(struct acc *w, const struct e2e_plan *p)
                         "workload: {%s}\npolicy: {%s}\n%s"
                         "sim: {draws: 16, replications: 1}\n",
                         p->model, p->hardware, p->engine, p->tp, p->dp, p->weights, p->kv,
-                        p->workload, p->policy, p->library ? "profile: {host.request: 0s}\n" : "");
+                        p->workload, p->policy,
+                        p->no_server ? "profile: {host.request: 0s}\n" : "");
 }
 
 const char *e2e_key(const char *scenario, const char *key, char *buf, size_t n)
@@ -154,7 +155,7 @@ static const char *trtllm_policy(struct acc *w, double in, int seqs)
 
 void e2e_trtllm(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
 {
-    struct e2e_plan p = { .engine = "trtllm", .library = true };
+    struct e2e_plan p = { .engine = "trtllm", .no_server = true };
     char bs[32];
     if (!known(r, q, &p)) return;
     bool fp8 = strcmp(r->precision, "FP8") == 0, fixed_batch = has(r->scenario, "static_batch");
@@ -272,7 +273,7 @@ void e2e_mlperf(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
         "output: {dist: lognormal, mean: 300tok, sigma: 0.6, max: 1024tok}",
         how);
     p.policy = open ? "name: vllm, async: off" : trtllm_policy(w, 0, 2048);
-    p.library = true;
+    p.no_server = true;
     q->yaml = e2e_yaml(w, &p);
     snprintf(q->group, sizeof q->group, "%s%s, %s, %g GPUs", open ? "open division " : "",
              latency ? r->metric : "tokens/s offline",
@@ -299,7 +300,7 @@ static bool in_other_study(const struct e2e_row *r)
 
 void e2e_static_batch(struct acc *w, const struct e2e_row *r, struct e2e_ask *q)
 {
-    struct e2e_plan p = { .weights = "bf16", .kv = "bf16", .library = true };
+    struct e2e_plan p = { .weights = "bf16", .kv = "bf16", .no_server = true };
     char bs[32], framework[64];
     if (!known(r, q, &p)) return;
     e2e_key(r->scenario, "framework", framework, sizeof framework);

@@ -223,7 +223,7 @@ static const char *accelmark_yaml(struct acc *w, const char *node, int tp)
                           .weights = "bf16",
                           .kv = "bf16",
                           .policy = "name: vllm",
-                          .library = true };
+                          .no_server = true };
     p.workload =
         arena_printf(&w->a,
                      "arrivals: burst, requests: 150, prompt: {dist: empirical, file: '%s'}, "

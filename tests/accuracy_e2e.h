@@ -32,7 +32,7 @@ struct e2e_plan {
     int tp, dp;
     const char *weights, *kv;
     const char *workload, *policy;
-    bool library; /* driven without a server: no HTTP, no tokenising */
+    bool no_server; /* driven as a library: no HTTP, no tokenising */
 };
 const char *e2e_yaml(struct acc *w, const struct e2e_plan *p);
 /* Value of key in "kind;key=value;...", in buf; "" if there is none. */
